@@ -1,0 +1,19 @@
+"""Deep latent variable models as Pyro programs, and what amortised inference costs them, in nats per row."""
+
+from pplvae import models
+from pplvae._version import __version__
+from pplvae.comparison import Comparison, amortisation_gap, compare, load_comparison, local
+from pplvae.data import Data, Rows, load_data
+
+__all__ = [
+    "Comparison",
+    "Data",
+    "Rows",
+    "__version__",
+    "amortisation_gap",
+    "compare",
+    "load_comparison",
+    "load_data",
+    "local",
+    "models",
+]

@@ -1,0 +1,38 @@
+"""Means over antithetic draws, and their Monte Carlo standard errors."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+PerRow = Float[Tensor, " row"]
+Draws = Float[Tensor, "particle row"]
+
+
+def mean_and_stderr(draws: Draws) -> tuple[PerRow, PerRow]:
+    """Mean over antithetic draws (second half mirrors the first) with its standard error, from the pair means."""
+    pairs = draws.unflatten(0, (2, -1)).mean(0)
+    return draws.mean(0), pairs.std(0) / math.sqrt(len(pairs))
+
+
+def log_mean_exp(log_weights: Draws) -> tuple[PerRow, PerRow]:
+    """The importance-weighted bound on log p(v_i), with its standard error by the delta method.
+
+    Args:
+        log_weights: in nats.
+
+    Returns:
+        The bound, below log p(v_i) in expectation and tighter with more draws, and its standard error; nats per row.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+    """
+    value = log_weights.logsumexp(0) - math.log(len(log_weights))
+    _, stderr = mean_and_stderr((log_weights - value).exp())
+    return value, stderr
+
+
+def influence(log_weights: Draws) -> Draws:
+    """Each draw's share in the error of `log_mean_exp`: its mean is 0 and its standard error that of the estimate."""
+    return (log_weights - log_mean_exp(log_weights)[0]).exp() - 1
+

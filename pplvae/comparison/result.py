@@ -1,0 +1,181 @@
+"""`Comparison`: one line per row, its summary, its file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from pplvae.comparison.arviz import to_arviz
+from pplvae.data import Rows
+from pplvae.errors import StoreError
+from pplvae.store import open_datasets, write_datasets
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_TERMS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "approximation_gap", "inference_gap")
+_WORST = 24  # pictures kept of the rows with the largest gaps, per part
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What amortisation costs each row.
+
+    Attributes:
+        rows: over dimension "row" (coordinates: the row's id, its part, its label where there is one), in nats:
+            `elbo_amortised`, `elbo_local`, `amortisation_gap`, each with `<name>_stderr` (Monte Carlo); `status` and
+            `steps` of each row's optimisation; where asked for `log_evidence`, `approximation_gap`, `inference_gap`,
+            `pareto_k_amortised`, `pareto_k_local`. Its attributes are the settings. Nothing is clipped: a negative gap
+            is an optimisation that failed, or noise.
+        pictures: where rows are images, those with the largest gaps.
+    """
+
+    rows: xr.Dataset
+    pictures: xr.Dataset = field(default_factory=xr.Dataset, repr=False)
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the compared sets of rows, in order."""
+        return list(dict.fromkeys(self.rows["part"].values.tolist()))
+
+    def part(self, name: str) -> xr.Dataset:
+        """The rows of one part."""
+        return self.rows.isel(row=np.flatnonzero(self.rows["part"].values == name))
+
+    def summary(self) -> xr.Dataset:
+        """Means over rows, with both errors, quantiles and shares.
+
+        Returns:
+            Over dimensions "part", "term" and "quantile": `mean` in nats per row; `stderr`, its standard error over
+            rows (for a gap from paired differences, Monte Carlo noise included); `mc_stderr`, the part of it that more
+            draws would remove; `quantiles` over rows; and per part `count`, `unconverged` (share of rows whose
+            optimisation did not converge), `negative` (share of gaps below -3 standard errors, which should be 0).
+        """
+        parts = [self.part(name) for name in self.parts]
+        terms = [term for term in _TERMS if term in self.rows]
+
+        def table(statistic: Any) -> np.ndarray:
+            return np.array([[statistic(part, term) for term in terms] for part in parts])
+
+        with np.errstate(invalid="ignore"):
+            quantiles = table(lambda part, term: np.quantile(part[term].values, QUANTILES))
+        below = [(p["amortisation_gap"] < -3 * p["amortisation_gap_stderr"]).values.mean() for p in parts]
+        return xr.Dataset(
+            {
+                "mean": (("part", "term"), table(lambda part, term: part[term].values.mean())),
+                "stderr": (("part", "term"), table(_stderr_over_rows)),
+                "mc_stderr": (("part", "term"), table(_monte_carlo_stderr)),
+                "quantiles": (("part", "term", "quantile"), quantiles),
+                "count": ("part", [part.sizes["row"] for part in parts]),
+                "unconverged": ("part", [(part["status"] != "converged").values.mean() for part in parts]),
+                "negative": ("part", below),
+            },
+            coords={"part": self.parts, "term": terms, "quantile": list(QUANTILES)},
+            attrs=dict(self.rows.attrs),
+        )
+
+    def worst(self, part: str, count: int = 5) -> xr.Dataset:
+        """The rows of a part with the largest amortisation gaps, largest first."""
+        rows = self.part(part)
+        return rows.isel(row=np.argsort(-rows["amortisation_gap"].values, kind="stable")[:count])
+
+    def to_arviz(self) -> Any:
+        """Groups `comparison` and `summary` (and `pictures`): `InferenceData` in ArviZ 0.x, `DataTree` in 1.x."""
+        return to_arviz(self._groups() | {"summary": self.summary()})
+
+    def save(self, path: str | Path) -> Path:
+        """Write a netCDF file (whole or not at all); `pplvae.load_comparison` reads it."""
+        return write_datasets(Path(path), "comparison", self._groups())
+
+    def report(self, path: str | Path, *, history: xr.Dataset | None = None, settings: Any = None) -> Path:
+        """Write one self-contained HTML page.
+
+        Args:
+            path: of the page.
+            history: of the fit (`fit.history`), for the learning curves.
+            settings: of the fit (`fit.settings`), a mapping that is printed as it is.
+        """
+        from pplvae.report import write_report  # the page stands above the comparison: imported when it is asked for
+
+        return write_report(Path(path), self, history=history, settings=settings)
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self.summary()))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+    def _groups(self) -> dict[str, xr.Dataset]:
+        groups = {"comparison": self.rows}
+        return groups | {"pictures": self.pictures} if self.pictures.sizes else groups
+
+
+def load_comparison(path: str | Path) -> Comparison:
+    """Read what `Comparison.save` wrote.
+
+    Raises:
+        StoreError: no such file, damaged, or not a comparison of this version.
+    """
+    groups = open_datasets(Path(path), "comparison")
+    if "comparison" not in groups or "amortisation_gap" not in groups["comparison"]:
+        raise StoreError(f"{str(path)!r} holds no comparison; expected a file written by `Comparison.save`.")
+    return Comparison(groups["comparison"], groups.get("pictures", xr.Dataset()))
+
+
+def pictures_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:
+    """The pictures with the largest gaps of each part, over (picture, y, x); empty where rows are no images."""
+    images, ids, names = [], [], []
+    for name, part in parts.items():
+        if part.image_shape is None:
+            continue
+        gaps = rows["amortisation_gap"].values[rows["part"].values == name]
+        worst = np.argsort(-gaps, kind="stable")[:_WORST]
+        values: Tensor = part.values
+        images += list(values[worst.tolist()].reshape(-1, *part.image_shape).cpu().numpy())
+        ids += part.ids[worst].tolist()
+        names += [name] * len(worst)
+    if not images or len({image.shape for image in images}) > 1:
+        return xr.Dataset()
+    coordinates = {"id": ("picture", ids), "part": ("picture", names)}
+    return xr.Dataset({"image": (("picture", "y", "x"), np.stack(images))}, coords=coordinates)
+
+
+def _stderr_over_rows(part: xr.Dataset, term: str) -> float:
+    values = part[term].values
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def _monte_carlo_stderr(part: xr.Dataset, term: str) -> float:
+    errors = part[f"{term}_stderr"].values
+    return float(np.sqrt((errors**2).sum()) / len(errors))
+
+
+def _lines(summary: xr.Dataset) -> list[str]:
+    width = max(len(str(term)) for term in summary["term"].values)
+    lines = ["Nats per row (mean ± standard error over rows | Monte Carlo error | quantiles over rows)"]
+    for name in summary["part"].values:
+        part = summary.sel(part=name)
+        lines += [
+            "",
+            f"{name}: {int(part['count'])} rows",
+            " " * (width + 24) + "| ± MC   |" + "".join(f"{100 * q:>8.0f}%" for q in summary["quantile"].values),
+        ]
+        for term in summary["term"].values:
+            line = part.sel(term=term)
+            spread = "".join(f"{float(q):>9.3f}" for q in line["quantiles"])
+            lines.append(
+                f"{term:<{width}}  {float(line['mean']):>9.3f} ± {float(line['stderr']):<8.3f}  "
+                f"| {float(line['mc_stderr']):<7.4f}|{spread}"
+            )
+        if float(part["unconverged"]) > 0:
+            lines.append(f"{100 * float(part['unconverged']):.1f} % of rows did not converge: their gaps are lower bounds.")
+        if float(part["negative"]) > 0:
+            lines.append(f"{100 * float(part['negative']):.1f} % of gaps lie below -3 standard errors: optimisation failed.")
+    return lines

@@ -1,0 +1,157 @@
+"""Arrays from files: .npy, .npz, .csv and .parquet. Nothing in a file is ever executed."""
+
+import csv
+import itertools
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pplvae.data.rows import few
+from pplvae.errors import DataError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file holds: rows and labels, in parts where the file names them, else under "all"."""
+
+    parts: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+
+def read_file(path: Path, labels: str | None) -> Table:
+    """Read a data file.
+
+    Args:
+        path: ends in .npy, .npz, .csv or .parquet.
+        labels: name of the label column (.csv, .parquet) or array (.npz); by default "label", "labels" or "y" if there
+            is one.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, holds objects or text, or has ragged lines.
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise UnknownNameError("data set or kind of file", path.name, ["digits", *("*" + end for end in readers)])
+    if not path.exists():
+        raise DataError(f"There is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
+    if path.is_dir() or path.stat().st_size == 0:
+        raise DataError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'empty'}; expected a file with rows in it.")
+    return readers[path.suffix.lower()](path, labels)
+
+
+def _read_npy(path: Path, labels: str | None) -> Table:
+    if labels is not None:
+        raise DataError(f"A .npy file holds one array and no labels, so `labels={labels!r}` finds none in {path.name!r}.")
+    return Table({"all": _load(path)}, {})
+
+
+def _read_npz(path: Path, labels: str | None) -> Table:
+    archive = _load(path)
+    with archive:
+        arrays = {name: _member(archive, name, path) for name in archive.files}
+    splits = [part for part in ("train", "valid", "test") if f"x_{part}" in arrays]
+    if "train" in splits:
+        parts = {part: arrays[f"x_{part}"] for part in splits}
+        return Table(parts, {part: arrays[f"y_{part}"] for part in splits if f"y_{part}" in arrays})
+    key = _label_key(labels, list(arrays), path)
+    candidates = [name for name in arrays if name != key]
+    rows = "x" if "x" in candidates else candidates[0] if len(candidates) == 1 else None
+    if rows is None:
+        raise DataError(
+            f"{path.name!r} holds the arrays {sorted(arrays)}; which one are the rows? Name it `x` (labels `y`), or "
+            "`x_train`, `x_valid`, `x_test`."
+        )
+    return Table({"all": arrays[rows]}, {"all": arrays[key]} if key else {})
+
+
+def _load(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read as {path.suffix}: {error}. It may be truncated, or hold Python objects, which "
+            "are never loaded; save plain numbers with `numpy.save` or `numpy.savez`."
+        ) from error
+
+
+def _member(archive: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        return archive[name]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"The array {name!r} in {str(path)!r} cannot be read: {error}. It may be truncated, or hold Python objects, "
+            "which are never loaded."
+        ) from error
+
+
+def _read_csv(path: Path, labels: str | None) -> Table:
+    _check_rectangular(path)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            first = next(csv.reader(file))
+        header = None if all(_is_number(field) for field in first) else 0
+        frame = pd.read_csv(path, header=header, skipinitialspace=True)
+    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as a table of numbers: {error}.") from error
+    return _from_frame(frame, labels, path)
+
+
+def _read_parquet(path: Path, labels: str | None) -> Table:
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise DataError("Reading .parquet needs pyarrow: `pip install pplvae[data]`.") from error
+    except (ValueError, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as parquet: {error}.") from error
+    return _from_frame(frame, labels, path)
+
+
+def _from_frame(frame: pd.DataFrame, labels: str | None, path: Path) -> Table:
+    key = _label_key(labels, [str(column) for column in frame.columns], path)
+    values = frame.drop(columns=[key]) if key else frame
+    text = [str(column) for column in values.columns if not pd.api.types.is_numeric_dtype(values[column])]
+    if text:
+        raise DataError(
+            f"{str(path)!r} has text in column(s) {', '.join(text[:5])}; the rows must be numbers. Drop or encode them, "
+            "or, if one of them is the label, name it: `labels=...`."
+        )
+    if values.empty:
+        raise DataError(f"{str(path)!r} has {len(values)} rows and {values.shape[1]} columns of numbers: nothing to fit.")
+    return Table({"all": values.to_numpy()}, {"all": frame[key].to_numpy()} if key else {})
+
+
+def _check_rectangular(path: Path) -> None:
+    """Pandas pads short lines with NaN in silence, so lines are counted first."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file)
+            width = len(next(lines, []))
+            ragged = ((lines.line_num, len(line)) for line in lines if line and len(line) != width)
+            found = list(itertools.islice(ragged, 100))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{str(path)!r} is not a text file of comma-separated values: {error}.") from error
+    if found:
+        raise DataError(
+            f"{str(path)!r} is ragged: the first line has {width} fields, line {found[0][0]} has {found[0][1]} "
+            f"(lines {few([number for number, _ in found])}). Every line must have the same number of fields."
+        )
+
+
+def _label_key(labels: str | None, names: list[str], path: Path) -> str | None:
+    if labels is None:
+        return next((name for name in ("label", "labels", "y") if name in names and len(names) > 1), None)
+    if labels not in names:
+        raise UnknownNameError(f"label column of {path.name!r}", labels, names)
+    return labels
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return field.strip() == ""
+    return True

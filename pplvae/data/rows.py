@@ -1,0 +1,168 @@
+"""Rows in: what every public function accepts as `rows`, checked once at the door."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pplvae.errors import DataError, ShapeError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Datapoints: one or more tensors with the same leading dimension, and what is known about each row.
+
+    Attributes:
+        tensors: passed on positionally to the model and the guide.
+        ids: one per row, kept through every split and result.
+        name: which rows these are: "train", "valid", "test", or "rows" where nobody said.
+        labels: one per row, or None.
+        image_shape: (height, width) where a row of the first tensor is a picture, else None.
+        binarisation: "none", "threshold", "fixed" or "stochastic"; see `load_data`.
+        intensities: grey values in [0, 1] behind a stochastic binarisation, else None.
+    """
+
+    tensors: tuple[Tensor, ...]
+    ids: np.ndarray
+    name: str = "rows"
+    labels: np.ndarray | None = None
+    image_shape: tuple[int, int] | None = None
+    binarisation: str = "none"
+    intensities: Tensor | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(t.shape)) for t in self.tensors)
+        image = f", images {self.image_shape[0]}×{self.image_shape[1]}" if self.image_shape else ""
+        labels = ", labelled" if self.labels is not None else ""
+        return f"Rows({self.name!r}: {shapes}, binarisation {self.binarisation}{image}{labels})"
+
+    def __getitem__(self, index: Any) -> "Rows":
+        """Some of the rows, by slice, positions or mask; ids, labels and name go with them."""
+        if isinstance(index, Tensor):
+            index = index.cpu().numpy()
+        positions = np.atleast_1d(np.arange(len(self))[index])
+        where = torch.from_numpy(positions)
+        return replace(
+            self,
+            tensors=tuple(t[where.to(t.device)] for t in self.tensors),
+            ids=self.ids[positions],
+            labels=None if self.labels is None else self.labels[positions],
+            intensities=None if self.intensities is None else self.intensities[where.to(self.intensities.device)],
+        )
+
+    @property
+    def values(self) -> Tensor:
+        """The first tensor: v itself."""
+        return self.tensors[0]
+
+    def to(self, *args: Any, **kwargs: Any) -> "Rows":
+        """The rows on another device, or with another floating dtype (integer tensors keep theirs)."""
+
+        def move(t: Tensor) -> Tensor:
+            return t.to(*args, **kwargs) if t.is_floating_point() else t.to(torch.empty(0).to(*args, **kwargs).device)
+
+        grey = None if self.intensities is None else move(self.intensities)
+        return replace(self, tensors=tuple(move(t) for t in self.tensors), intensities=grey)
+
+    def redrawn(self, seed: int, epoch: int) -> "Rows":
+        """With stochastic binarisation, the rows as epoch number `epoch` sees them; else the rows themselves."""
+        if self.intensities is None:
+            return self
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        draws = torch.rand(self.intensities.shape, generator=generator).to(self.intensities)
+        return replace(self, tensors=((draws < self.intensities).to(self.intensities), *self.tensors[1:]))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in its three parts, as `load_data` gives it."""
+
+    train: Rows
+    valid: Rows
+    test: Rows
+    name: str
+
+    def __repr__(self) -> str:
+        return f"Data({self.name!r}: {len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test; {self.train!r})"
+
+
+def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Rows:
+    """What a user passes as rows, checked.
+
+    Floating-point NumPy arrays become tensors of torch's default dtype; tensors keep dtype and device.
+
+    Args:
+        rows: `Rows`; a tensor or array; or a tuple of them with the same number of rows.
+        argument: the caller's name for it, used in messages.
+        name: of the split, where `rows` does not carry one.
+
+    Raises:
+        DataError: no rows, not numeric, NaN or infinite values (which rows).
+        ShapeError: no row dimension, or different numbers of rows.
+    """
+    if isinstance(rows, Rows):
+        if len(rows) == 0:
+            raise DataError(f"`{argument}` has no rows (part {rows.name!r} of a data set).")
+        return rows if name is None else replace(rows, name=name)
+    if isinstance(rows, Data):
+        raise DataError(f"`{argument}` is a whole data set; choose a part of it: `data.train`, `data.valid`, `data.test`.")
+    parts = rows if isinstance(rows, tuple) else (rows,)
+    if not parts:
+        raise DataError(f"`{argument}` is an empty tuple; pass at least one tensor of rows.")
+    tensors = tuple(_as_tensor(part, f"{argument}[{i}]" if len(parts) > 1 else argument) for i, part in enumerate(parts))
+    lengths = [len(tensor) for tensor in tensors]
+    if len(set(lengths)) > 1:
+        raise ShapeError(
+            f"All tensors of `{argument}` must have the same number of rows, got {', '.join(map(str, lengths))}."
+        )
+    if lengths[0] == 0:
+        raise DataError(f"`{argument}` has no rows: its shape is {tuple(tensors[0].shape)}.")
+    return Rows(tensors, np.arange(lengths[0]), name or "rows")
+
+
+def as_parts(rows: Any) -> dict[str, Rows]:
+    """Named sets of rows: a data set's train and test part, a mapping's items, or the rows alone."""
+    if isinstance(rows, Data):
+        return {"train": rows.train, "test": rows.test}
+    if isinstance(rows, Mapping):
+        if not rows:
+            raise DataError("`rows` is an empty mapping; expected {name: rows}, such as {'train': ..., 'test': ...}.")
+        return {str(name): as_rows(part, argument=f"rows[{name!r}]", name=str(name)) for name, part in rows.items()}
+    single = as_rows(rows)
+    return {single.name: single}
+
+
+def few(positions: Any, most: int = 5) -> str:
+    """The first few of many numbers, for a message."""
+    numbers = [str(int(i)) for i in positions[:most]]
+    return ", ".join(numbers) + (f", ... ({len(positions)} in all)" if len(positions) > most else "")
+
+
+def _as_tensor(part: Any, argument: str) -> Tensor:
+    if isinstance(part, Tensor):
+        tensor = part.clone() if part.is_inference() else part
+    else:
+        array = np.asarray(part)
+        if array.dtype.kind not in "biuf":
+            raise DataError(
+                f"`{argument}` must hold numbers, got an array of dtype {array.dtype}. Select the numeric columns and "
+                "convert them: `array.astype(float)`."
+            )
+        kind = torch.get_default_dtype() if array.dtype.kind in "bf" else None
+        tensor = torch.as_tensor(np.ascontiguousarray(array), dtype=kind)
+    if tensor.ndim == 0:
+        raise ShapeError(f"`{argument}` must have shape (row, ...), got a single number.")
+    if len(tensor) and tensor.is_floating_point():
+        bad = torch.nonzero(~tensor.isfinite().reshape(len(tensor), -1).all(1)).flatten()
+        if len(bad):
+            raise DataError(
+                f"`{argument}` must be finite, but rows {few(bad)} (counted from 0) hold NaN or infinite values. "
+                "Drop or impute them first."
+            )
+    return tensor

@@ -1,0 +1,42 @@
+"""Every exception class of the package. Each message says what was expected, what came, and what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PplvaeError(Exception):
+    """Base of all exceptions that pplvae raises on purpose."""
+
+
+class DataError(PplvaeError, ValueError):
+    """The rows cannot be used: missing, damaged, not finite, or outside the support of a likelihood."""
+
+
+class ShapeError(DataError):
+    """The rows have the wrong shape for the program, or do not agree with each other."""
+
+
+class ProgramError(PplvaeError, ValueError):
+    """The model and the guide cannot be compared row by row: plates, sites, shapes or supports do not fit."""
+
+
+class StoreError(PplvaeError, OSError):
+    """A run folder or a result file is missing, damaged, or from another version."""
+
+
+class UnknownNameError(PplvaeError, KeyError):
+    """A name (of an objective, a model, a data set, ...) that pplvae does not know."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        known = sorted(known)
+        close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument, quotes and all.
+        return str(self.args[0])
+
+
+class PplvaeWarning(UserWarning):
+    """Something worth knowing that does not stop the work."""

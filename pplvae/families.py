@@ -1,0 +1,175 @@
+"""One distribution-mapping function: take a distribution apart, change each parameter, put it together again.
+
+Adding an offset (`comparison.localise`), cutting the gradient (sticking the landing) and reading lambda are all calls of
+`map_parameters` with another function.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pyro.distributions import TransformedDistribution
+from pyro.distributions import transforms as pyro_transforms
+from pyro.distributions.torch_distribution import MaskedDistribution
+from torch import Tensor, nn
+from torch import distributions as td
+from torch.distributions import constraints
+from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform, _InverseTransform
+
+
+class Parameter(NamedTuple):
+    """One parameter tensor of a distribution, and how its rows lie."""
+
+    name: str
+    value: Tensor
+    constraint: constraints.Constraint
+    axis: int  # of the rows, counted from the right
+
+
+Change = Callable[[Parameter], Tensor]
+
+
+def map_parameters(fn: Any, change: Change, dim: int) -> Any:
+    """Rebuild a distribution with every free parameter replaced by `change(parameter)`.
+
+    A parameter is free if its constraint is fixed and continuous, so that a bijection can map it to the whole space;
+    the ends of a uniform, temperatures, degrees of a transform and the like are held. Each family has one canonical
+    parametrisation: `scale_tril` for the multivariate normal (torch has no bijection onto covariance matrices), logits
+    rather than probs.
+
+    Args:
+        fn: a torch or Pyro distribution whose batch shape contains the rows.
+        change: from a parameter to its new value, of the same shape.
+        dim: the axis of the rows in `fn.batch_shape`, counted from the right.
+
+    Returns:
+        A distribution of the same family; `fn` itself where nothing is free.
+    """
+    if isinstance(fn, MaskedDistribution):
+        return map_parameters(fn.base_dist, change, dim).mask(fn._mask)
+    if isinstance(fn, td.Independent):
+        count = fn.reinterpreted_batch_ndims
+        return map_parameters(fn.base_dist, change, dim - count).to_event(count)
+    names = free_names(fn)
+    if names:
+        changed = {name: change(_parameter(fn, name, dim)) for name in names}
+        return type(fn)(**_held_arguments(fn), **changed, validate_args=False)
+    if isinstance(fn, td.TransformedDistribution) and free_parameters(fn.base_dist):
+        return TransformedDistribution(map_parameters(fn.base_dist, change, dim), fn.transforms, validate_args=False)
+    if isinstance(fn, td.TransformedDistribution):
+        return TransformedDistribution(
+            fn.base_dist, [_map_affine(t, change, dim) for t in fn.transforms], validate_args=False
+        )
+    return fn
+
+
+def free_parameters(fn: Any, dim: int = -1) -> list[Parameter]:
+    """The parameters that `map_parameters` would change, in its order."""
+    found: list[Parameter] = []
+
+    def collect(parameter: Parameter) -> Tensor:
+        found.append(parameter)
+        return parameter.value
+
+    map_parameters(fn, collect, dim)
+    return found
+
+
+def free_names(fn: Any) -> list[str]:
+    """Names of the free parameters of a distribution that is not a wrapper around another one."""
+    if isinstance(fn, td.MultivariateNormal):
+        return ["loc", "scale_tril"]
+    # A uniform's ends bound its support, and a point mass has no smooth family around it.
+    if isinstance(fn, td.Uniform) or type(fn).__name__ == "Delta":
+        return []
+    names = [name for name, constraint in fn.arg_constraints.items() if _is_free(constraint)]
+    return [name for name in names if not (name == "probs" and "logits" in names)]
+
+
+def conditional_transforms(fn: Any) -> list[str]:
+    """Class names of the transforms whose own parameters this module cannot reach: those of a flow."""
+    while isinstance(fn, (td.Independent, MaskedDistribution)):
+        fn = fn.base_dist
+    if not isinstance(fn, td.TransformedDistribution) or free_names(fn):
+        return []
+    return [type(t).__name__ for t in _flat(fn.transforms) if not _is_plain(t)] + conditional_transforms(fn.base_dist)
+
+
+def bijection(constraint: constraints.Constraint) -> Transform:
+    """The map from the whole space onto the values that a constraint admits.
+
+    Raises:
+        NotImplementedError: there is none.
+    """
+    if constraint is constraints.lower_cholesky:
+        return td.transforms.LowerCholeskyTransform()  # torch registers it with transform_to only
+    return td.biject_to(constraint)
+
+
+def _is_free(constraint: Any) -> bool:
+    if not isinstance(constraint, constraints.Constraint) or constraint.is_discrete:
+        return False
+    try:
+        bijection(constraint)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _parameter(fn: Any, name: str, dim: int) -> Parameter:
+    constraint = fn.arg_constraints[name]
+    value = getattr(fn, name)
+    axis = dim - constraint.event_dim
+    # A parameter may be stored without the batch shape that its distribution was expanded to.
+    shape = fn.batch_shape + value.shape[value.ndim - constraint.event_dim :]
+    return Parameter(name, value.expand(shape), constraint, axis)
+
+
+def _held_arguments(fn: Any) -> dict[str, Any]:
+    return {"temperature": fn.temperature} if hasattr(fn, "temperature") else {}
+
+
+def _map_affine(transform: Transform, change: Change, dim: int) -> Transform:
+    """The shift and (positive) scale of an affine map are the parameters of a family built on a fixed base."""
+    if isinstance(transform, IndependentTransform):
+        count = transform.reinterpreted_batch_ndims
+        return IndependentTransform(_map_affine(transform.base_transform, change, dim - count), count)
+    if not isinstance(transform, td.AffineTransform):
+        return transform
+    if not isinstance(transform.loc, Tensor) or not isinstance(transform.scale, Tensor) or (transform.scale <= 0).any():
+        return transform
+    loc = change(Parameter("loc", transform.loc, constraints.real, dim))
+    scale = change(Parameter("scale", transform.scale, constraints.positive, dim))
+    return td.AffineTransform(loc, scale, event_dim=transform.event_dim)
+
+
+def _flat(transforms: Any) -> list[Transform]:
+    flat: list[Transform] = []
+    for transform in transforms:
+        if isinstance(transform, ComposeTransform):
+            flat += _flat(transform.parts)
+        elif isinstance(transform, IndependentTransform):
+            flat += _flat([transform.base_transform])
+        elif isinstance(transform, _InverseTransform):
+            flat += _flat([transform._inv])
+        else:
+            flat.append(transform)
+    return flat
+
+
+def _is_plain(transform: Transform) -> bool:
+    if isinstance(transform, nn.Module):
+        return next(transform.parameters(), None) is None
+    return type(transform).__module__ == td.transforms.__name__ or type(transform) in _PLAIN_PYRO
+
+
+_PLAIN_PYRO = (
+    pyro_transforms.LeakyReLUTransform,
+    pyro_transforms.ELUTransform,
+    pyro_transforms.CholeskyTransform,
+    pyro_transforms.CorrLCholeskyTransform,
+    pyro_transforms.OrderedTransform,
+    pyro_transforms.SimplexToOrderedTransform,
+    pyro_transforms.SoftplusTransform,
+    pyro_transforms.SoftplusLowerCholeskyTransform,
+    pyro_transforms.UnitLowerCholeskyTransform,
+)

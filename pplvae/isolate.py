@@ -1,0 +1,129 @@
+"""The only code that touches process state: param store, random generators, validation flags, dtype, grad and modes.
+
+Everything public runs inside `isolated`, so a call leaves the process as it found it, also when it raises.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+StoreState = dict[str, dict[str, Any]]
+
+
+@contextmanager
+def isolated(seed: int, *, store: StoreState | None = None, dtype: torch.dtype | None = None) -> Iterator[StoreState]:
+    """Run a block with a param store, random generators, flags and default dtype of its own.
+
+    Args:
+        seed: seeds torch, NumPy and `random` inside the block.
+        store: the param store's content inside the block; by default what the caller's store holds now. Parameters
+            that the block creates are added to this dictionary and do not reach the caller's store.
+        dtype: the default dtype inside the block, so that a program's `torch.zeros(3)` fits its rows.
+
+    Yields:
+        The content of the block's param store; up to date once the block has ended without an exception.
+    """
+    state = current_store() if store is None else store
+    with ExitStack() as stack:
+        stack.enter_context(_generators_kept())
+        stack.enter_context(_dtype_kept(dtype))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        # Zero overrides: the context only restores the four flags, which importing zuko, say, would switch off.
+        stack.enter_context(pyro.settings.context(**_validation_flags()))
+        stack.enter_context(pyro.get_param_store().scope(state))
+        reseed(seed)
+        yield state
+
+
+def current_store() -> StoreState:
+    """A shallow copy of the caller's param store: the same tensors under the same names."""
+    return dict(pyro.get_param_store().get_state())
+
+
+def empty_store() -> StoreState:
+    """The state of a param store that holds nothing."""
+    return {"params": {}, "constraints": {}}
+
+
+def validation(on: bool) -> Any:
+    """A context in which Pyro's and torch's argument checks are on or off."""
+    return pyro.settings.context(**dict.fromkeys(_validation_flags(), on))
+
+
+def reseed(*seed: int) -> None:
+    """Seed torch (all devices), NumPy and `random` from a tuple of integers. Only inside `isolated`."""
+    words = np.random.SeedSequence([abs(part) for part in seed]).generate_state(2)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(int(words[1]))  # noqa: NPY002: programs may use NumPy's global generator
+    random.seed(int(words[1]))
+
+
+@contextmanager
+def evaluation_mode(*programs: Callable[..., Any]) -> Iterator[None]:
+    """Put every module that a program uses into eval mode, and back as it was at the end.
+
+    Which modules a stranger's function holds cannot be known from outside, so each one is switched as it is first
+    called; those that a program is, or is a method of, are switched at once.
+    """
+    found: dict[nn.Module, bool] = {}
+
+    def switch(module: nn.Module, _args: Any = None) -> None:
+        if module.training:
+            found.setdefault(module, True)
+            module.training = False
+
+    for root in root_modules(*programs):
+        for module in root.modules():
+            switch(module)
+    hook = register_module_forward_pre_hook(switch)
+    try:
+        yield
+    finally:
+        hook.remove()
+        for module in found:
+            module.training = True
+
+
+def root_modules(*programs: Callable[..., Any]) -> list[nn.Module]:
+    """The modules that the programs are, or are methods of: each once, in order."""
+    roots: list[nn.Module] = []
+    for program in programs:
+        fn = getattr(program, "func", program)  # functools.partial
+        for candidate in (fn, getattr(fn, "__self__", None)):
+            if isinstance(candidate, nn.Module) and all(candidate is not root for root in roots):
+                roots.append(candidate)
+    return roots
+
+
+def _validation_flags() -> dict[str, bool]:
+    return {name: value for name, value in pyro.settings.get().items() if name.startswith("validate_")}
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002: see `reseed`
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002: see `reseed`
+            random.setstate(python_state)
+
+
+@contextmanager
+def _dtype_kept(dtype: torch.dtype | None) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    try:
+        if dtype is not None:
+            torch.set_default_dtype(dtype)
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,2 @@
+"""Shipped models."""
+from pplvae.models.linear import PPCA, FactorAnalysis

@@ -1,0 +1,177 @@
+"""The only reader of what a Pyro program does: log p(v_i, h_i) and log q(h_i | v_i), row by row, for any pair.
+
+To get S draws for N rows of a program that knows nothing of draws, its rows are passed S times over and the
+log-probabilities folded back to (S, N). That asks nothing of the program but its independent data plate.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pplvae.families import map_parameters
+from pplvae.noise import Kind, RowNoise
+
+Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows lie in each site of a pair, as `inspection.inspect_pair` found them.
+
+    Attributes:
+        guide: axis of the rows in the batch shape of each guide site, counted from the right.
+        model: the same for each model site.
+        free: the parameters of each latent site's family that are lambda, as "site.parameter" or a `local` name.
+        fixed: whether lambda is the same whatever the guide draws, so that the encoder need not run again.
+    """
+
+    guide: Mapping[str, int]
+    model: Mapping[str, int]
+    free: tuple[str, ...] = ()
+    fixed: bool = False
+
+
+def tile(tensor: Tensor, particles: int) -> Tensor:
+    """The rows `particles` times one after the other: draw s of row i stands at s * rows + i."""
+    return tensor.expand(particles, *tensor.shape).reshape(-1, *tensor.shape[1:])
+
+
+class WholePlate(Messenger):
+    """Make a subsampling data plate take the rows it is given, in order, whatever indices it would have drawn."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and msg["value"] is None and msg["fn"].subsample_size == self._rows:
+            msg["value"] = torch.arange(self._rows, device=msg["fn"].device) % msg["fn"].size
+
+
+class Given(Messenger):
+    """Give sample sites their values by name."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self._values and not msg["is_observed"]:
+            msg["value"] = self._values[msg["name"]]
+            msg["done"] = True
+
+
+class SiteReader(Messenger):
+    """Collect the sample sites of a program as they happen, without building a trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: dict[str, Any] = {}
+
+    def __enter__(self) -> Any:
+        self.sites = {}
+        return super().__enter__()
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg) and not (msg["infer"] or {}).get("_deterministic"):
+            self.sites[msg["name"]] = msg
+
+
+def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
+    """Log-probability of a site summed over everything but its rows: masks count, scales do not."""
+    fn = msg["fn"] if fn is None else fn
+    log_prob = scale_and_mask(fn.log_prob(msg["value"], *msg["args"], **msg["kwargs"]), mask=msg["mask"])
+    return log_prob.movedim(dim, 0).flatten(1).sum(1) if log_prob.ndim > 1 else log_prob
+
+
+def run_guide(
+    guide: Program,
+    tensors: Sequence[Tensor],
+    keys: Int64[Tensor, " row"],
+    particles: int,
+    address: tuple[int, ...],
+    kind: Kind = "independent",
+) -> dict[str, Any]:
+    """Run a guide on tiled rows with noise keyed by row.
+
+    Args:
+        guide: the guide, under whatever handlers it needs.
+        tensors: tiled rows, passed on positionally.
+        keys: from `noise.row_keys`, of the rows before tiling.
+        particles: how often they were tiled.
+        address: names the noise: the same address, the same draws.
+        kind: of noise, see `noise.RowNoise`.
+
+    Returns:
+        The guide's sample sites by name.
+    """
+    reader = SiteReader()
+    with WholePlate(len(tensors[0])), reader, RowNoise(keys, particles, address, kind):
+        guide(*tensors)
+    return reader.sites
+
+
+def log_joint(
+    model: Program, layout: Layout, tensors: Sequence[Tensor], values: Mapping[str, Tensor]
+) -> Float[Tensor, " batch"]:
+    """Log p(v_i, h_i; theta) of tiled rows, with the latents given, in nats."""
+    reader = SiteReader()
+    with WholePlate(len(tensors[0])), reader, Given(values):
+        model(*tensors)
+    return sum_sites(reader.sites, layout.model)
+
+
+def log_guide(
+    sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bool = False
+) -> Float[Tensor, " batch"]:
+    """Log q(h_i; lambda_i) of tiled rows, in nats, at the values that the guide drew.
+
+    Args:
+        sites: from `run_guide`.
+        layout: of the pair.
+        stick_the_landing: cut the gradient with respect to lambda inside log q, which leaves the ELBO's gradient
+            unbiased and takes its noise away where q is the posterior (Roeder et al., 2017, arXiv 1703.09194).
+    """
+    if not stick_the_landing:
+        return sum_sites(sites, layout.guide)
+    detached = {name: map_parameters(site["fn"], _detach, layout.guide[name]) for name, site in sites.items()}
+    return sum_sites(sites, layout.guide, detached)
+
+
+def sum_sites(
+    sites: Mapping[str, Any], dims: Mapping[str, int], fns: Mapping[str, Any] | None = None
+) -> Float[Tensor, " batch"]:
+    """Sum of the sites' log-probabilities per row."""
+    terms = [row_log_prob(site, dims[name], (fns or {}).get(name)) for name, site in sites.items()]
+    return torch.stack(terms).sum(0)
+
+
+def log_weights_of(
+    model: Program,
+    guide: Program,
+    layout: Layout,
+    tensors: Sequence[Tensor],
+    keys: Int64[Tensor, " row"],
+    particles: int,
+    address: tuple[int, ...],
+    kind: Kind = "independent",
+    *,
+    stick_the_landing: bool = False,
+) -> Float[Tensor, "particle row"]:
+    """Log p(v_i, h_si) - log q(h_si | v_i) for `particles` draws of every row, in nats; their mean is the ELBO."""
+    tiled = [tile(tensor, particles) for tensor in tensors]
+    sites = run_guide(guide, tiled, keys, particles, address, kind)
+    log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
+    log_p = log_joint(model, layout, tiled, {name: site["value"] for name, site in sites.items()})
+    return (log_p - log_q).reshape(particles, len(keys))
+
+
+def _detach(parameter: Any) -> Tensor:
+    return parameter.value.detach()

@@ -1,0 +1,145 @@
+"""Files: written whole or not at all, read with care. Tensors in safetensors, tables in netCDF, the rest JSON; no pickle."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import xarray as xr
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pplvae._version import __version__
+from pplvae.errors import StoreError
+
+FORMAT = 1  # of every file; raised when older files can no longer be read
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write beside the target and move it there, so that nobody ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(descriptor)
+    try:
+        write(Path(name))
+        Path(name).chmod(0o644)  # mkstemp makes it private
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write a JSON file with the format's number."""
+    text = json.dumps({"format": FORMAT, "pplvae": __version__, **content}, indent=2, allow_nan=True)
+    return write_whole(path, lambda temporary: _write_text(temporary, text + "\n"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        StoreError: missing, damaged, or of another format.
+    """
+    _check_exists(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "not a JSON object")
+    _check_format(path, content.get("format"))
+    return content
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file."""
+    return write_whole(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any] | None = None) -> Path:
+    """Write tensors, and JSON content beside them in the same file, so that both are of one moment."""
+    header = {"format": str(FORMAT), "content": json.dumps(content or {})}
+    # safetensors refuses tensors that share memory; each is written out on its own.
+    apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return write_whole(path, lambda temporary: save_file(apart, temporary, metadata=header))
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        StoreError: missing, damaged, or of another format.
+    """
+    _check_exists(path)
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dictionary
+        content = json.loads(header.get("content", "{}"))
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+    _check_format(path, int(header.get("format", -1)))
+    return tensors, content
+
+
+def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> Path:
+    """Write xarray datasets as the groups of one netCDF file."""
+
+    def write(temporary: Path) -> None:
+        root = xr.Dataset(attrs={"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))})
+        root.to_netcdf(temporary, engine="h5netcdf")
+        for name, dataset in groups.items():
+            dataset.to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
+
+    return write_whole(path, write)
+
+
+def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
+    """Read what `write_datasets` wrote, into memory.
+
+    Raises:
+        StoreError: missing, damaged, of another kind or format.
+    """
+    _check_exists(path)
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as root:
+            attributes = dict(root.attrs)
+        if attributes.get("kind") != kind:
+            raise StoreError(f"{str(path)!r} is no {kind} of pplvae (its kind is {attributes.get('kind')!r}).")
+        _check_format(path, int(attributes["format"]))
+        groups: dict[str, xr.Dataset] = {}
+        for name in json.loads(attributes["groups"]):
+            with xr.open_dataset(path, engine="h5netcdf", group=name) as dataset:
+                groups[name] = dataset.load()
+    except StoreError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    return groups
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise StoreError(f"There is no file {str(path)!r}.")
+
+
+def _check_format(path: Path, found: Any) -> None:
+    if found != FORMAT:
+        raise StoreError(
+            f"{str(path)!r} has format {found!r}, but this version of pplvae ({__version__}) reads format {FORMAT}. Use "
+            "the version that wrote it, or make it again."
+        )
+
+
+def _damaged(path: Path, reason: Any) -> StoreError:
+    return StoreError(f"{str(path)!r} is damaged ({reason}). Restore it from a copy, or make it again.")
