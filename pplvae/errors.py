@@ -20,6 +20,10 @@ class ProgramError(PplvaeError, ValueError):
     """The model and the guide cannot be compared row by row: plates, sites, shapes or supports do not fit."""
 
 
+class RowwiseError(ProgramError):
+    """The pair may well be fitted, but its rows have no gap of their own: no data plate, a global or discrete latent."""
+
+
 class StoreError(PplvaeError, OSError):
     """A run folder or a result file is missing, damaged, or from another version."""
 

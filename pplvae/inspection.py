@@ -11,10 +11,10 @@ from torch import Tensor
 from torch import distributions as td
 
 from pplvae.data import few
-from pplvae.errors import DataError, PplvaeError, ProgramError
+from pplvae.errors import DataError, PplvaeError, ProgramError, RowwiseError
 from pplvae.families import conditional_transforms, free_parameters
 from pplvae.noise import row_keys
-from pplvae.rows import Given, Layout, Program, SiteReader, WholePlate, row_log_prob, run_guide
+from pplvae.rows import Given, Layout, PlateIndex, Program, SiteReader, positions, row_log_prob, run_guide
 
 _ROWS_AT_ONCE = 4096
 _PLATE_HINT = 'wrap the sites of the rows in `with pyro.plate("data", len(v)):`, in the model and in the guide'
@@ -29,8 +29,9 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
         tensors: the rows; a few of them are used.
 
     Raises:
-        ProgramError: no data plate, a plate that does not follow the number of rows, a latent outside the plate or
-            without a reparameterised continuous distribution, sites that do not match, rows that influence each other.
+        ProgramError: a plate that does not follow the number of rows, sites that do not match, rows that influence each
+            other; its subclass RowwiseError: no data plate, a latent outside it, or one without a continuous
+            reparameterised distribution.
     """
     two, three = _Probe(model, guide, tensors, [0, 1]), _Probe(model, guide, tensors, [0, 1, 0])
     guide_dims = _row_axes("guide", two.guide_sites, three.guide_sites)
@@ -45,7 +46,7 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
         for p in free_parameters(site["fn"], guide_dims[name])
     ]
     if not free:
-        raise ProgramError(
+        raise RowwiseError(
             "No parameter of the guide's distributions can be given to each row: "
             + ", ".join(f"{name} is {_kind(site['fn'])}" for name, site in two.guide_sites.items())
             + '. Name lambda in the guide yourself: `lam = pplvae.local("lam", lam)`, one row per datapoint.'
@@ -67,11 +68,18 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
         with torch.no_grad():
             with in_users_words("guide", rows):
                 values = {name: s["value"] for name, s in run_guide(guide, rows, row_keys(rows), 1, (0,)).items()}
-            with in_users_words("model", rows), WholePlate(len(rows[0])), reader, Given(values):
+            with in_users_words("model", rows), PlateIndex(positions(rows)), reader, Given(values):
                 model(*rows)
         for name, site in reader.sites.items():
             if site["is_observed"]:
                 _check_site_support(name, site, layout.model[name], start)
+
+
+def scaling_plate_size(model: Program, guide: Program, tensors: Sequence[Tensor]) -> int | None:
+    """Full size of a plate that scales its rows up as a subsample, or None: what the program's ELBO is a sum over."""
+    sites = _Probe(model, guide, tensors, [0, 1]).model_sites
+    frames = [frame for site in sites.values() for frame in site["cond_indep_stack"]]
+    return next((frame.full_size for frame in frames if frame.full_size not in (None, frame.size)), None)
 
 
 @contextmanager
@@ -120,7 +128,7 @@ class _Probe:
                 # The same row draws the same noise in both probes, so what it gets must be the same too.
                 self.guide_sites = run_guide(names(guide), rows, row_keys(rows), 1, address)
             values = {name: site["value"] for name, site in self.guide_sites.items()}
-            with in_users_words("model", rows), WholePlate(len(index)), self.model_reader, Given(values):
+            with in_users_words("model", rows), PlateIndex(positions(rows)), self.model_reader, Given(values):
                 model(*rows)
         self.model_sites = self.model_reader.sites
         self.local_names = names.names
@@ -133,7 +141,7 @@ def _row_axes(what: str, two: dict[str, Any], three: dict[str, Any]) -> dict[str
     before = {frame.name: frame.size for site in two.values() for frame in site["cond_indep_stack"]}
     data = [name for name, frame in plates.items() if frame.size == 3 and before.get(name) == 2]
     if not plates:
-        raise ProgramError(f"The {what} has no plate, so its rows cannot be told apart: {_PLATE_HINT}.")
+        raise RowwiseError(f"The {what} has no plate, so its rows cannot be told apart: {_PLATE_HINT}.")
     if not data:
         sizes = ", ".join(f"{name!r} (size {frame.size})" for name, frame in plates.items())
         raise ProgramError(
@@ -146,7 +154,7 @@ def _row_axes(what: str, two: dict[str, Any], three: dict[str, Any]) -> dict[str
         frames = [frame for frame in site["cond_indep_stack"] if frame.name in data]
         if not frames:
             kind = "observed site" if site["is_observed"] else "latent"
-            raise ProgramError(
+            raise RowwiseError(
                 f"The {kind} {name!r} of the {what} lies outside the data plate {data[0]!r}: it belongs to all rows at "
                 "once, so no row has a gap of its own. Move it into the plate; or, if it is global on purpose, make it "
                 "a parameter (`pyro.param`) or condition both programs on one value of it."
@@ -189,19 +197,19 @@ def _check_sites_match(guide: dict[str, Any], model: dict[str, Any]) -> None:
 def _check_latent(name: str, site: Any, *, local_used: bool) -> None:
     fn = site["fn"]
     if fn.support is not None and fn.support.is_discrete:
-        raise ProgramError(
+        raise RowwiseError(
             f"The latent {name!r} is discrete ({_kind(fn)}): a guide per row needs gradients through its draws. Sum it "
             "out in the model (a mixture likelihood), or use a continuous relaxation such as "
             "`RelaxedOneHotCategoricalStraightThrough`."
         )
     if not fn.has_rsample:
-        raise ProgramError(
+        raise RowwiseError(
             f"The latent {name!r} has a distribution without reparameterised draws ({_kind(fn)}): a guide per row needs "
             "gradients through its draws. Use one with `has_rsample`."
         )
     flows = conditional_transforms(fn)
     if flows and not local_used:
-        raise ProgramError(
+        raise RowwiseError(
             f"The latent {name!r} is a flow ({', '.join(flows)}): which numbers make up lambda cannot be seen from "
             'outside. Name the context of the flow in the guide: `context = pplvae.local("context", context)`.'
         )

@@ -92,11 +92,28 @@ def evaluation_mode(*programs: Callable[..., Any]) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def called_modules() -> Iterator[list[nn.Module]]:
+    """Collect the modules that are called in a block, each once, in order: a stranger's function does not list them."""
+    found: list[nn.Module] = []
+
+    def note(module: nn.Module, _args: Any) -> None:
+        if all(module is not other for other in found):
+            found.append(module)
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
 def root_modules(*programs: Callable[..., Any]) -> list[nn.Module]:
     """The modules that the programs are, or are methods of: each once, in order."""
     roots: list[nn.Module] = []
-    for program in programs:
-        fn = getattr(program, "func", program)  # functools.partial
+    for fn in programs:
+        while hasattr(fn, "func") and not isinstance(fn, nn.Module):  # functools.partial, or a fitted program
+            fn = fn.func  # pyright: ignore[reportAttributeAccessIssue]
         for candidate in (fn, getattr(fn, "__self__", None)):
             if isinstance(candidate, nn.Module) and all(candidate is not root for root in roots):
                 roots.append(candidate)

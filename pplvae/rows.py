@@ -15,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pplvae.errors import ProgramError
 from pplvae.families import map_parameters
 from pplvae.noise import Kind, RowNoise
 
@@ -43,16 +44,35 @@ def tile(tensor: Tensor, particles: int) -> Tensor:
     return tensor.expand(particles, *tensor.shape).reshape(-1, *tensor.shape[1:])
 
 
-class WholePlate(Messenger):
-    """Make a subsampling data plate take the rows it is given, in order, whatever indices it would have drawn."""
+def positions(tensors: Sequence[Tensor]) -> Int64[Tensor, " batch"]:
+    """0, 1, 2, ... for rows that are the whole data set."""
+    return torch.arange(len(tensors[0]), device=tensors[0].device)
 
-    def __init__(self, rows: int) -> None:
+
+class PlateIndex(Messenger):
+    """Tell a subsampling data plate which rows it has been given, instead of letting it draw them.
+
+    Pyro's plate would permute all its indices at every entry, and they would not be those of the rows passed in.
+
+    Args:
+        index: positions of the rows in the whole data set.
+    """
+
+    def __init__(self, index: Int64[Tensor, " batch"]) -> None:
         super().__init__()
-        self._rows = rows
+        self._index = index
 
     def _pyro_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg) and msg["value"] is None and msg["fn"].subsample_size == self._rows:
-            msg["value"] = torch.arange(self._rows, device=msg["fn"].device) % msg["fn"].size
+        if not site_is_subsample(msg) or msg["value"] is not None:
+            return
+        plate, rows = msg["fn"], len(self._index)
+        if plate.subsample_size == rows:
+            msg["value"] = self._index % plate.size
+        elif plate.size == rows and plate.subsample_size is not None and plate.subsample_size < rows:
+            raise ProgramError(
+                f"The plate {msg['name']!r} takes {plate.subsample_size} of the {rows} rows that it is given. Minibatches "
+                f'are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.'
+            )
 
 
 class Given(Messenger):
@@ -113,7 +133,7 @@ def run_guide(
         The guide's sample sites by name.
     """
     reader = SiteReader()
-    with WholePlate(len(tensors[0])), reader, RowNoise(keys, particles, address, kind):
+    with PlateIndex(positions(tensors)), reader, RowNoise(keys, particles, address, kind):
         guide(*tensors)
     return reader.sites
 
@@ -123,7 +143,7 @@ def log_joint(
 ) -> Float[Tensor, " batch"]:
     """Log p(v_i, h_i; theta) of tiled rows, with the latents given, in nats."""
     reader = SiteReader()
-    with WholePlate(len(tensors[0])), reader, Given(values):
+    with PlateIndex(positions(tensors)), reader, Given(values):
         model(*tensors)
     return sum_sites(reader.sites, layout.model)
 

@@ -1,0 +1,303 @@
+"""`fit`: a Pyro pair, fitted by stochastic variational inference."""
+
+import platform
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyro
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.optim import Optimizer
+from tqdm.auto import tqdm
+
+from pplvae._version import __version__
+from pplvae.data import Data, Rows, as_rows
+from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError, StoreError
+from pplvae.inspection import check_support, inspect_pair, scaling_plate_size
+from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, isolated, root_modules
+from pplvae.objectives import KLWeight, Objective
+from pplvae.rows import Program
+from pplvae.store import open_datasets, read_json, read_tensors, write_datasets, write_json, write_tensors
+from pplvae.training import CHECKPOINT, FitStatus, Loop, Start
+from pplvae.weights import Fitted, Weights
+
+MakeOptimiser = Callable[[list[Tensor]], Optimizer]
+Existing = Literal["refuse", "resume", "overwrite"]
+
+RUN, WEIGHTS, HISTORY = "run.json", "weights.safetensors", "history.nc"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted pair.
+
+    Attributes:
+        model: p(v, h; theta) with its fitted parameters; called as the program that was passed in.
+        guide: q(h; lambda_phi(v)), likewise.
+        history: over dimension "epoch": `objective` (nats per training row, as optimised, under the KL weight),
+            `elbo_validation` and `elbo_validation_stderr` (nats per row, KL weight 1; error over rows), `kl_weight`,
+            `seconds`.
+        status: how the fit ended.
+        message: the same as a sentence, with what came before it.
+        best_epoch: the epoch whose weights were kept (counted from 0; -1 for the initial ones).
+        settings: what the fit was asked for, and the versions it ran under.
+        run: the run folder, if there is one.
+    """
+
+    model: Fitted
+    guide: Fitted
+    history: xr.Dataset
+    status: FitStatus
+    message: str
+    best_epoch: int
+    settings: dict[str, Any]
+    run: Path | None = None
+
+    def __repr__(self) -> str:
+        lines = [f"Fit: {self.message}"]
+        if self.history.sizes.get("epoch"):
+            best = self.history.sel(epoch=max(self.best_epoch, 0))
+            lines.append(f"{self.history.sizes['epoch']} epochs, weights of epoch {self.best_epoch} kept")
+            lines.append(f"objective {float(best['objective']):.3f} nats per training row")
+            if np.isfinite(float(best["elbo_validation"])):
+                lines.append(
+                    f"validation ELBO {float(best['elbo_validation']):.3f} ± "
+                    f"{float(best['elbo_validation_stderr']):.3f} nats per row"
+                )
+        return "\n".join(lines)
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    rows: Any,
+    *,
+    validation: Any = None,
+    objective: Any = "TraceMeanField_ELBO",
+    epochs: int = 200,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    optimiser: MakeOptimiser | None = None,
+    kl_weight: KLWeight = 1.0,
+    clip: float | None = None,
+    patience: int | None = None,
+    validation_particles: int = 10,
+    seed: int = 0,
+    run: str | Path | None = None,
+    existing: Existing = "refuse",
+    progress: bool = False,
+) -> Fit:
+    """Fit a model and its guide by stochastic variational inference.
+
+    Modules are trained in place, in the train or eval mode they are in, and follow the device and dtype of the rows.
+    Parameters in Pyro's param store start afresh from the programs' own initial values (pass `earlier.model` and
+    `earlier.guide` to go on from an earlier fit), and the caller's store is left alone.
+
+    Args:
+        model: p(v, h; theta): any callable that Pyro can run as `model(*rows)`.
+        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them (passed on positionally), rows from `load_data` (`data.train`), or the
+            whole of it (its train part, with its valid part for validation).
+        validation: rows for the validation ELBO, in the same forms; the weights of its best epoch are kept.
+        objective: "TraceMeanField_ELBO", "Trace_ELBO", or any Pyro ELBO object.
+        epochs: passes over the rows.
+        batch_size: rows per step; the last batch of an epoch may be smaller.
+        lr: step size of the default optimiser, Adam.
+        optimiser: from a list of parameters to a torch optimiser, such as
+            `functools.partial(torch.optim.AdamW, lr=1e-3)`; replaces Adam.
+        kl_weight: weight of the KL term, or a function of the epoch (a float) such as `objectives.warm_up(20)`.
+        clip: largest norm of the gradient of the loss, which is in nats per row.
+        patience: stop when the validation ELBO has not risen for so many epochs.
+        validation_particles: draws per validation row and epoch; even. The noise is the same in every epoch.
+        seed: of data order, latent noise, and parameters that the programs initialise when first run.
+        run: folder for weights, history and checkpoints, written as the fit goes.
+        existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
+            interrupted; `epochs` may be raised), or "overwrite".
+        progress: show a progress bar.
+
+    Returns:
+        A `Fit`. A loss that is not finite, or Ctrl-C, does not raise: see its `status` and `message`.
+
+    Raises:
+        DataError: rows that cannot be used, or lie outside the likelihood's support.
+        ProgramError: programs that fail, declare no parameters, or (with `validation`) cannot be scored row by row.
+        StoreError: a run folder that is occupied, damaged, or from another fit.
+        UnknownNameError: an unknown objective.
+    """
+    if isinstance(rows, Data):
+        rows, validation = rows.train, rows.valid if validation is None and len(rows.valid) else validation
+    train = as_rows(rows)
+    held_out = None if validation is None else as_rows(validation, argument="validation")
+    _check_numbers(epochs=epochs, batch_size=batch_size, validation_particles=validation_particles)
+    if patience is not None and held_out is None:
+        raise ValueError("`patience` counts epochs of the validation ELBO: pass `validation` rows with it.")
+    if validation_particles % 2:
+        raise ValueError(f"`validation_particles` must be even (draws are mirrored), got {validation_particles}.")
+    chosen = Objective(objective)
+    settings = {
+        "rows": len(train),
+        "binarisation": train.binarisation,
+        "objective": chosen.name,
+        "batch_size": batch_size,
+        "lr": lr,
+        "optimiser": "Adam" if optimiser is None else repr(optimiser),
+        "kl_weight": kl_weight if isinstance(kl_weight, (int, float)) else repr(kl_weight),
+        "clip": clip,
+        "patience": patience,
+        "validation_rows": 0 if held_out is None else len(held_out),
+        "validation_particles": validation_particles,
+        "seed": seed,
+    }
+    folder = None if run is None else _open_run(Path(run), existing)
+    dtype = _follow_rows(model, guide, train)
+    store = _merged_stores(model, guide)
+    with isolated(seed, store=store, dtype=dtype):
+        start = _prepare(model, guide, train, held_out)
+        parameters = list(start.weights.parameters.values())
+        stepper = torch.optim.Adam(parameters, lr=lr, fused=True) if optimiser is None else optimiser(parameters)
+        loop = Loop(model, guide, train, held_out, start, chosen, stepper, settings, folder)
+        if existing == "resume":
+            loop.resume()
+        with tqdm(total=epochs, initial=loop.epoch, desc="fitting", unit="epoch", disable=not progress) as bar:
+            try:
+                status, message = loop.run(epochs, kl_weight, clip, patience, bar)
+            except KeyboardInterrupt:
+                status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
+        loop.keep_best()
+    result = Fit(
+        Fitted(_unwrapped(model), store),
+        Fitted(_unwrapped(guide), store),
+        loop.history(),
+        status,
+        message,
+        loop.best_epoch,
+        settings | {"epochs": epochs} | versions(),
+        folder,
+    )
+    if folder is not None:
+        _write_result(folder, result, loop.weights)
+    if status is FitStatus.NONFINITE:
+        warnings.warn(message, PplvaeWarning, stacklevel=2)
+    return result
+
+
+def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
+    """Read a run folder back into the programs that it was made with.
+
+    Args:
+        run: the folder.
+        model: the program, built as it was for the fit.
+        guide: likewise.
+        rows: any rows of the kind it was fitted on: the programs are run on two of them, to create their parameters.
+
+    Raises:
+        StoreError: missing or damaged files, another version, or weights of another program.
+    """
+    folder, some = Path(run), as_rows(rows)
+    content = read_json(folder / RUN)
+    snapshot, _ = read_tensors(folder / WEIGHTS)
+    history = open_datasets(folder / HISTORY, "history")["history"]
+    dtype = _follow_rows(model, guide, some)
+    store = _merged_stores(model, guide)
+    with isolated(0, store=store, dtype=dtype):
+        _prepare(model, guide, some, None).weights.restore(snapshot)
+    try:
+        status = FitStatus[content["status"]]
+        return Fit(
+            Fitted(_unwrapped(model), store),
+            Fitted(_unwrapped(guide), store),
+            history,
+            status,
+            content["message"],
+            content["best_epoch"],
+            content["settings"],
+            folder,
+        )
+    except KeyError as error:
+        raise StoreError(f"{str(folder / 'run.json')!r} is damaged: {error} is missing or unknown.") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"pplvae": __version__, "python": platform.python_version()}
+    return found | {"torch": torch.__version__, "pyro": pyro.__version__, "numpy": np.__version__}
+
+
+def _check_numbers(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {number}.")
+
+
+def _open_run(folder: Path, existing: Existing) -> Path:
+    """Look at a run folder before anything is computed."""
+    if existing not in ("refuse", "resume", "overwrite"):
+        raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"The run folder {str(folder)!r} is a file; choose another name.")
+    occupied = [folder / name for name in (CHECKPOINT, WEIGHTS, HISTORY, RUN) if (folder / name).exists()]
+    if occupied and existing == "refuse":
+        raise StoreError(
+            f"{str(folder)!r} already holds a run. Go on with it (`existing='resume'`), replace it "
+            "(`existing='overwrite'`), or choose another folder."
+        )
+    if existing == "overwrite":
+        for path in occupied:
+            path.unlink()
+    return folder
+
+
+def _follow_rows(model: Program, guide: Program, rows: Rows) -> torch.dtype | None:
+    """Bring the modules to the rows' device and floating dtype; the dtype."""
+    dtype = next((t.dtype for t in rows.tensors if t.is_floating_point()), None)
+    for root in root_modules(model, guide):
+        root.to(device=rows.values.device, dtype=dtype)
+    return dtype
+
+
+def _unwrapped(program: Program) -> Program:
+    return program.func if isinstance(program, Fitted) else program
+
+
+def _merged_stores(model: Program, guide: Program) -> StoreState:
+    """An empty param store, or what earlier fits of the two programs left in theirs."""
+    merged = empty_store()
+    for program in (model, guide):
+        if isinstance(program, Fitted):
+            for kind, content in program.store.items():
+                merged[kind].update(content)
+    return merged
+
+
+def _prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) -> Start:
+    """Run the programs once, so that their parameters exist, and check them and the rows."""
+    with evaluation_mode(model, guide), called_modules() as called:
+        try:
+            layout = inspect_pair(model, guide, train.tensors)
+        except RowwiseError:
+            if held_out is not None:
+                raise
+            layout = None
+        for rows in (train, held_out):
+            if layout is not None and rows is not None:
+                check_support(model, guide, layout, rows.tensors)
+        size = scaling_plate_size(model, guide, train.tensors)
+    weights = Weights((model, guide), called)
+    if not weights.parameters:
+        raise ProgramError(
+            "The programs declare no parameters, so there is nothing to fit. Make them (methods of) an nn.Module, or "
+            'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.'
+        )
+    return Start(weights, layout, size)
+
+
+def _write_result(folder: Path, result: Fit, weights: Weights) -> None:
+    write_tensors(folder / WEIGHTS, weights.copy())
+    write_datasets(folder / HISTORY, "history", {"history": result.history})
+    content = {"status": result.status.name, "message": result.message, "best_epoch": result.best_epoch}
+    write_json(folder / RUN, content | {"settings": result.settings})

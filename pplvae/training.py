@@ -1,0 +1,279 @@
+"""The one training loop: epochs, validation, checkpoints. What a fit is asked for is in `fit`."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pplvae.data import Rows, few
+from pplvae.errors import StoreError
+from pplvae.inspection import in_users_words
+from pplvae.isolate import evaluation_mode, reseed, validation
+from pplvae.noise import row_keys
+from pplvae.objectives import KLWeight, Objective, ScaleLatents
+from pplvae.rows import Given, Layout, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob
+from pplvae.store import read_tensors, write_tensors
+from pplvae.weights import Weights
+
+CHECKPOINT = "checkpoint.safetensors"
+_VALIDATE = 4  # the stream of noise for validation; the comparison uses 1 to 3
+_ROWS_AT_ONCE = 4096
+_COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
+
+
+class FitStatus(Enum):
+    """How a fit ended."""
+
+    COMPLETED = "All epochs were run."
+    STOPPED_EARLY = "The validation ELBO has not risen for `patience` epochs."
+    NONFINITE = "The loss became NaN or infinite."
+    INTERRUPTED = "Interrupted from the keyboard."
+
+
+@dataclass
+class Start:
+    """What a first run of the programs has shown.
+
+    Attributes:
+        weights: all tensors of the pair.
+        layout: where its rows lie; None for a pair that cannot be scored row by row.
+        plate_size: size of a data plate that scales a minibatch up to it; None if no plate scales.
+    """
+
+    weights: Weights
+    layout: Layout | None
+    plate_size: int | None
+
+
+class Loop:
+    """A fit between two epochs: all of its state is in the checkpoint.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        train: the rows.
+        held_out: rows for validation, or None.
+        start: see `Start`.
+        objective: what is maximised.
+        optimiser: over the weights of `start`.
+        settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
+        folder: of the run, or None.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        train: Rows,
+        held_out: Rows | None,
+        start: Start,
+        objective: Objective,
+        optimiser: Optimizer,
+        settings: dict[str, Any],
+        folder: Path | None,
+    ) -> None:
+        self._model, self._guide, self._train, self._held_out = model, guide, train, held_out
+        self._start, self._objective, self._optimiser = start, objective, optimiser
+        self._settings, self._folder = settings, folder
+        self.weights = start.weights
+        self.epoch = 0
+        self.best_epoch = -1
+        self._best_value = -float("inf")
+        self._best = self.weights.copy()
+        self._columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
+        self._validated = False
+        if held_out is not None:
+            self._keys = row_keys(held_out.tensors)
+
+    def run(
+        self, epochs: int, kl_weight: KLWeight, clip: float | None, patience: int | None, bar: Any
+    ) -> tuple[FitStatus, str]:
+        """Run epochs until something ends the fit."""
+        while self.epoch < epochs:
+            if patience is not None and self.epoch - 1 - self.best_epoch >= patience:
+                best = f"Best: epoch {self.best_epoch}, {self._best_value:.3f} nats per row."
+                return FitStatus.STOPPED_EARLY, f"{FitStatus.STOPPED_EARLY.value} {best}"
+            trouble = self._run_epoch(kl_weight, clip, bar)
+            if trouble:
+                return FitStatus.NONFINITE, trouble
+            if self._folder is not None:
+                self._write_checkpoint()
+        return FitStatus.COMPLETED, FitStatus.COMPLETED.value
+
+    def _run_epoch(self, kl_weight: KLWeight, clip: float | None, bar: Any) -> str | None:
+        """One pass over the rows; a sentence if the loss stops being finite."""
+        began = time.perf_counter()
+        seed, size = self._settings["seed"], self._settings["batch_size"]
+        # All randomness of an epoch follows from the seed and its number: that makes resuming exact.
+        reseed(seed, self.epoch)
+        order = torch.randperm(len(self._train))
+        rows = self._train.redrawn(seed, self.epoch)
+        tensors = [tensor[order.to(tensor.device)] for tensor in rows.tensors]
+        total = 0.0
+        for step, first in enumerate(range(0, len(order), size)):
+            weight = _at(kl_weight, self.epoch + first / len(order))
+            index, batch = order[first : first + size], [tensor[first : first + size] for tensor in tensors]
+            loss = self._step(index, batch, weight, clip)
+            if not np.isfinite(loss):
+                return self._diagnose(step, index, batch)
+            total += loss * len(index)
+        self._end_epoch(-total / len(order), weight, time.perf_counter() - began, bar)
+        return None
+
+    def _step(self, index: Tensor, batch: Sequence[Tensor], weight: float, clip: float | None) -> float:
+        parameters = list(self.weights.parameters.values())
+        scale = 1 / (self._start.plate_size or len(index))
+        with ExitStack() as stack:
+            stack.enter_context(PlateIndex(index.to(batch[0].device)))
+            stack.enter_context(ScaleLatents(weight))
+            stack.enter_context(in_users_words("objective", batch))
+            if self._validated:  # the first step has shown that shapes and supports are right
+                stack.enter_context(validation(False))
+            loss = self._objective.backward(self._model, self._guide, batch, parameters, scale)
+        self._validated = True
+        if np.isfinite(loss):
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, clip)
+            self._optimiser.step()
+        return loss
+
+    def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
+        elbo = self._validation_elbo()
+        value = float(elbo.mean()) if elbo is not None else float(self.epoch)  # without validation the last is best
+        if value > self._best_value:
+            self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
+        row = {
+            "objective": objective,
+            "elbo_validation": value if elbo is not None else float("nan"),
+            "elbo_validation_stderr": float(elbo.std() / len(elbo) ** 0.5) if elbo is not None else float("nan"),
+            "kl_weight": weight,
+            "seconds": seconds,
+        }
+        for name in _COLUMNS:
+            self._columns[name].append(row[name])
+        self.epoch += 1
+        bar.update()
+        bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
+
+    def _validation_elbo(self) -> Tensor | None:
+        """ELBO of every validation row, in eval mode, with the same noise in every epoch."""
+        if self._held_out is None or self._start.layout is None:
+            return None
+        particles, parts = self._settings["validation_particles"], []
+        at_once = max(1, _ROWS_AT_ONCE // particles)
+        with torch.no_grad(), validation(False), evaluation_mode(self._model, self._guide):
+            for first in range(0, len(self._held_out), at_once):
+                chunk = [tensor[first : first + at_once] for tensor in self._held_out.tensors]
+                keys = self._keys[first : first + at_once]
+                address = (self._settings["seed"], _VALIDATE)
+                weights = log_weights_of(
+                    self._model, self._guide, self._start.layout, chunk, keys, particles, address, "antithetic"
+                )
+                parts.append(weights.mean(0))
+        return torch.cat(parts).to(torch.float64)
+
+    def _diagnose(self, step: int, index: Tensor, batch: list[Tensor]) -> str:
+        """Where a loss that is not finite came from, in a sentence."""
+        when = f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
+        broken = self.weights.nonfinite()
+        if broken:
+            return f"{when} The parameter {broken[0]!r} had become NaN or infinite before: lower `lr`, or set `clip`."
+        sites: dict[str, Any] = {}
+        with torch.no_grad(), validation(False), PlateIndex(index.to(batch[0].device)):
+            guide, model = SiteReader(), SiteReader()
+            with guide:
+                self._guide(*batch)
+            with model, Given({name: site["value"] for name, site in guide.sites.items()}):
+                self._model(*batch)
+        sites = {f"{name!r} of the guide": site for name, site in guide.sites.items()}
+        sites |= {f"{name!r} of the model": site for name, site in model.sites.items()}
+        for name, site in sites.items():
+            log_prob = site["fn"].log_prob(site["value"])
+            if bool(log_prob.isfinite().all()):
+                continue
+            where = ""
+            if self._start.layout is not None:
+                dims = self._start.layout.guide if "guide" in name else self._start.layout.model
+                bad = ~row_log_prob(site, dims[name.split("'")[1]]).isfinite()
+                where = f", rows {few(np.sort(self._train.ids[index[bad.cpu()].numpy()]))}"
+            return (
+                f"{when} The first log-probability that is not finite is that of the site {name}{where}. "
+                "Lower `lr`, bound the scales of the program, and look at these rows."
+            )
+        return f"{when} Every log-probability of the same batch was finite on a second draw: lower `lr`, or set `clip`."
+
+    def keep_best(self) -> None:
+        """Put the weights of the best epoch into the programs (without validation, those of the last whole one)."""
+        self.weights.restore(self._best)
+
+    def history(self) -> xr.Dataset:
+        """The columns so far."""
+        columns = {name: ("epoch", np.array(values)) for name, values in self._columns.items()}
+        dataset = xr.Dataset(columns, coords={"epoch": np.arange(self.epoch)})
+        for name in ("objective", "elbo_validation", "elbo_validation_stderr"):
+            dataset[name].attrs["units"] = "nats per row"
+        return dataset
+
+    def _write_checkpoint(self) -> None:
+        assert self._folder is not None
+        state = self._optimiser.state_dict()
+        tensors = {f"now/{name}": tensor for name, tensor in self.weights.copy().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
+        tensors |= {f"history/{name}": torch.tensor(v, dtype=torch.float64) for name, v in self._columns.items()}
+        for i, slots in state["state"].items():
+            tensors |= {f"optimiser/{i}/{key}": v for key, v in slots.items() if isinstance(v, Tensor)}
+        content = {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_value": self._best_value,
+            "optimiser_groups": state["param_groups"],
+            "settings": self._settings,
+        }
+        write_tensors(self._folder / CHECKPOINT, tensors, content)
+
+    def resume(self) -> None:
+        """Take up the checkpoint of the run folder, if there is one."""
+        if self._folder is None or not (self._folder / CHECKPOINT).exists():
+            return
+        path = self._folder / CHECKPOINT
+        tensors, content = read_tensors(path)
+        try:
+            theirs = content["settings"]
+            odd = [name for name, value in self._settings.items() if theirs.get(name) != value]
+            if odd:
+                raise StoreError(
+                    f"{str(path)!r} belongs to a fit with other settings, so going on would equal neither: "
+                    + ", ".join(f"{name} was {theirs.get(name)!r} and is {self._settings[name]!r}" for name in odd)
+                    + ". Use the same, or `existing='overwrite'`."
+                )
+            self.weights.restore(_under(tensors, "now/"))
+            device = next(iter(self.weights.parameters.values())).device
+            self._best = {name: tensor.to(device) for name, tensor in _under(tensors, "best/").items()}
+            self._columns = {name: tensors[f"history/{name}"].tolist() for name in _COLUMNS}
+            self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
+            self._best_value = content["best_value"]
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _under(tensors, "optimiser/").items():
+                i, key = name.split("/")
+                slots.setdefault(int(i), {})[key] = tensor
+            self._optimiser.load_state_dict({"state": slots, "param_groups": content["optimiser_groups"]})
+        except (KeyError, ValueError) as error:
+            raise StoreError(f"{str(path)!r} is damaged ({error}); start anew with `existing='overwrite'`.") from error
+
+
+
+def _at(kl_weight: KLWeight, epoch: float) -> float:
+    return float(kl_weight(epoch)) if isinstance(kl_weight, Callable) else float(kl_weight)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
