@@ -118,7 +118,7 @@ def fit(
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
             interrupted; `epochs` may be raised), or "overwrite".
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         A `Fit`. A loss that is not finite, or Ctrl-C, does not raise: see its `status` and `message`.
@@ -163,7 +163,7 @@ def fit(
         loop = Loop(model, guide, train, held_out, start, chosen, stepper, settings, folder)
         if existing == "resume":
             loop.resume()
-        with tqdm(total=epochs, initial=loop.epoch, desc="fitting", unit="epoch", disable=not progress) as bar:
+        with tqdm(total=epochs, initial=loop.epoch, desc="fitting", unit="epoch", disable=None if progress else True) as bar:
             try:
                 status, message = loop.run(epochs, kl_weight, clip, patience, bar)
             except KeyboardInterrupt:

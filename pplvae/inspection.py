@@ -33,6 +33,7 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
             other; its subclass RowwiseError: no data plate, a latent outside it, or one without a continuous
             reparameterised distribution.
     """
+    _create_parameters(model, guide, tensors)
     two, three = _Probe(model, guide, tensors, [0, 1]), _Probe(model, guide, tensors, [0, 1, 0])
     guide_dims = _row_axes("guide", two.guide_sites, three.guide_sites)
     model_dims = _row_axes("model", two.model_sites, three.model_sites)
@@ -97,6 +98,17 @@ def in_users_words(what: str, tensors: Sequence[Tensor]) -> Iterator[None]:
         raise ProgramError(
             f"The {what} raised {type(error).__name__} on rows of shape {shapes}: {error}{hint}"
         ) from error
+
+
+def _create_parameters(model: Program, guide: Program, tensors: Sequence[Tensor]) -> None:
+    """Run both programs once, so that `pyro.param` has drawn its initial values before noise is keyed by row."""
+    rows = [tensor[[0, 1 % len(tensor)]] for tensor in tensors]
+    reader = SiteReader()
+    with torch.no_grad(), PlateIndex(positions(rows)):
+        with in_users_words("guide", rows), reader:
+            guide(*rows)
+        with in_users_words("model", rows), Given({name: site["value"] for name, site in reader.sites.items()}):
+            model(*rows)
 
 
 class _LocalNames(Messenger):

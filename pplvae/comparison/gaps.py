@@ -55,7 +55,7 @@ def amortisation_gap(
         tolerance: nats; see `Schedule.tolerance`.
         max_steps: optimisation steps per row at most.
         chunk_size: rows optimised at once; changes memory and speed, not the result.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         A `Comparison`. Its `rows` hold `elbo_amortised`, `elbo_local`, `amortisation_gap`, in nats per row, each with
@@ -134,7 +134,7 @@ def _compare(
     total = sum(len(part) for part in parts.values())
     found: list[xr.Dataset] = []
     free: tuple[str, ...] = ()
-    with tqdm(total=total, desc="comparing", unit="row", disable=not progress) as bar:
+    with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
         for part in parts.values():
             dtype = next((t.dtype for t in part.tensors if t.is_floating_point()), None)
             with isolated(seed, dtype=dtype), evaluation_mode(model, guide):

@@ -1,0 +1,138 @@
+"""Every figure. Each function draws on a matplotlib Figure of its own, without pyplot's global state, and returns it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_WIDTH = 6.4
+
+
+def gap_histogram(rows: xr.Dataset) -> Figure:
+    """Distribution of the amortisation gap over rows, one outline per part, with the means.
+
+    Args:
+        rows: `Comparison.rows`.
+    """
+    figure, axes = _figure(3.2)
+    gaps = rows["amortisation_gap"].values
+    finite = gaps[np.isfinite(gaps)]
+    bins = np.linspace(min(finite.min(), 0.0), np.quantile(finite, 0.995) + 1e-9, 41) if len(finite) else 10
+    for name, colour in _parts(rows):
+        values = finite_of(rows, name)["amortisation_gap"].values
+        label = f"{name}: mean {values.mean():.3f}"
+        axes.hist(np.clip(values, None, bins[-1]) if len(finite) else values, bins, density=True, histtype="stepfilled",
+                  alpha=0.35, color=colour)  # fmt: skip
+        axes.axvline(values.mean(), color=colour, linewidth=1.5, label=label)
+    axes.set_xlabel("amortisation gap (nats per row; the last bin holds all beyond)")
+    axes.set_ylabel("density over rows")
+    axes.legend(frameon=False)
+    return figure
+
+
+def elbo_scatter(rows: xr.Dataset) -> Figure:
+    """Local against amortised ELBO, a point per row; the distance to the diagonal is the gap.
+
+    Args:
+        rows: `Comparison.rows`.
+    """
+    figure, axes = _figure(4.6)
+    for name, colour in _parts(rows):
+        part = finite_of(rows, name)
+        size = 12 if part.sizes["row"] < 2000 else 3
+        axes.scatter(part["elbo_amortised"], part["elbo_local"], s=size, color=colour, alpha=0.5, label=name, linewidth=0)
+    low, high = axes.get_xlim()
+    axes.axline((low, low), slope=1, color="black", linewidth=0.8, label="no gap")
+    axes.set_xlim(low, high)
+    axes.set_xlabel("amortised ELBO (nats)")
+    axes.set_ylabel("ELBO of the row's own guide (nats)")
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def decomposition(summary: xr.Dataset) -> Figure:
+    """Mean gaps per part as bars with their standard errors.
+
+    Args:
+        summary: `Comparison.summary()`.
+    """
+    terms = [t for t in ("amortisation_gap", "approximation_gap") if t in summary["term"].values]
+    parts = summary["part"].values
+    figure, axes = _figure(0.9 + 0.6 * len(parts))
+    left = np.zeros(len(parts))
+    for term, colour in zip(terms, _COLOURS, strict=False):
+        mean, error = (summary[key].sel(term=term).values for key in ("mean", "stderr"))
+        axes.barh(np.arange(len(parts)), mean, left=left, xerr=2 * error, color=colour, height=0.55, capsize=3,
+                  label=term.replace("_", " "))  # fmt: skip
+        left = left + mean
+    axes.set_yticks(np.arange(len(parts)), parts)
+    axes.invert_yaxis()
+    axes.set_xlabel("nats per row (± 2 standard errors)")
+    figure.legend(frameon=False, loc="outside upper center", ncols=len(terms))
+    return figure
+
+
+def learning_curves(history: xr.Dataset) -> Figure:
+    """Objective on the training rows and ELBO on the validation rows, by epoch.
+
+    Args:
+        history: `Fit.history`.
+    """
+    figure, axes = _figure(3.2)
+    epochs = history["epoch"].values
+    axes.plot(epochs, history["objective"], color=_COLOURS[0], label="training objective")
+    validation = history["elbo_validation"].values
+    if np.isfinite(validation).any():
+        error = history["elbo_validation_stderr"].values
+        axes.plot(epochs, validation, color=_COLOURS[1], label="validation ELBO (± standard error over rows)")
+        axes.fill_between(epochs, validation - error, validation + error, color=_COLOURS[1], alpha=0.25, linewidth=0)
+    shown = np.concatenate([history["objective"].values, validation])
+    shown = shown[np.isfinite(shown)]
+    if len(shown) > 10:  # the first epochs would squeeze everything else
+        low, high = np.quantile(shown, 0.05), shown.max()
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("nats per row")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def picture_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8) -> Figure:
+    """Pictures in a grid, each with its title.
+
+    Args:
+        images: shape (picture, height, width).
+        titles: one per picture.
+        columns: pictures side by side.
+    """
+    lines = -(-len(images) // columns)
+    figure = Figure(figsize=(_WIDTH * 1.25, 1.25 * lines), layout="constrained")
+    low, high = float(images.min()), float(images.max())
+    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        axes.imshow(image, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+        axes.set_title(title, fontsize=8)
+        axes.set_axis_off()
+    return figure
+
+
+def finite_of(rows: xr.Dataset, part: str) -> xr.Dataset:
+    """The rows of one part whose gap is finite."""
+    return rows.isel(row=np.flatnonzero((rows["part"].values == part) & np.isfinite(rows["amortisation_gap"].values)))
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _parts(rows: xr.Dataset) -> list[tuple[str, str]]:
+    names = dict.fromkeys(rows["part"].values.tolist())
+    kept = [name for name in names if finite_of(rows, name).sizes["row"]]
+    return [(name, _COLOURS[i % len(_COLOURS)]) for i, name in enumerate(kept)]

@@ -1,0 +1,148 @@
+"""From a comparison to the page. Everything printed was measured; text from outside is escaped by the template."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+
+from pplvae import plots
+from pplvae.comparison import Comparison
+from pplvae.store import write_text
+
+_SHOWN = 10  # rows listed per part
+
+
+def write_report(
+    path: Path,
+    comparison: Comparison,
+    *,
+    history: xr.Dataset | None = None,
+    settings: Mapping[str, Any] | None = None,
+    title: str = "What amortisation costs",
+) -> Path:
+    """Write the page as one file: pictures inside, no scripts, nothing fetched.
+
+    Args:
+        path: of the page.
+        comparison: what to report.
+        history: of the fit, for the learning curves.
+        settings: of the fit, printed as they are.
+        title: of the page.
+    """
+    summary = comparison.summary()
+    run = {f"fit: {name}": value for name, value in (settings or {}).items()}
+    run |= {f"comparison: {name}": value for name, value in comparison.rows.attrs.items()}
+    figures = {
+        "decomposition": _image(plots.decomposition(summary)),
+        "histogram": _image(plots.gap_histogram(comparison.rows)),
+        "scatter": _image(plots.elbo_scatter(comparison.rows)),
+        "curves": None if history is None or not history.sizes.get("epoch") else _image(plots.learning_curves(history)),
+    }
+    page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("page.html")
+    html = page.render(
+        title=title,
+        sentences=[_sentence(summary.sel(part=part)) for part in comparison.parts],
+        warnings=_warnings(summary),
+        tables=[_table(summary.sel(part=part)) for part in comparison.parts],
+        galleries=[_gallery(comparison, part) for part in comparison.parts],
+        figures=figures,
+        run=run.items(),
+        has_evidence="log_evidence" in comparison.rows,
+    )
+    return write_text(path, html)
+
+
+def _sentence(part: xr.Dataset) -> str:
+    """The decomposition of one part in words."""
+
+    def amount(term: str) -> str:
+        line = part.sel(term=term)
+        return f"{float(line['mean']):.3f} ± {float(line['stderr']):.3f}"
+
+    name, count = str(part["part"].values), int(part["count"])
+    gap = part.sel(term="amortisation_gap")
+    clear = abs(float(gap["mean"])) > 3 * float(gap["stderr"])
+    text = f"On the {count} rows of “{name}”, one shared encoder costs {amount('amortisation_gap')} nats per row"
+    text += "." if clear else ", which is not clear of zero (3 standard errors)."
+    median, tail = (float(gap["quantiles"].sel(quantile=q)) for q in (0.5, 0.95))
+    text += f" Half of the rows lose more than {median:.3f}, one in twenty more than {tail:.3f}."
+    if "approximation_gap" in part["term"].values:
+        text += f" The family costs at least {amount('approximation_gap')} nats beyond that."
+    return text
+
+
+def _warnings(summary: xr.Dataset) -> list[str]:
+    found = []
+    for name in summary["part"].values:
+        part = summary.sel(part=name)
+        if float(part["unconverged"]) > 0:
+            share = 100 * float(part["unconverged"])
+            found.append(f"“{name}”: {share:.1f} % of the rows did not converge; their gaps are lower bounds.")
+        if float(part["negative"]) > 0:
+            share = 100 * float(part["negative"])
+            found.append(f"“{name}”: {share:.1f} % of the gaps lie below −3 standard errors: the optimisation failed.")
+    if len(summary["part"]) == 1 and str(summary["part"].values[0]) not in ("train", "test", "valid"):
+        found.append("It was not said whether these rows are training or held-out rows; the gap differs between the two.")
+    return found
+
+
+def _table(part: xr.Dataset) -> dict[str, Any]:
+    lines = []
+    for term in part["term"].values:
+        line = part.sel(term=term)
+        lines.append(
+            {
+                "term": str(term).replace("_", " "),
+                "mean": f"{float(line['mean']):.3f}",
+                "stderr": f"{float(line['stderr']):.3f}",
+                "mc": f"{float(line['mc_stderr']):.4f}",
+                "quantiles": [f"{float(q):.3f}" for q in line["quantiles"]],
+            }
+        )
+    quantiles = [f"{100 * float(q):.0f} %" for q in part["quantile"].values]
+    return {"name": str(part["part"].values), "count": int(part["count"]), "lines": lines, "quantiles": quantiles}
+
+
+def _gallery(comparison: Comparison, part: str) -> dict[str, Any]:
+    worst = comparison.worst(part, _SHOWN)
+    labels = worst["label"].values if "label" in worst.coords else None
+    lines = []
+    for i in range(worst.sizes["row"]):
+        row = worst.isel(row=i)
+        numbers = ("amortisation_gap", "amortisation_gap_stderr", "elbo_amortised", "elbo_local")
+        lines.append(
+            [
+                str(row["row"].values),
+                *([] if labels is None else [str(labels[i])]),
+                *(f"{float(row[name]):.3f}" for name in numbers),
+                str(row["status"].values),
+                int(row["steps"]),
+            ]
+        )
+    return {"name": part, "lines": lines, "labelled": labels is not None, "figure": _pictures(comparison, part)}
+
+
+def _pictures(comparison: Comparison, part: str) -> str | None:
+    pictures = comparison.pictures
+    if "image" not in pictures:
+        return None
+    mine = pictures.isel(picture=np.flatnonzero(pictures["part"].values == part))
+    if not mine.sizes["picture"]:
+        return None
+    rows = comparison.part(part)
+    gaps = dict(zip(rows["row"].values.tolist(), rows["amortisation_gap"].values.tolist(), strict=True))
+    titles = [f"{i}: {gaps[i]:.2f}" for i in mine["id"].values.tolist()]
+    return _image(plots.picture_grid(mine["image"].values, titles))
+
+
+def _image(figure: Figure) -> str:
+    """A figure as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

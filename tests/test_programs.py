@@ -1,0 +1,98 @@
+"""Any pair: every style of program is fitted and compared, and keeps the promises that hold for all of them."""
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from conftest import process_state
+from programs import ALL, ROWS
+from pyro.infer import Trace_ELBO
+
+import pplvae
+from pplvae.comparison.localise import LocalGuides
+from pplvae.data import as_rows
+from pplvae.inspection import inspect_pair
+from pplvae.isolate import evaluation_mode, isolated
+from pplvae.noise import row_keys
+from pplvae.rows import log_weights_of
+
+QUICK = {"particles": 50, "max_steps": 50}
+
+
+@pytest.fixture(params=ALL, ids=lambda make: make.__name__)
+def pair(request):
+    return request.param()
+
+
+def subset(rows, index):
+    return tuple(part[index] for part in rows) if isinstance(rows, tuple) else rows[index]
+
+
+def test_gap(pair):
+    result = pplvae.amortisation_gap(*pair, **QUICK).rows
+    assert result.sizes["row"] == ROWS
+    gap, stderr = result["amortisation_gap"].values, result["amortisation_gap_stderr"].values
+    assert (gap > -3 * stderr - 1e-9).all()
+    assert gap.mean() > 1e-3  # none of these encoders is optimal
+    np.testing.assert_allclose(gap, result["elbo_local"] - result["elbo_amortised"], rtol=1e-12)
+
+
+def test_no_offset_no_gap(pair):
+    model, guide, rows = pair
+    tensors = as_rows(rows).tensors
+    with isolated(0), evaluation_mode(model, guide):
+        layout = inspect_pair(model, guide, tensors)
+        batch = LocalGuides(model, guide, layout, tensors, row_keys(tensors), 4)
+        zeros = batch.zeros()
+        assert sorted(zeros) == sorted(layout.free)
+        plain = log_weights_of(model, guide, layout, tensors, row_keys(tensors), 4, (0,), "antithetic")
+        torch.testing.assert_close(batch.log_weights(zeros, (0,)), plain, rtol=1e-10, atol=1e-10)
+    still = pplvae.amortisation_gap(model, guide, rows, particles=50, max_steps=0).rows
+    assert (still["amortisation_gap"].values == 0).all()
+    assert (still["status"] == "max_steps").all()
+
+
+def test_a_row_does_not_depend_on_the_others(pair):
+    model, guide, rows = pair
+    whole = pplvae.amortisation_gap(model, guide, rows, **QUICK).rows["amortisation_gap"].values
+    alone = pplvae.amortisation_gap(model, guide, subset(rows, slice(3, 4)), **QUICK).rows["amortisation_gap"].values
+    np.testing.assert_allclose(alone, whole[3:4], rtol=1e-6)
+    chunks = pplvae.amortisation_gap(model, guide, rows, chunk_size=7, **QUICK).rows["amortisation_gap"].values
+    np.testing.assert_allclose(chunks, whole, rtol=1e-6)
+    order = torch.randperm(ROWS)
+    mixed = pplvae.amortisation_gap(model, guide, subset(rows, order), **QUICK).rows["amortisation_gap"].values
+    np.testing.assert_allclose(mixed, whole[order.numpy()], rtol=1e-6)
+
+
+def test_fit_raises_the_elbo_and_leaves_the_process(pair):
+    model, guide, rows = pair
+    before = process_state()
+    result = pplvae.fit(model, guide, rows, validation=rows, objective="Trace_ELBO", epochs=40, lr=0.02, batch_size=5)
+    pplvae.amortisation_gap(result.model, result.guide, rows, **QUICK)
+    after = process_state()
+    assert {name for name in before if before[name] != after[name]} == set()
+    elbo = result.history["elbo_validation"].values
+    assert elbo.max() > elbo[0] + 0.1  # the noise is the same in every epoch
+
+
+def test_fitted_programs_run_alone(pair):
+    model, guide, rows = pair
+    result = pplvae.fit(model, guide, rows, epochs=2, objective="Trace_ELBO")
+    pyro.clear_param_store()
+    tensors = as_rows(rows).tensors
+    assert np.isfinite(Trace_ELBO().loss(result.model, result.guide, *tensors))
+    assert not pyro.get_param_store().keys()
+
+
+def test_elbo_is_that_of_pyro(pair):
+    """Mean over rows and draws of the log weights equals Pyro's own loss, within 4 standard errors."""
+    model, guide, rows = pair
+    tensors = as_rows(rows).tensors
+    with isolated(0), evaluation_mode(model, guide):
+        layout = inspect_pair(model, guide, tensors)
+        weights = log_weights_of(model, guide, layout, tensors, row_keys(tensors), 400, (0,))
+        scale = 1000 / ROWS if "size_and_subsample" in str(model) else 1.0
+        losses = torch.tensor([-Trace_ELBO().loss(model, guide, *tensors) / scale for _ in range(400)])
+    ours = weights.sum(1)
+    error = (ours.var() / 400 + losses.var() / 400).sqrt()
+    assert abs(ours.mean() - losses.mean()) < 4 * error
