@@ -5,6 +5,7 @@ from pplvae._version import __version__
 from pplvae.comparison import Comparison, amortisation_gap, compare, load_comparison, local
 from pplvae.data import Data, Rows, load_data
 from pplvae.fit import Fit, FitStatus, fit, load_fit
+from pplvae.scoring import log_weights
 
 __all__ = [
     "Comparison",
@@ -20,5 +21,6 @@ __all__ = [
     "load_data",
     "load_fit",
     "local",
+    "log_weights",
     "models",
 ]

@@ -31,11 +31,3 @@ def double_precision():
     torch.set_default_dtype(torch.float32)
     pyro.clear_param_store()
 
-
-@pytest.fixture
-def unchanged_process():
-    """Fails the test if a call inside it leaves something in the process."""
-    before = process_state()
-    yield
-    after = process_state()
-    assert {name for name in before if before[name] != after[name]} == set()

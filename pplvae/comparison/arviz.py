@@ -8,6 +8,7 @@ from typing import Any
 import arviz
 import numpy as np
 import xarray as xr
+from arviz_stats.base import array_stats
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,16 +23,14 @@ def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
 def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     """Shape of the Pareto tail of each row's importance weights: below 0.5 good, above 0.7 unusable.
 
+    Minus infinity where the log weights are equal up to rounding (the guide is the posterior): there is no tail.
+
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), arXiv 1507.02646;
         Yes, but did it work? (Yao et al., 2018), arXiv 1802.02538.
     """
     weights = log_weights.T.cpu().numpy()
-    if hasattr(arviz, "psislw"):
-        # Weights that are all equal have no tail: k is minus infinity up to rounding, which ArviZ divides by.
-        with np.errstate(all="ignore"):
-            return np.asarray(arviz.psislw(weights.copy())[1], dtype=np.float64)
-    from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
-
     with np.errstate(all="ignore"):
-        return np.asarray(array_stats.psislw(weights, axis=-1)[1], dtype=np.float64)
+        k = np.asarray(array_stats.psislw(weights, axis=-1)[1], dtype=np.float64)
+    spread = weights.max(1) - weights.min(1)
+    return np.where(spread < 1e-6, -np.inf, np.where(np.isfinite(spread), k, np.nan))

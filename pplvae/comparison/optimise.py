@@ -46,7 +46,7 @@ class Schedule:
     window: int = 25
     selection_draws: int = 64
     first_step: float = 0.1
-    last_step: float = 0.004
+    last_step: float = 0.002
 
 
 @dataclass

@@ -1,0 +1,158 @@
+"""The gaps against exact answers, and the promises of the comparison."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from oracles import PPCA, FactorAnalysis, bad_encoder, random_linear
+
+import pplvae
+from pplvae.errors import UnknownNameError
+from pplvae import log_weights
+
+
+def bad_guide(model, seed):
+    encode = bad_encoder(model, seed)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(*encode(v)).to_event(1))
+
+    return guide, encode
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("seed", "kind"), [(0, FactorAnalysis), (1, FactorAnalysis), (2, PPCA), (3, FactorAnalysis)])
+def test_against_the_exact_gap(seed, kind):
+    model, v = random_linear(seed, kind=kind)
+    guide, encode = bad_guide(model, seed)
+    rows = pplvae.compare(model.model, guide, v, seed=seed).rows
+    exact = {
+        "elbo_amortised": model.elbo(v, *encode(v)),
+        "elbo_local": model.elbo(v, *model.best_factorised(v)),
+        "amortisation_gap": model.amortisation_gap(v, *encode(v)),
+        "log_evidence": model.log_evidence(v),
+        "inference_gap": model.log_evidence(v) - model.elbo(v, *encode(v)),
+    }
+    for name, truth in exact.items():
+        error = rows[name].values - truth.detach().numpy()
+        stderr = rows[f"{name}_stderr"].values
+        of_mean = np.sqrt((stderr**2).sum()) / len(v)
+        assert abs(error.mean()) < max(0.01, 3 * of_mean), name
+        if name in ("elbo_amortised", "amortisation_gap"):
+            assert 0.7 < (error / stderr).std() < 1.3, name
+    assert (rows["status"] == "converged").all()
+    shortfall = exact["elbo_local"].detach().numpy() - rows["elbo_local"].values
+    assert abs(shortfall.mean()) < 0.01
+    approximation = rows["approximation_gap"].values.mean() - float(model.approximation_gap().detach())
+    assert abs(approximation) < 0.01
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_exact_posterior_leaves_nothing(seed):
+    """Given by `covariance_matrix`: every log weight is log p(v), and no row has a gap."""
+    model, v = random_linear(seed, rows=60)
+    weights = log_weights(model.model, model.exact_guide, v, particles=5)
+    assert float((weights - model.log_evidence(v)).abs().max().detach()) < 1e-9
+    rows = pplvae.compare(model.model, model.exact_guide, v).rows
+    assert float(abs(rows["amortisation_gap"]).max()) < 1e-3
+    assert float(abs(rows["approximation_gap"]).max()) < 1e-3
+    assert (rows["pareto_k_amortised"] < 0.7).all()
+
+
+def test_full_covariance_family_has_no_approximation_gap():
+    model, v = random_linear(4, rows=40)
+
+    def guide(v):
+        covariance = torch.eye(model.latent).expand(len(v), -1, -1)
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.MultivariateNormal(torch.zeros(len(v), model.latent), covariance_matrix=covariance))
+
+    rows = pplvae.compare(model.model, guide, v).rows
+    assert float(rows["amortisation_gap"].mean()) > 1
+    assert abs(float((rows["elbo_local"] - model.log_evidence(v).detach().numpy()).mean())) < 0.01
+
+
+def test_same_seed_same_bits():
+    model, v = random_linear(5, rows=10)
+    guide, _ = bad_guide(model, 5)
+    first, again, other = (
+        pplvae.amortisation_gap(model.model, guide, v, seed=seed, particles=50).rows for seed in (1, 1, 2)
+    )
+    assert first.identical(again)
+    assert not np.array_equal(first["amortisation_gap"], other["amortisation_gap"])
+
+
+def test_row_alone_in_chunks_in_any_order():
+    model, v = random_linear(6, rows=30)
+    guide, _ = bad_guide(model, 6)
+
+    def gap(rows, **options):
+        return pplvae.amortisation_gap(model.model, guide, rows, particles=100, **options).rows["amortisation_gap"].values
+
+    whole, order = gap(v, chunk_size=1000), torch.randperm(30)
+    np.testing.assert_allclose(gap(v[11:12]), whole[11:12], rtol=1e-6)
+    np.testing.assert_allclose(gap(v, chunk_size=7), whole, rtol=1e-6)
+    np.testing.assert_allclose(gap(v[order]), whole[order.numpy()], rtol=1e-6)
+
+
+def test_local_statement_names_lambda():
+    """Freeing the mean only, by name, gives the gap of the best mean at the encoder's scale."""
+    model, v = random_linear(7, rows=50)
+    encode = bad_encoder(model, 7)
+
+    def guide(v):
+        loc, scale = encode(v)
+        loc = pplvae.local("loc", loc)
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(loc, scale).to_event(1))
+
+    result = pplvae.amortisation_gap(model.model, guide, v)
+    _, scale = encode(v)
+    best = model.elbo(v, model.posterior(v).mean, scale)
+    exact = (best - model.elbo(v, *encode(v))).detach().numpy()
+    error = result.rows["amortisation_gap"].values - exact
+    assert abs(error.mean()) < max(0.01, 3 * np.sqrt((result.rows["amortisation_gap_stderr"] ** 2).sum()) / len(v))
+    assert result.rows.attrs["lambda"] == "loc"
+    guide(v)  # outside the comparison the statement is the identity
+
+
+def test_a_row_without_a_finite_elbo_is_named_and_does_not_spoil_others():
+    model, v = random_linear(8, rows=6)
+    guide, _ = bad_guide(model, 8)
+
+    def breaking(rows):
+        with pyro.plate("data", len(rows)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(model.latent), 1.0).to_event(1))
+            broken = torch.where(rows[:, 0] == v[2, 0], -torch.inf, 0.0)
+            pyro.factor("penalty", broken)
+            pyro.sample("v", dist.Normal(h @ model.factors.T, 1.0).to_event(1), obs=rows)
+
+    rows = pplvae.compare(breaking, guide, v, particles=50).rows
+    assert rows["status"].values.tolist() == ["converged"] * 2 + ["nonfinite"] + ["converged"] * 3
+    assert np.isfinite(np.delete(rows["amortisation_gap"].values, 2)).all()
+
+
+def test_train_and_held_out_side_by_side():
+    model, v = random_linear(9, rows=20)
+    guide, _ = bad_guide(model, 9)
+    result = pplvae.amortisation_gap(model.model, guide, {"train": v[:12], "held out": v[12:]}, particles=50)
+    assert result.parts == ["train", "held out"]
+    assert result.summary()["count"].values.tolist() == [12, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"particles": 7}, "even"), ({"particles": 2}, "at least 4"), ({"chunk_size": 0}, "chunk_size")],
+)
+def test_bad_numbers(options, text):
+    model, v = random_linear(0, rows=4)
+    with pytest.raises(ValueError, match=text):
+        pplvae.amortisation_gap(model.model, model.guide, v, **options)
+
+
+def test_unknown_evidence():
+    model, v = random_linear(0, rows=4)
+    with pytest.raises(UnknownNameError, match="Did you mean 'importance'"):
+        pplvae.compare(model.model, model.guide, v, evidence="importnce")
