@@ -17,6 +17,7 @@ from pplvae.noise import row_keys
 from pplvae.rows import Given, Layout, PlateIndex, Program, SiteReader, positions, row_log_prob, run_guide
 
 _ROWS_AT_ONCE = 4096
+_PROBE_ROWS = 3
 _PLATE_HINT = 'wrap the sites of the rows in `with pyro.plate("data", len(v)):`, in the model and in the guide'
 
 
@@ -93,6 +94,8 @@ def in_users_words(what: str, tensors: Sequence[Tensor]) -> Iterator[None]:
     except Exception as error:
         shapes = ", ".join(str((len(t), *t.shape[1:])) for t in tensors)
         hint = ""
+        if len(tensors[0]) <= _PROBE_ROWS:
+            hint = f" (Programs are tried on 2 and {_PROBE_ROWS} rows first: sizes must come from the rows passed in.)"
         if "Shape mismatch inside plate" in str(error):
             hint = " The plate's size must be the number of rows that are passed in: " + _PLATE_HINT + "."
         raise ProgramError(

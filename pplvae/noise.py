@@ -69,7 +69,9 @@ class RowNoise(TorchFunctionMode):
         """Replace a random function by its keyed counterpart; leave every other function alone."""
         kwargs = kwargs or {}
         draw = _DRAWS.get(getattr(func, "__name__", ""))
-        if draw is None or kwargs.get("generator") is not None:
+        # torch.nn.init has functions of the same names, for weights, which are no draws of a row.
+        weights = getattr(func, "__module__", None) == "torch.nn.init"
+        if draw is None or weights or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         return draw(self, *args, **kwargs)
 

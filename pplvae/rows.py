@@ -68,7 +68,7 @@ class PlateIndex(Messenger):
         plate, rows = msg["fn"], len(self._index)
         if plate.subsample_size == rows:
             msg["value"] = self._index % plate.size
-        elif plate.size == rows and plate.subsample_size is not None and plate.subsample_size < rows:
+        elif plate.size == rows and plate.subsample_size is not None:
             raise ProgramError(
                 f"The plate {msg['name']!r} takes {plate.subsample_size} of the {rows} rows that it is given. Minibatches "
                 f'are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.'

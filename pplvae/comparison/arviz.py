@@ -1,20 +1,21 @@
 """The only module that touches ArviZ: results in its containers, and its Pareto smoothing, on both API lines.
 
-ArviZ 0.x (Python 3.11) has `InferenceData`; 1.x (Python 3.12 and newer) has xarray's `DataTree` instead.
+ArviZ 0.x (Python 3.11) has `InferenceData`; 1.x (Python 3.12 and newer) has xarray's `DataTree` instead. It is imported
+when it is first needed: that takes a second, and the last 0.x releases print a warning.
 """
 
 from typing import Any
 
-import arviz
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
 from jaxtyping import Float
 from torch import Tensor
 
 
 def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
     """Datasets as the groups of an `InferenceData` (ArviZ 0.x) or a `DataTree` (ArviZ 1.x)."""
+    import arviz
+
     if hasattr(arviz, "InferenceData"):
         return arviz.InferenceData(**groups, warn_on_custom_groups=False)
     return xr.DataTree.from_dict(groups)
@@ -29,8 +30,13 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
         Pareto smoothed importance sampling (Vehtari et al., 2024), arXiv 1507.02646;
         Yes, but did it work? (Yao et al., 2018), arXiv 1802.02538.
     """
+    from arviz_stats.base import array_stats
+
     weights = log_weights.T.cpu().numpy()
-    with np.errstate(all="ignore"):
-        k = np.asarray(array_stats.psislw(weights, axis=-1)[1], dtype=np.float64)
     spread = weights.max(1) - weights.min(1)
-    return np.where(spread < 1e-6, -np.inf, np.where(np.isfinite(spread), k, np.nan))
+    k = np.where(np.isfinite(spread), -np.inf, np.nan)
+    tailed = np.isfinite(spread) & (spread > 1e-6)
+    if tailed.any():
+        # ArviZ takes log-likelihoods here, whose negatives are the log weights of leave-one-out.
+        k[tailed] = array_stats.psislw(-weights[tailed], axis=-1)[1]
+    return k

@@ -113,14 +113,14 @@ def _read_parquet(path: Path, labels: str | None) -> Table:
 def _from_frame(frame: pd.DataFrame, labels: str | None, path: Path) -> Table:
     key = _label_key(labels, [str(column) for column in frame.columns], path)
     values = frame.drop(columns=[key]) if key else frame
+    if values.empty:
+        raise DataError(f"{str(path)!r} has {len(values)} rows and {values.shape[1]} columns beside labels: nothing to fit.")
     text = [str(column) for column in values.columns if not pd.api.types.is_numeric_dtype(values[column])]
     if text:
         raise DataError(
             f"{str(path)!r} has text in column(s) {', '.join(text[:5])}; the rows must be numbers. Drop or encode them, "
             "or, if one of them is the label, name it: `labels=...`."
         )
-    if values.empty:
-        raise DataError(f"{str(path)!r} has {len(values)} rows and {values.shape[1]} columns of numbers: nothing to fit.")
     return Table({"all": values.to_numpy()}, {"all": frame[key].to_numpy()} if key else {})
 
 

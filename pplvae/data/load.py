@@ -1,5 +1,6 @@
 """`load_data`: a named data set or a file, split, with ids, labels and a declared binarisation."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +119,7 @@ def _rows(
         image_shape = (values.shape[1], values.shape[2])
     if values.ndim == 0:
         raise DataError("The rows must form an array (row, column), got a single number.")
-    flat = values.reshape(len(values), -1).astype(np.float64) / scale
+    flat = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64) / scale
     bad = np.flatnonzero(~np.isfinite(flat).all(1))
     if len(bad):
         raise DataError(f"Rows {few(ids[bad])} of the file (counted from 0) hold NaN or infinite values: drop or impute.")

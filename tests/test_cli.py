@@ -1,0 +1,121 @@
+"""The command line, as its user meets it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pplvae.cli import main
+
+MINE = """
+import pyro, torch
+import pyro.distributions as dist
+from torch import nn
+
+class MyVAE(nn.Module):
+    def __init__(self, visible, latent=2):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(visible, latent), nn.Linear(latent, visible)
+
+    def model(self, v):
+        pyro.module("mine", self)
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(self.encoder.out_features), 1.0).to_event(1))
+            pyro.sample("v", dist.Normal(self.decoder(h), 1.0).to_event(1), obs=v)
+
+    def guide(self, v):
+        pyro.module("mine", self)
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(self.encoder(v), 0.5).to_event(1))
+
+class NoPrograms(nn.Module):
+    pass
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a command in a folder of its own; exit status, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["pplvae", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_fit_compare_report_of_a_model_of_ones_own(run, tmp_path):
+    (tmp_path / "my_file.py").write_text(MINE)
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    common = ("--model", "my_file.py:MyVAE", "--data", "rows.npy", "--epochs", 2, "--latent", 3, "--run", "r")
+    code, out, _ = run("fit", *common)
+    assert code == 0
+    assert "Run folder: r" in out
+    assert run("fit", *common)[0] == 2  # occupied
+    assert run("fit", *common, "--existing", "overwrite")[0] == 0
+    code, out, _ = run("compare", "r", "--particles", 20, "--max-steps", 25, "--evidence", "none")
+    assert code == 0
+    assert "train: 42 rows" in out
+    assert "test: 12 rows" in out
+    code, out, _ = run("report", "r")
+    assert code == 0
+    assert "<html" in (tmp_path / "r" / "report.html").read_text()
+    names = {path.name for path in (tmp_path / "r").iterdir()}
+    assert names == {
+        "checkpoint.safetensors", "weights.safetensors", "history.nc", "run.json",
+        "command.json", "comparison.nc", "report.html",
+    }  # fmt: skip
+
+
+def test_demo(run, tmp_path):
+    code, out, _ = run("demo", "--epochs", 2, "--run", "demo")
+    assert code == 0
+    assert "amortisation_gap" in out
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("fit", "--model", "bernouli-vae"), "Did you mean 'bernoulli-vae'"),
+        (("fit", "--model", "none.py:VAE"), "no file 'none.py'"),
+        (("fit", "--model", "my_file.py:Other"), "Did you mean|Known: MyVAE"),
+        (("fit", "--model", "my_file.py:NoPrograms"), "no method `model"),
+        (("fit", "--data", "none.csv"), "no file 'none.csv'"),
+        (("fit", "--objective", "Elbo"), "Unknown objective"),
+        (("fit", "--binarise", "none", "--epochs", "1"), "continuous Bernoulli"),
+        (("compare", "none"), "no file"),
+        (("report", "none"), "no file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_refused_input_is_one_line_and_status_2(run, tmp_path, words, text):
+    import re
+
+    (tmp_path / "my_file.py").write_text(MINE)
+    code, out, err = run(*words)
+    assert code == 2
+    assert re.search(text, err)
+    assert "Traceback" not in out + err
+
+
+def test_damaged_run(run, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "command.json").write_text("{")
+    code, _, err = run("compare", "r")
+    assert code == 2
+    assert "damaged" in err
+
+
+@pytest.mark.parametrize("command", ["demo", "fit", "compare", "report"])
+def test_help(command):
+    done = subprocess.run([sys.executable, "-m", "pplvae", command, "--help"], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout

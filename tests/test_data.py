@@ -1,0 +1,192 @@
+"""Rows in: files, splits, binarisation, and every kind of bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pplvae
+from pplvae.data import as_parts, as_rows
+from pplvae.errors import DataError, ShapeError, UnknownNameError
+
+
+def test_digits():
+    data = pplvae.load_data("digits", seed=0)
+    assert [len(part) for part in (data.train, data.valid, data.test)] == [1258, 180, 359]
+    assert data.train.values.shape[1] == 64
+    assert data.train.image_shape == (8, 8)
+    assert sorted(np.concatenate([data.train.ids, data.valid.ids, data.test.ids])) == list(range(1797))
+    assert set(data.train.values.unique().tolist()) == {0.0, 1.0}
+    assert "threshold" in repr(data)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    row = data.test[7]
+    assert torch.equal(row.values[0], torch.as_tensor(bunch.data[row.ids[0]] >= 8).to(row.values))
+    assert row.labels[0] == bunch.target[row.ids[0]]
+
+
+def test_seed_decides_the_split():
+    first, again, other = (pplvae.load_data("digits", seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.train.values, again.train.values)
+    assert not np.array_equal(first.test.ids, other.test.ids)
+
+
+def test_binarisation_is_named():
+    plain = pplvae.load_data("digits", binarise="none").train.values
+    assert 0 < float(plain[(plain > 0) & (plain < 1)].numel())
+    fixed = pplvae.load_data("digits", binarise="fixed").train
+    assert set(fixed.values.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(fixed.values, pplvae.load_data("digits", binarise="fixed").train.values)
+    assert torch.equal(fixed.redrawn(0, 1).values, fixed.values)
+    # a fixed draw has the grey values as its mean
+    error = (fixed.values.mean(0) - plain.mean(0)).abs().max()
+    assert float(error) < 5 * 0.5 / len(plain) ** 0.5
+    with pytest.raises(UnknownNameError, match="Did you mean 'stochastic'"):
+        pplvae.load_data("digits", binarise="stochastik")
+
+
+@pytest.fixture
+def table():
+    return np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 4
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "csv without header", "parquet"])
+def test_files(kind, table, tmp_path):
+    rows, labels = table
+    path = tmp_path / f"data.{kind.split()[0]}"
+    labelled = kind != "npy" and "without" not in kind
+    frame = pd.DataFrame(rows, columns=["a", "b", "c"])
+    if kind == "npy":
+        np.save(path, rows)
+    elif kind == "npz":
+        np.savez(path, x=rows, y=labels)
+    elif kind == "csv":
+        frame.assign(label=labels).to_csv(path, index=False)
+    elif kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.assign(label=labels).to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, header=False)
+    data = pplvae.load_data(path, test=0.25, valid=0)
+    assert (len(data.train), len(data.valid), len(data.test)) == (30, 0, 10)
+    np.testing.assert_allclose(data.test.values, rows[data.test.ids], rtol=1e-12)
+    if labelled:
+        assert data.test.labels.tolist() == labels[data.test.ids].tolist()
+    else:
+        assert data.test.labels is None
+
+
+def test_npz_with_its_own_parts_and_images(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 5)).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images, x_test=images[:6], y_train=np.arange(20), y_test=np.arange(6))
+    data = pplvae.load_data(tmp_path / "x.npz", scale=255, binarise="threshold")
+    assert (len(data.train), len(data.valid), len(data.test)) == (18, 2, 6)
+    assert data.train.image_shape == (4, 5)
+    assert data.test.labels.tolist() == list(range(6))
+    assert torch.equal(data.test.values, torch.as_tensor(images[:6].reshape(6, -1) >= 127.5).to(data.test.values))
+    with pytest.raises(DataError, match=r"from 0 to 255.*scale"):
+        pplvae.load_data(tmp_path / "x.npz", binarise="threshold")
+
+
+class Mine:
+    """Something a pickle would bring to life."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was executed",))
+
+
+def write(path, content):
+    path.write_bytes(content) if isinstance(content, bytes) else path.write_text(content)
+
+
+def truncated(path):
+    np.save(path, np.ones((100, 3)))
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def half_zip(path):
+    np.savez(path, x=np.ones((100, 3)))
+    path.write_bytes(path.read_bytes()[:300])
+
+
+BAD_FILES = {
+    "missing": ("a.npy", lambda p: None, DataError, "no file"),
+    "empty": ("a.npy", lambda p: write(p, b""), DataError, "is empty"),
+    "folder": ("a.npy", lambda p: p.mkdir(), DataError, "is a folder"),
+    "truncated": ("a.npy", truncated, DataError, "truncated"),
+    "half a zip": ("a.npz", half_zip, DataError, "truncated"),
+    "pickle": ("a.npy", lambda p: np.save(p, np.array([Mine()]), allow_pickle=True), DataError, "never loaded"),
+    "pickle in npz": ("a.npz", lambda p: np.savez(p, x=np.array([Mine()])), DataError, "never loaded"),
+    "nameless arrays": ("a.npz", lambda p: np.savez(p, a=np.ones(3), b=np.ones(3)), DataError, "which one are the rows"),
+    "text array": ("a.npy", lambda p: np.save(p, np.array(["a", "b"])), DataError, "must be numbers"),
+    "text column": ("a.csv", lambda p: write(p, "a,b\n1,x\n2,y\n"), DataError, r"text in column\(s\) b"),
+    "ragged": ("a.csv", lambda p: write(p, "a,b\n1,2\n3\n4,5,6\n"), DataError, r"line 3 has 1.*lines 3, 4"),
+    "no rows": ("a.csv", lambda p: write(p, "a,b\n"), DataError, "nothing to fit|0 rows"),
+    "hole": ("a.csv", lambda p: write(p, "a,b\n1,2\n3,\n4,5\n6,7\n"), DataError, "Rows 1 .*NaN"),
+    "not text": ("a.csv", lambda p: write(p, b"\xff\xfe\x00\x01"), DataError, "not a text file|cannot be read"),
+    "unknown ending": ("a.xls", lambda p: write(p, "x"), UnknownNameError, "Unknown data set or kind of file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files(case, tmp_path):
+    name, make, error, text = BAD_FILES[case]
+    make(tmp_path / name)
+    with pytest.raises(error, match=text):
+        pplvae.load_data(tmp_path / name)
+
+
+def test_bad_options(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=np.ones(3))
+    with pytest.raises(DataError, match="4 rows but 3 labels"):
+        pplvae.load_data(tmp_path / "a.npz")
+    with pytest.raises(UnknownNameError, match="label column"):
+        pplvae.load_data(tmp_path / "a.npz", labels="z")
+    with pytest.raises(DataError, match="shares of the rows"):
+        pplvae.load_data("digits", valid=0.6, test=0.5)
+    np.save(tmp_path / "b.npy", np.ones((10, 6)))
+    with pytest.raises(DataError, match="image_shape"):
+        pplvae.load_data(tmp_path / "b.npy", image_shape=(2, 2))
+    with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
+        pplvae.load_data("digit")
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "text"),
+    [
+        (np.zeros((0, 3)), DataError, "no rows"),
+        (np.array([["a"]]), DataError, "must hold numbers"),
+        (np.array([[1.0], [np.nan], [np.inf]]), DataError, "rows 1, 2 "),
+        (torch.tensor(3.0), ShapeError, "single number"),
+        ((torch.zeros(3, 2), torch.zeros(4)), ShapeError, "same number of rows, got 3, 4"),
+        ((), DataError, "empty tuple"),
+        ("digits", DataError, "must hold numbers"),
+    ],
+    ids=str,
+)
+def test_bad_rows(rows, error, text):
+    with pytest.raises(error, match=text):
+        as_rows(rows)
+
+
+def test_arrays_become_default_dtype_and_tensors_keep_theirs():
+    assert as_rows(np.ones((2, 2), dtype=np.float32)).values.dtype == torch.float64
+    assert as_rows(torch.ones(2, 2, dtype=torch.float32)).values.dtype == torch.float32
+    assert as_rows((np.ones((2, 2)), np.array([0, 1]))).tensors[1].dtype == torch.int64
+
+
+def test_parts():
+    data = pplvae.load_data("digits")
+    assert list(as_parts(data)) == ["train", "test"]
+    assert list(as_parts({"a": np.ones((2, 1))})) == ["a"]
+    assert list(as_parts(data.valid)) == ["valid"]
+    with pytest.raises(DataError, match="empty mapping"):
+        as_parts({})
+
+
+def test_subsets_keep_ids_and_labels():
+    some = pplvae.load_data("digits").train[torch.tensor([5, 2])]
+    assert some.ids.tolist() == pplvae.load_data("digits").train.ids[[5, 2]].tolist()
+    assert len(some.labels) == len(some) == 2
+    assert some.to(torch.float32).values.dtype == torch.float32

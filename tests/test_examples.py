@@ -1,0 +1,26 @@
+"""Every example runs, at a reduced size; a new one must be listed here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+REDUCED = {
+    "01_linear.py": ["--rows", "30"],
+    "02_digits.py": ["--epochs", "30", "--rows", "40"],
+    "03_your_own_model.py": ["--epochs", "5", "--rows", "60"],
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_runs(name, tmp_path):
+    command = [sys.executable, "-W", "error::UserWarning", EXAMPLES / name, *REDUCED[name]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "±" in done.stdout
+
+
+def test_all_are_listed():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(REDUCED)

@@ -1,0 +1,342 @@
+"""The loop: what Pyro's SVI does, resumable to the bit, honest when it fails."""
+
+import functools
+import json
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import process_state
+from oracles import FactorAnalysis, random_linear
+from programs import bound_methods_with_pyro_module, functions_with_pyro_param, plate_with_size_and_subsample, real
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from torch import nn
+
+import pplvae
+from pplvae import FitStatus
+from pplvae.errors import DataError, PplvaeWarning, ProgramError, StoreError, UnknownNameError
+from pplvae.objectives import ScaleLatents, warm_up
+
+
+def linear_pair(seed=0, rows=60):
+    model, v = random_linear(seed, rows=rows)
+    with torch.no_grad():
+        model.mean.zero_()
+    return model, v
+
+
+def test_a_full_batch_step_is_that_of_pyro():
+    """Closed-form KL and one particle: the loss and the gradient step equal those of Pyro's SVI with the same noise."""
+    ours, v = linear_pair()
+    theirs, _ = linear_pair()
+    history = pplvae.fit(ours.model, ours.guide, v, epochs=1, batch_size=60, lr=0.01, seed=3).history
+    with pplvae.isolate.isolated(3):
+        pplvae.isolate.reseed(3, 0)
+        order = torch.randperm(60)
+        svi = SVI(theirs.model, theirs.guide, pyro.optim.Adam({"lr": 0.01}), TraceMeanField_ELBO())
+        loss = svi.step(v[order])
+    assert float(history["objective"][0]) == pytest.approx(-loss / 60, rel=1e-10)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.statistical
+def test_linear_vae_reaches_the_maximum_likelihood_of_factor_analysis():
+    from sklearn.decomposition import FactorAnalysis as ExactFactorAnalysis
+
+    _, v = random_linear(1, rows=400)
+    exact = ExactFactorAnalysis(2, tol=1e-8, max_iter=5000).fit(v.numpy()).score(v.numpy())
+    model = FactorAnalysis(v.shape[1], 2)
+    for lr, epochs in ((0.02, 400), (0.005, 200)):
+        pplvae.fit(model.model, model.guide, v, epochs=epochs, lr=lr, batch_size=100)
+    reached = float(model.log_evidence(v).mean().detach())
+    assert exact - 0.05 < reached < exact + 1e-6
+
+
+@pytest.mark.parametrize(
+    "objective",
+    ["Trace_ELBO", "TraceMeanField_ELBO", Trace_ELBO(num_particles=3), RenyiELBO(num_particles=4), TraceGraph_ELBO()],
+    ids=lambda o: o if isinstance(o, str) else type(o).__name__,
+)
+def test_objectives(objective):
+    class Pair(nn.Module):  # registers nothing with Pyro
+        def __init__(self):
+            super().__init__()
+            self.decoder, self.encoder = nn.Linear(2, 5), nn.Linear(5, 2)
+
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(self.decoder(z), 0.5).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.encoder(x), 0.5).to_event(1))
+
+    pair, rows = Pair(), real(rows=60)
+    result = pplvae.fit(pair.model, pair.guide, rows, objective=objective, epochs=30, lr=0.02, validation=rows)
+    elbo = result.history["elbo_validation"].values
+    assert elbo[-1] > elbo[0] + 0.5
+
+
+def test_plate_size_scales_nothing_that_is_reported():
+    model, guide, rows = plate_with_size_and_subsample()
+    result = pplvae.fit(model, guide, rows, epochs=3, batch_size=5, validation=rows, lr=1e-9, objective="Trace_ELBO")
+    history = result.history
+    difference = history["objective"].mean() - history["elbo_validation"].mean()
+    assert abs(float(difference)) < 0.3 * abs(float(history["elbo_validation"].mean()))
+
+
+def test_minibatch_plates_are_told_their_rows():
+    """A subsampling plate yields the positions of the rows that are passed in, in training and in scoring."""
+    rows = real(rows=20)
+    seen = []
+
+    def model(x):
+        with pyro.plate("data", 20, subsample_size=len(x)) as index:
+            seen.append((index.clone(), x.clone()))
+            z = pyro.sample("z", dist.Normal(torch.zeros(5), pyro.param("scale", torch.ones(()))).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", 20, subsample_size=len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+
+    pplvae.fit(model, guide, rows, epochs=1, batch_size=6)
+    trained = seen[-4:]
+    assert sorted(torch.cat([index for index, _ in trained]).tolist()) == list(range(20))
+    for index, x in trained:
+        assert torch.equal(rows[index], x)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
+    def run(folder, epochs, existing="refuse", interrupt=None):
+        model, v = linear_pair(rows=50)
+        options = {"validation": v[:20], "batch_size": 16, "lr": 0.01, "kl_weight": warm_up(4), "seed": 5}
+        program = model.model if interrupt is None else interrupt(model.model)
+        options["kl_weight"] = 0.5
+        return model, pplvae.fit(program, model.guide, v, epochs=epochs, run=folder, existing=existing, **options)
+
+    def stop_at(call):
+        def interrupt(program):
+            calls = 0
+
+            @functools.wraps(program)
+            def interrupted(v):
+                nonlocal calls
+                calls += len(v) == 16
+                if calls == call:
+                    raise KeyboardInterrupt
+                return program(v)
+
+            interrupted.__self__ = program.__self__
+            return interrupted
+
+        return interrupt
+
+    whole, uninterrupted = run(tmp_path / "whole", 6)
+    _, stopped = run(tmp_path / "parts", 6, interrupt=stop_at(8))
+    assert stopped.status is FitStatus.INTERRUPTED
+    assert 0 < stopped.history.sizes["epoch"] < 6
+    resumed, result = run(tmp_path / "parts", 6, "resume")
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    columns = [name for name in result.history if name != "seconds"]
+    assert result.history[columns].identical(uninterrupted.history[columns])
+    assert result.best_epoch == uninterrupted.best_epoch
+
+
+def test_resume_refuses_other_settings_and_other_programs(tmp_path):
+    model, v = linear_pair()
+    pplvae.fit(model.model, model.guide, v, epochs=1, run=tmp_path / "run")
+    with pytest.raises(StoreError, match="already holds a run"):
+        pplvae.fit(model.model, model.guide, v, epochs=1, run=tmp_path / "run")
+    with pytest.raises(StoreError, match=r"lr was 0\.001 and is 0\.1"):
+        pplvae.fit(model.model, model.guide, v, epochs=2, lr=0.1, run=tmp_path / "run", existing="resume")
+    other = FactorAnalysis(model.visible, model.latent + 1)
+    with pytest.raises(StoreError, match=r"another program: they differ in .*factors"):
+        pplvae.fit(other.model, other.guide, v, epochs=2, run=tmp_path / "run", existing="resume")
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match="damaged"):
+        pplvae.fit(model.model, model.guide, v, epochs=2, run=tmp_path / "run", existing="resume")
+
+
+def test_run_folder_brings_the_fit_back(tmp_path):
+    model, v = linear_pair()
+    result = pplvae.fit(model.model, model.guide, v, validation=v, epochs=3, run=tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["checkpoint.safetensors", "history.nc", "run.json", "weights.safetensors"]
+    fresh = FactorAnalysis(model.visible, model.latent)
+    loaded = pplvae.load_fit(tmp_path / "run", fresh.model, fresh.guide, v)
+    assert torch.equal(fresh.factors, model.factors)
+    assert loaded.history.identical(result.history)
+    assert (loaded.status, loaded.best_epoch) == (result.status, result.best_epoch)
+    content = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content | {"format": 99}))
+    with pytest.raises(StoreError, match="format 99"):
+        pplvae.load_fit(tmp_path / "run", fresh.model, fresh.guide, v)
+
+
+def test_params_of_functions_are_saved_and_loaded(tmp_path):
+    model, guide, rows = functions_with_pyro_param()
+    pplvae.fit(model, guide, rows, epochs=5, lr=0.1, run=tmp_path / "run")
+    loaded = pplvae.load_fit(tmp_path / "run", model, guide, rows)
+    fitted = pplvae.log_weights(loaded.model, loaded.guide, rows, particles=50).mean()
+    assert fitted > pplvae.log_weights(model, guide, rows, particles=50).mean()
+
+
+def test_best_weights_are_kept_and_stopping_is_early():
+    model, v = linear_pair(rows=40)
+    result = pplvae.fit(model.model, model.guide, v[:8], validation=v[8:], epochs=400, lr=0.05, patience=10)
+    elbo = result.history["elbo_validation"].values
+    assert result.status is FitStatus.STOPPED_EARLY
+    assert result.best_epoch == elbo.argmax() == len(elbo) - 11
+    weights = pplvae.log_weights(result.model, result.guide, v[8:], particles=500)
+    assert float(weights.mean()) == pytest.approx(elbo.max(), abs=0.2)
+    assert abs(float(weights.mean()) - elbo.max()) < abs(elbo[-1] - elbo.max()) + 0.2
+
+
+def test_two_models_with_the_same_names_both_train():
+    for _ in range(2):
+        model, guide, rows = bound_methods_with_pyro_module()
+        before = [p.clone() for p in model.__self__.parameters()]
+        pplvae.fit(model, guide, rows, epochs=5, lr=0.05)
+        assert all(not torch.equal(a, b) for a, b in zip(before, model.__self__.parameters(), strict=True))
+
+
+def test_going_on_from_an_earlier_fit():
+    model, guide, rows = functions_with_pyro_param()
+    first = pplvae.fit(model, guide, rows, epochs=30, lr=0.05, validation=rows)
+    second = pplvae.fit(first.model, first.guide, rows, epochs=1, lr=1e-6, validation=rows)
+    assert float(second.history["elbo_validation"][0]) > float(first.history["elbo_validation"][0]) + 0.1
+
+
+def test_kl_weight_scales_both_sides():
+    """Objective at weight w is E log p(v|h) - w KL, in both objectives: exact on a linear-Gaussian model."""
+    model, v = linear_pair()
+    loc, scale = (t.detach() for t in (model.encoder(v), model.log_scale.exp().expand(len(v), -1)))
+    kl = 0.5 * (scale**2 + loc**2 - 1 - 2 * scale.log()).sum(-1).mean()
+    elbo = model.elbo(v, loc, scale).mean().detach()
+    for objective, draws in ((TraceMeanField_ELBO(num_particles=500), 500), (Trace_ELBO(num_particles=500), 500)):
+        settings = {"objective": objective, "epochs": 1, "batch_size": len(v), "lr": 1e-12, "kl_weight": 0.25}
+        found = float(pplvae.fit(model.model, model.guide, v, **settings).history["objective"][0])
+        log_weights = pplvae.log_weights(model.model, model.guide, v, particles=draws)
+        stderr = float(log_weights.mean(1).std()) / math.sqrt(draws)
+        assert found == pytest.approx(float(elbo + 0.75 * kl), abs=5 * stderr)
+    assert ScaleLatents(1.0).weight == 1.0
+
+
+def test_kl_schedule_is_recorded():
+    model, v = linear_pair()
+    history = pplvae.fit(model.model, model.guide, v, epochs=4, batch_size=60, kl_weight=warm_up(2)).history
+    assert history["kl_weight"].values.tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_clipping_bounds_the_step():
+    model, v = linear_pair()
+    before = torch.cat([p.detach().clone().flatten() for p in model.parameters()])
+    sgd = functools.partial(torch.optim.SGD, lr=1.0)
+    pplvae.fit(model.model, model.guide, v, epochs=1, batch_size=60, clip=0.01, optimiser=sgd)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_nonfinite_loss_stops_and_says_where(tmp_path):
+    model, v = linear_pair()
+
+    def breaking(rows):
+        with pyro.plate("data", len(rows)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(model.latent), 1.0).to_event(1))
+            scale = torch.where(rows[:, :1] == v[7, 0], torch.nan, 1.0) if counting() > 8 else torch.ones(())
+            pyro.sample("v", dist.Normal(h @ model.factors.T, scale).to_event(1), obs=rows)
+
+    calls = 0
+
+    def counting():
+        nonlocal calls
+        calls += 1
+        return calls
+
+    with pytest.warns(PplvaeWarning, match=r"site 'v' of the model, rows 7\."):
+        result = pplvae.fit(breaking, model.guide, v, epochs=20, batch_size=60, run=tmp_path / "run")
+    assert result.status is FitStatus.NONFINITE
+    assert result.history.sizes["epoch"] < 20
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_exploding_parameters_are_named():
+    model, v = linear_pair()
+    with pytest.warns(PplvaeWarning, match="ower `lr`"):
+        result = pplvae.fit(model.model, model.guide, v, epochs=50, optimiser=functools.partial(torch.optim.SGD, lr=1e6))
+    assert result.status is FitStatus.NONFINITE
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_modules_follow_the_rows():
+    model, v = linear_pair()
+    result = pplvae.fit(model.model, model.guide, v.float(), epochs=1)
+    assert model.factors.dtype == torch.float32
+    assert result.status is FitStatus.COMPLETED
+
+
+def test_same_seed_same_bits():
+    histories = []
+    for seed in (1, 1, 2):
+        model, v = linear_pair()
+        histories.append(pplvae.fit(model.model, model.guide, v, epochs=2, seed=seed).history["objective"].values)
+    assert np.array_equal(histories[0], histories[1])
+    assert not np.array_equal(histories[0], histories[2])
+
+
+def test_stochastic_binarisation_is_redrawn_each_epoch():
+    data = pplvae.load_data("digits", binarise="stochastic")
+    first, second = data.train.redrawn(0, 0).values, data.train.redrawn(0, 1).values
+    assert not torch.equal(first, second)
+    assert torch.equal(first, data.train.redrawn(0, 0).values)
+    mean = torch.stack([data.train.redrawn(0, k).values for k in range(50)]).mean()
+    assert float(mean) == pytest.approx(float(data.train.intensities.mean()), abs=1e-3)
+
+
+def test_modes_and_process_are_left_alone_also_after_an_error():
+    model, guide, rows = bound_methods_with_pyro_module()
+    model.__self__.decoder.eval()
+    before = process_state()
+    with torch.no_grad():
+        pplvae.fit(model, guide, rows, validation=rows, epochs=1)
+        assert not torch.is_grad_enabled()
+    with pytest.raises(ProgramError):
+        pplvae.fit(model, lambda v: guide(v[:, :3]), rows)
+    assert process_state() == before
+    assert not model.__self__.decoder.training
+    assert model.__self__.encoder.training
+
+
+def test_bad_calls():
+    model, v = linear_pair()
+    with pytest.raises(UnknownNameError, match="Did you mean 'Trace_ELBO'"):
+        pplvae.fit(model.model, model.guide, v, objective="TraceELBO")
+    with pytest.raises(TypeError, match="Pyro ELBO object"):
+        pplvae.fit(model.model, model.guide, v, objective=3)
+    with pytest.raises(ValueError, match="`epochs` must be at least 1"):
+        pplvae.fit(model.model, model.guide, v, epochs=0)
+    with pytest.raises(ValueError, match="pass `validation` rows"):
+        pplvae.fit(model.model, model.guide, v, patience=3)
+    with pytest.raises(DataError, match="rows 3"):
+        pplvae.fit(model.model, model.guide, v.index_fill(0, torch.tensor([3]), torch.nan))
+    with pytest.raises(ValueError, match="existing"):
+        pplvae.fit(model.model, model.guide, v, run="x", existing="maybe")
+
+    def bare(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("h", dist.Normal(x, 1.0).to_event(1))
+
+    def bare_model(x):
+        with pyro.plate("data", len(x)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(x.shape[1]), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(h, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ProgramError, match="declare no parameters"):
+        pplvae.fit(bare_model, bare, v)

@@ -1,0 +1,212 @@
+"""The door: what cannot be compared is refused in words that say what to do."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import process_state
+from pyro.distributions import transforms as flows
+from torch import nn
+
+import pplvae
+from pplvae.errors import DataError, ProgramError, RowwiseError, ShapeError
+
+ROWS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def model(v, plate=True, family=None, name="h", observe=None):
+    prior = family or dist.Normal(torch.zeros(2), 1.0).to_event(1)
+    with pyro.plate("data", len(v)):
+        h = pyro.sample(name, prior)
+        pyro.sample("v", observe(h) if observe else dist.Normal(h.sum(-1, keepdim=True), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def guide(v, columns=2):
+    with pyro.plate("data", len(v)):
+        pyro.sample("h", dist.Normal(v[:, :columns], 1.0).to_event(1))
+
+
+def no_plate(v):
+    h = pyro.sample("h", dist.Normal(torch.zeros(len(v), 2), 1.0).to_event(1))
+    pyro.sample("v", dist.Normal(h.sum(-1, keepdim=True), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def no_plate_guide(v):
+    pyro.sample("h", dist.Normal(v[:, :2], 1.0).to_event(1))
+
+
+def fixed_plate(v):
+    with pyro.plate("data", 6):
+        h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("v", dist.Normal(h.sum(-1, keepdim=True), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def unrelated_plate(v):
+    with pyro.plate("columns", 2):
+        pyro.sample("h", dist.Normal(0.0, 1.0))
+
+
+def global_latent(v):
+    weight = pyro.sample("weight", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("v", dist.Normal(weight * h.sum(-1, keepdim=True), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def global_guide(v):
+    pyro.sample("weight", dist.Normal(0.0, 1.0))
+    guide(v)
+
+
+def discrete(v):
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Bernoulli(0.5))
+        pyro.sample("v", dist.Normal(h.unsqueeze(-1), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def discrete_guide(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("h", dist.Bernoulli(logits=v[:, 0]))
+
+
+def von_mises(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("h", dist.VonMises(v[:, 0], 1.0))
+
+
+def extra_site(v):
+    guide(v)
+    with pyro.plate("data", len(v)):
+        pyro.sample("h2", dist.Normal(0.0, 1.0))
+
+
+def missing_site(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("other", dist.Normal(v[:, :2], 1.0).to_event(1))
+
+
+def unfree(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("h", dist.Uniform(v[:, :2] - 1, v[:, :2] + 1).to_event(1))
+
+
+def wrong_events(v):
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Normal(torch.zeros(len(v)), 1.0))
+        pyro.sample("v", dist.Normal(h.reshape(len(v), -1)[:, :1], 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def meeting_rows(v):
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("v", dist.Normal(h.mean(0).sum(), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def stubborn_dropout(v):
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        mean = nn.functional.dropout(h, 0.5).sum(-1, keepdim=True)
+        pyro.sample("v", dist.Normal(mean, 1.0).expand([len(v), 3]).to_event(1), obs=v)
+
+
+def own_subsample(v):
+    with pyro.plate("data", len(v), subsample_size=4) as index:
+        h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("v", dist.Normal(h.sum(-1, keepdim=True), 1.0).expand([4, 3]).to_event(1), obs=v[index])
+
+
+def own_subsample_guide(v):
+    with pyro.plate("data", len(v), subsample_size=4) as index:
+        pyro.sample("h", dist.Normal(v[index, :2], 1.0).to_event(1))
+
+
+def flow_guide(v):
+    flow = flows.conditional_spline(2, context_dim=3).double()
+    with pyro.plate("data", len(v)):
+        base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        pyro.sample("h", dist.TransformedDistribution(base, [flow.condition(v)]))
+
+
+def loop_plate(v):
+    for i in pyro.plate("data", len(v)):
+        h = pyro.sample(f"h{i}", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample(f"v{i}", dist.Normal(h.sum(), 1.0).expand([3]).to_event(1), obs=v[i])
+
+
+CASES = [
+    (no_plate, no_plate_guide, RowwiseError, r'has no plate.*pyro\.plate\("data", len\(v\)\)'),
+    (fixed_plate, guide, ProgramError, r"plate's size must be the number of rows"),
+    (unrelated_plate, unrelated_plate, ProgramError, r"No plate of the guide has the number of rows.*'columns' \(size 2\)"),
+    (global_latent, global_guide, RowwiseError, r"latent 'weight' of the guide lies outside the data plate.*parameter"),
+    (discrete, discrete_guide, RowwiseError, r"'h' is discrete \(Bernoulli\).*relaxation"),
+    (model, von_mises, ProgramError, r"shape|reparameterised"),
+    (model, extra_site, ProgramError, r"has \['h2'\], which the model does not sample"),
+    (model, missing_site, ProgramError, r"misses \['h'\]"),
+    (model, unfree, RowwiseError, r"h is Uniform.*pplvae\.local"),
+    (model, lambda v: guide(v, 1), ProgramError, r"shape \(2, 1\) in the guide and \(2, 2\) in the model"),
+    (wrong_events, lambda v: guide(v, 1), ProgramError, r"'h' has (shape|1 event dimension)"),
+    (meeting_rows, guide, ProgramError, r"changed when another row was added"),
+    (stubborn_dropout, guide, ProgramError, r"dropout that ignores"),
+    (own_subsample, own_subsample_guide, ProgramError, r"takes 4 of the \d+ rows|Minibatches"),
+    (model, flow_guide, RowwiseError, r"is a flow \(ConditionedSpline\).*pplvae\.local"),
+    (loop_plate, loop_plate, ProgramError, r"Python loop|No plate|misses|influence|has \["),
+]
+
+
+@pytest.mark.parametrize(("model", "guide", "error", "text"), CASES, ids=[f"{m.__name__}-{g.__name__}" for m, g, *_ in CASES])
+def test_refused(model, guide, error, text):
+    before = process_state()
+    with pytest.raises(error, match=text):
+        pplvae.amortisation_gap(model, guide, ROWS, particles=20, max_steps=25)
+    assert process_state() == before
+
+
+def test_accepted():
+    assert pplvae.amortisation_gap(model, guide, ROWS, particles=20, max_steps=25).rows.sizes["row"] == 6
+
+
+@pytest.mark.parametrize(
+    ("family", "value", "text"),
+    [
+        (lambda h: dist.Bernoulli(logits=h.sum(-1, keepdim=True).expand(-1, 3)), 0.3, r"Rows 4 .*0\.3.*Bernoulli takes 0 or 1.*continuous Bernoulli"),
+        (lambda h: dist.Poisson(h.exp().sum(-1, keepdim=True).expand(-1, 3)), 1.5, r"Rows 4 .*1\.5.*Poisson takes counts"),
+        (lambda h: dist.Beta(h.exp().sum(-1, keepdim=True).expand(-1, 3), 1.0), 1.5, r"Rows 4 .*Beta takes values strictly"),
+    ],
+    ids=["Bernoulli", "Poisson", "Beta"],
+)
+@pytest.mark.parametrize("verb", ["fit", "amortisation_gap", "log_weights"])
+def test_values_outside_the_support(family, value, text, verb):
+    rows = torch.full((6, 3), 0.5) if value == 1.5 and "Beta" in text else torch.ones(6, 3)
+    rows[4, 1] = value
+    with pytest.raises(DataError, match=text):
+        getattr(pplvae, verb)(lambda v: model(v, observe=lambda h: family(h).to_event(1)), guide, rows)
+
+
+def test_masked_values_may_be_anything():
+    rows, seen = torch.ones(6, 3), torch.ones(6, 3, dtype=torch.bool)
+    rows[4, 1], seen[4, 1] = 0.3, False
+
+    def masked(v, seen):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            logits = h.sum(-1, keepdim=True).expand(-1, 3)
+            pyro.sample("v", dist.Bernoulli(logits=logits).mask(seen).to_event(1), obs=v)
+
+    def masked_guide(v, seen):
+        guide(v)
+
+    # Pyro's own check looks at masked values too; ours does not.
+    with pyro.validation_enabled(False):
+        assert pplvae.log_weights(masked, masked_guide, (rows, seen)).isfinite().all()
+
+
+def test_wrong_number_of_columns():
+    vae = pplvae.models.BernoulliVAE(4, 2).double()
+    with pytest.raises(ShapeError, match=r"must have 4 columns.*have 3"):
+        pplvae.amortisation_gap(vae.model, vae.guide, torch.ones(6, 3))
+
+
+def test_a_strangers_own_error_is_shown_with_the_shape():
+    layer = nn.Linear(4, 2).double()
+    with pytest.raises(ProgramError, match=r"guide raised RuntimeError on rows of shape \(2, 3\).*cannot be multiplied"):
+        pplvae.amortisation_gap(model, lambda v: guide(layer(v)), ROWS)

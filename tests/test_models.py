@@ -1,0 +1,41 @@
+"""The shipped VAEs: composed of parts, usable by `fit` and by Pyro's own SVI."""
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, TraceMeanField_ELBO
+
+import pplvae
+from pplvae.guides import FactorisedGaussian
+from pplvae.likelihoods import Bernoulli
+from pplvae.models import MODELS, VAE
+from pplvae.nets import MLP
+from pplvae.priors import StandardNormal
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_fitted_and_compared(name):
+    rows = (torch.rand(40, 6) < 0.5).double() if "bernoulli" in name else torch.randn(40, 6)
+    pair = MODELS[name](visible=6, latent=2).double()
+    fit = pplvae.fit(pair.model, pair.guide, rows, validation=rows, epochs=15, lr=0.01)
+    assert fit.history["elbo_validation"][-1] > fit.history["elbo_validation"][0]
+    gap = pplvae.amortisation_gap(fit.model, fit.guide, rows, particles=20, max_steps=25)
+    assert gap.rows.sizes["row"] == 40
+
+
+def test_pyros_own_svi_trains_two_of_a_kind():
+    """One after the other in one param store: names do not collide."""
+    rows = (torch.rand(40, 6) < 0.5).double()
+    for _ in range(2):
+        vae = pplvae.models.BernoulliVAE(6, 2).double()
+        before = [p.clone() for p in vae.parameters()]
+        svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), TraceMeanField_ELBO())
+        for _ in range(3):
+            svi.step(rows)
+        assert all(not torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+
+
+def test_a_new_model_is_a_few_lines():
+    vae = VAE(6, StandardNormal(2), MLP(2, [8], [6], torch.nn.Tanh), Bernoulli(), FactorisedGaussian(6, 2, [8])).double()
+    assert pplvae.log_weights(vae.model, vae.guide, torch.ones(3, 6)).shape == (1, 3)
+    assert vae.generate(5).shape == (5, 6)

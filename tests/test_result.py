@@ -1,0 +1,191 @@
+"""Summary, files, ArviZ, page and figures of a comparison."""
+
+import html.parser
+import re
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from oracles import random_linear
+from scipy import stats
+
+import pplvae
+from pplvae import plots
+from pplvae.comparison import Comparison
+from pplvae.comparison.arviz import pareto_k
+from pplvae.comparison.estimates import log_mean_exp, mean_and_stderr
+from pplvae.data import Rows
+from pplvae.errors import StoreError
+from pplvae.store import write_datasets
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    torch.set_default_dtype(torch.float64)
+    model, v = random_linear(0, rows=40)
+    pictures = v[:, : v.shape[1] // 2 * 2]
+    shape = (2, pictures.shape[1] // 2)
+    model = pplvae.models.FactorAnalysis(pictures.shape[1], 2).double()
+    rows = Rows((pictures,), np.arange(100, 140), labels=np.arange(40) % 3, image_shape=shape)
+    parts = {"train": rows[:25], "<b>test</b>": rows[25:]}
+    return pplvae.compare(model.model, model.guide, parts, particles=100, max_steps=75)
+
+
+FIELDS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "approximation_gap", "inference_gap")
+
+
+def test_fields(comparison):
+    rows = comparison.rows
+    expected = {name for field in FIELDS for name in (field, f"{field}_stderr")}
+    assert set(rows) == expected | {"status", "steps", "pareto_k_amortised", "pareto_k_local"}
+    assert all(rows[name].dtype == np.float64 for name in expected)
+    assert rows["row"].values.tolist() == list(range(100, 140))
+    assert set(rows["status"].values) <= {"converged", "max_steps", "nonfinite"}
+    np.testing.assert_allclose(rows["inference_gap"], rows["amortisation_gap"] + rows["approximation_gap"])
+
+
+def test_summary(comparison):
+    summary = comparison.summary()
+    part = comparison.part("train")
+    gap = part["amortisation_gap"].values
+    line = summary.sel(part="train", term="amortisation_gap")
+    assert float(line["mean"]) == pytest.approx(gap.mean())
+    assert float(line["stderr"]) == pytest.approx(stats.sem(gap))
+    assert float(line["mc_stderr"]) == pytest.approx(np.sqrt((part["amortisation_gap_stderr"] ** 2).sum()) / 25)
+    np.testing.assert_allclose(line["quantiles"], np.quantile(gap, summary["quantile"]))
+    assert float(line["unconverged"]) == (part["status"] != "converged").mean()
+
+
+def test_a_failed_optimisation_is_flagged_not_clipped(comparison):
+    rows = comparison.rows.copy(deep=True)
+    rows["amortisation_gap"][3] = -5.0
+    broken = Comparison(rows)
+    assert float(broken.summary()["negative"][0]) == 1 / 25
+    assert float(broken.rows["amortisation_gap"][3]) == -5.0
+    assert "below -3 standard errors" in str(broken)
+
+
+def test_print_and_notebook(comparison):
+    text = str(comparison)
+    assert "train: 25 rows" in text
+    assert all(field in text for field in FIELDS)
+    assert "&lt;b&gt;test" in comparison._repr_html_()
+
+
+def test_file_and_back(comparison, tmp_path):
+    path = comparison.save(tmp_path / "deep" / "gap.nc")
+    back = pplvae.load_comparison(path)
+    assert back.rows.identical(comparison.rows)
+    assert back.pictures.equals(comparison.pictures)
+    assert [p.name for p in path.parent.iterdir()] == ["gap.nc"]
+
+
+def test_bad_files(comparison, tmp_path):
+    with pytest.raises(StoreError, match="no file"):
+        pplvae.load_comparison(tmp_path / "none.nc")
+    path = comparison.save(tmp_path / "gap.nc")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(StoreError, match="damaged"):
+        pplvae.load_comparison(path)
+    with pytest.raises(StoreError, match="no comparison"):
+        pplvae.load_comparison(write_datasets(tmp_path / "h.nc", "history", {"history": xr.Dataset()}))
+
+
+def test_nothing_is_left_half_written(comparison, tmp_path, monkeypatch):
+    target = comparison.save(tmp_path / "gap.nc")
+    before = target.read_bytes()
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        comparison.save(target)
+    assert target.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["gap.nc"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_arviz_inference_data(comparison):
+    pytest.importorskip("arviz")
+    data = comparison.to_arviz()
+    assert data["comparison"]["amortisation_gap"].sizes == {"row": 40}
+
+
+def test_arviz_of_the_newer_line(comparison, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", types.ModuleType("arviz"))  # 1.x has no InferenceData
+    tree = comparison.to_arviz()
+    assert isinstance(tree, xr.DataTree)
+    assert tree["comparison"]["amortisation_gap"].sizes == {"row": 40}
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
+def test_pareto_k_recovers_the_tail(k):
+    weights = np.log(np.random.default_rng(0).pareto(1 / k, size=(2000, 50)) + 1)
+    found = pareto_k(torch.as_tensor(weights))
+    assert abs(found.mean() - k) < 4 * found.std() / 50**0.5 + 0.05
+
+
+def test_pareto_k_of_constant_weights():
+    assert pareto_k(torch.full((100, 3), -7.0)).tolist() == [-np.inf] * 3
+
+
+@pytest.mark.statistical
+def test_standard_errors_are_right():
+    """Over 400 repetitions, errors in units of the reported standard error have spread 1 (antithetic draws)."""
+    z = torch.randn(200, 400)
+    draws = torch.cat([z, -z]).mul(0.3).exp()  # lognormal with mean exp(0.045)
+    mean, stderr = mean_and_stderr(draws)
+    assert 0.85 < float(((mean - np.exp(0.045)) / stderr).std()) < 1.15
+    value, stderr = log_mean_exp(torch.cat([z, -z]) * 0.3)
+    assert 0.85 < float(((value - 0.045) / stderr).std()) < 1.15
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.sources = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_page(comparison, tmp_path):
+    model, v = random_linear(1, rows=30)
+    fit = pplvae.fit(model.model, model.guide, v, validation=v, epochs=12)
+    settings = fit.settings | {"note": "<script>alert(1)</script>"}
+    text = comparison.report(tmp_path / "gap.html", history=fit.history, settings=settings).read_text()
+    page = Page()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert "&lt;script&gt;" in text
+    assert "<b>test</b>" not in text
+    assert page.tags.count("img") == 6  # decomposition, histogram, scatter, two galleries, curves
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    gap = comparison.summary().sel(part="train", term="amortisation_gap")
+    assert f"{float(gap['mean']):.3f} ± {float(gap['stderr']):.3f}" in text
+    assert re.search(r"fit: torch</dt><dd>\d", text)
+
+
+def test_page_without_pictures_labels_or_history(tmp_path):
+    model, v = random_linear(2, rows=5)
+    result = pplvae.amortisation_gap(model.model, model.guide, v, particles=20, max_steps=25)
+    text = result.report(tmp_path / "gap.html").read_text()
+    assert "It was not said whether these rows are training or held-out rows" in text
+    assert "Learning curves" not in text
+
+
+@pytest.mark.parametrize("broken", ["nan row", "one row", "all nan"])
+def test_figures_survive_odd_rows(comparison, broken):
+    rows = comparison.part("train").copy(deep=True)
+    if broken == "nan row":
+        rows["amortisation_gap"][0] = np.nan
+    elif broken == "one row":
+        rows = rows.isel(row=[0])
+    else:
+        rows["amortisation_gap"][:] = np.nan
+    odd = Comparison(rows)
+    plots.gap_histogram(odd.rows)
+    plots.elbo_scatter(odd.rows)
+    assert len(plots.decomposition(odd.summary()).axes) == 1
