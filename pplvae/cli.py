@@ -48,7 +48,7 @@ def demo(
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 300,
     seed: Seed = 0,
 ) -> None:
-    """Fit a Bernoulli VAE to the digits that scikit-learn bundles, and report its amortisation gap. No network needed."""
+    """Fit a Bernoulli VAE to the digits bundled with scikit-learn, and report its amortisation gap, offline."""
     _fit_to(
         run,
         {"model": "bernoulli-vae", "latent": 8, "data": "digits", "binarise": None, "labels": None, "scale": 1.0},
@@ -180,7 +180,9 @@ def _build(spec: dict[str, Any], data: Data, seed: int) -> Any:
         program = kind(**{name: size for name, size in sizes.items() if name in takes})
     for part in ("model", "guide"):
         if not callable(getattr(program, part, None)):
-            raise ProgramError(f"{spec['model']} has no method `{part}(v)`: it must have the Pyro programs model and guide.")
+            raise ProgramError(
+                f"{spec['model']} has no method `{part}(v)`: it must have the Pyro programs model and guide."
+            )
     return program
 
 

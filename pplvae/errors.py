@@ -21,7 +21,7 @@ class ProgramError(PplvaeError, ValueError):
 
 
 class RowwiseError(ProgramError):
-    """The pair may well be fitted, but its rows have no gap of their own: no data plate, a global or discrete latent."""
+    """The pair may be fitted, but its rows have no gap of their own: no data plate, a global or discrete latent."""
 
 
 class StoreError(PplvaeError, OSError):

@@ -1,14 +1,14 @@
-"""One distribution-mapping function: take a distribution apart, change each parameter, put it together again.
+"""The distribution-mapping function: take a distribution apart, change each parameter, put it together again.
 
-Adding an offset (`comparison.localise`), cutting the gradient (sticking the landing) and reading lambda are all calls of
-`map_parameters` with another function.
+Adding an offset (`comparison.localise`), cutting the gradient (sticking the landing) and reading lambda are all calls
+of `map_parameters` with another function.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pyro.distributions import TransformedDistribution
 from pyro.distributions import transforms as pyro_transforms
+from pyro.distributions.torch import TransformedDistribution  # pyright: ignore[reportAttributeAccessIssue]
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor, nn
 from torch import distributions as td
@@ -103,6 +103,17 @@ def bijection(constraint: constraints.Constraint) -> Transform:
     if constraint is constraints.lower_cholesky:
         return td.transforms.LowerCholeskyTransform()  # torch registers it with transform_to only
     return td.biject_to(constraint)
+
+
+def unconstrained(parameter: Parameter) -> Tensor:
+    """A parameter's value in the whole space."""
+    value = bijection(parameter.constraint).inv(parameter.value)  # pyright: ignore[reportOptionalMemberAccess]
+    return value  # type: ignore[return-value]
+
+
+def constrained(constraint: constraints.Constraint, value: Tensor) -> Tensor:
+    """The inverse of `unconstrained`."""
+    return bijection(constraint)(value)  # type: ignore[return-value]
 
 
 def _is_free(constraint: Any) -> bool:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyro
@@ -27,7 +27,6 @@ from pplvae.training import CHECKPOINT, FitStatus, Loop, Start
 from pplvae.weights import Fitted, Weights
 
 MakeOptimiser = Callable[[list[Tensor]], Optimizer]
-Existing = Literal["refuse", "resume", "overwrite"]
 
 RUN, WEIGHTS, HISTORY = "run.json", "weights.safetensors", "history.nc"
 
@@ -89,7 +88,7 @@ def fit(
     validation_particles: int = 10,
     seed: int = 0,
     run: str | Path | None = None,
-    existing: Existing = "refuse",
+    existing: str = "refuse",
     progress: bool = False,
 ) -> Fit:
     """Fit a model and its guide by stochastic variational inference.
@@ -163,7 +162,9 @@ def fit(
         loop = Loop(model, guide, train, held_out, start, chosen, stepper, settings, folder)
         if existing == "resume":
             loop.resume()
-        with tqdm(total=epochs, initial=loop.epoch, desc="fitting", unit="epoch", disable=None if progress else True) as bar:
+        with tqdm(
+            total=epochs, initial=loop.epoch, desc="fitting", unit="epoch", disable=None if progress else True
+        ) as bar:
             try:
                 status, message = loop.run(epochs, kl_weight, clip, patience, bar)
             except KeyboardInterrupt:
@@ -234,7 +235,7 @@ def _check_numbers(**numbers: int) -> None:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
 
 
-def _open_run(folder: Path, existing: Existing) -> Path:
+def _open_run(folder: Path, existing: str) -> Path:
     """Look at a run folder before anything is computed."""
     if existing not in ("refuse", "resume", "overwrite"):
         raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
@@ -283,9 +284,8 @@ def _prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None)
             if held_out is not None:
                 raise
             layout = None
-        for rows in (train, held_out):
-            if layout is not None and rows is not None:
-                check_support(model, guide, layout, rows.tensors)
+        if layout is not None and held_out is not None:
+            check_support(model, guide, layout, held_out.tensors)
         size = scaling_plate_size(model, guide, train.tensors)
     weights = Weights((model, guide), called)
     if not weights.parameters:

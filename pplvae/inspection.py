@@ -1,4 +1,4 @@
-"""The door: run a pair on two and on three of its rows, find out how it is built, and refuse what cannot be compared."""
+"""The door: run a pair on two and on three rows, find out how it is built, and refuse what cannot be compared."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +27,10 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
     Args:
         model: p(v, h; theta), called as `model(*rows)`.
         guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
-        tensors: the rows; a few of them are used.
+        tensors: the rows; a few of them are used to look at the programs, all to check the support of the likelihood.
 
     Raises:
+        DataError: see `check_support`.
         ProgramError: a plate that does not follow the number of rows, sites that do not match, rows that influence each
             other; its subclass RowwiseError: no data plate, a latent outside it, or one without a continuous
             reparameterised distribution.
@@ -41,6 +42,7 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
     _check_sites_match(two.guide_sites, two.model_sites)
     for name, site in two.guide_sites.items():
         _check_latent(name, site, local_used=bool(two.local_names))
+    check_support(model, guide, Layout(guide_dims, model_dims), tensors)
     _check_rows_apart(two, three, guide_dims, model_dims)
     free = two.local_names or [
         f"{name}.{p.name}"
@@ -219,8 +221,8 @@ def _check_latent(name: str, site: Any, *, local_used: bool) -> None:
         )
     if not fn.has_rsample:
         raise RowwiseError(
-            f"The latent {name!r} has a distribution without reparameterised draws ({_kind(fn)}): a guide per row needs "
-            "gradients through its draws. Use one with `has_rsample`."
+            f"The latent {name!r} has a distribution without reparameterised draws ({_kind(fn)}): a guide per row "
+            "needs gradients through its draws. Use one with `has_rsample`."
         )
     flows = conditional_transforms(fn)
     if flows and not local_used:
@@ -235,9 +237,9 @@ def _check_rows_apart(two: _Probe, three: _Probe, guide_dims: dict[str, int], mo
         ("guide", two.guide_sites, three.guide_sites, guide_dims),
         ("model", two.model_sites, three.model_sites, model_dims),
     ]
-    for what, few, more, dims in checks:
-        for name in few:
-            first, second = row_log_prob(few[name], dims[name]), row_log_prob(more[name], dims[name])
+    for what, fewer, more, dims in checks:
+        for name in fewer:
+            first, second = row_log_prob(fewer[name], dims[name]), row_log_prob(more[name], dims[name])
             for log_prob, rows in ((first, 2), (second, 3)):
                 if log_prob.shape != (rows,):
                     raise ProgramError(
@@ -308,4 +310,3 @@ def _kind(fn: Any) -> str:
     while hasattr(fn, "base_dist") and not fn.arg_constraints:
         fn = fn.base_dist
     return type(fn).__name__
-

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-StoreState = dict[str, dict[str, Any]]
+StoreState = dict[str, Any]  # Pyro's own: params and constraints by name
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def isolated(seed: int, *, store: StoreState | None = None, dtype: torch.dtype |
         stack.enter_context(torch.enable_grad())
         # Zero overrides: the context only restores the four flags, which importing zuko, say, would switch off.
         stack.enter_context(pyro.settings.context(**_validation_flags()))
-        stack.enter_context(pyro.get_param_store().scope(state))
+        stack.enter_context(pyro.get_param_store().scope(state))  # type: ignore[arg-type]
         reseed(seed)
         yield state
 
@@ -62,7 +62,7 @@ def reseed(*seed: int) -> None:
     """Seed torch (all devices), NumPy and `random` from a tuple of integers. Only inside `isolated`."""
     words = np.random.SeedSequence([abs(part) for part in seed]).generate_state(2)
     torch.manual_seed(int(words[0]))
-    np.random.seed(int(words[1]))  # noqa: NPY002: programs may use NumPy's global generator
+    np.random.seed(int(words[1]))  # programs may use NumPy's global generator
     random.seed(int(words[1]))
 
 
@@ -112,9 +112,10 @@ def root_modules(*programs: Callable[..., Any]) -> list[nn.Module]:
     """The modules that the programs are, or are methods of: each once, in order."""
     roots: list[nn.Module] = []
     for fn in programs:
-        while hasattr(fn, "func") and not isinstance(fn, nn.Module):  # functools.partial, or a fitted program
-            fn = fn.func  # pyright: ignore[reportAttributeAccessIssue]
-        for candidate in (fn, getattr(fn, "__self__", None)):
+        inner: Any = fn
+        while not isinstance(inner, nn.Module) and hasattr(inner, "func"):  # functools.partial, or a fitted program
+            inner = inner.func
+        for candidate in (inner, getattr(inner, "__self__", None)):
             if isinstance(candidate, nn.Module) and all(candidate is not root for root in roots):
                 roots.append(candidate)
     return roots
@@ -126,12 +127,12 @@ def _validation_flags() -> dict[str, bool]:
 
 @contextmanager
 def _generators_kept() -> Iterator[None]:
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002: see `reseed`
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng():
         try:
             yield
         finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002: see `reseed`
+            np.random.set_state(numpy_state)
             random.setstate(python_state)
 
 

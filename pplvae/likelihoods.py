@@ -1,22 +1,24 @@
 """p(v | h): from a decoder's heads to a distribution of v. A likelihood says how many heads it needs."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 Head = Float[Tensor, "batch column"]
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """What a model asks of a likelihood."""
 
     heads: int
 
-    def __call__(self, *heads: Head) -> dist.TorchDistribution:
+    def __call__(self, *heads: Head) -> Distribution:
         """p(v | h) with batch shape (batch,) and event shape (column,)."""
         ...
 
@@ -26,7 +28,7 @@ class Bernoulli(nn.Module):
 
     heads = 1
 
-    def forward(self, logits: Head) -> dist.TorchDistribution:
+    def forward(self, logits: Head) -> Distribution:
         """Independent Bernoulli columns."""
         return dist.Bernoulli(logits=logits).to_event(1)
 
@@ -52,7 +54,7 @@ class Gaussian(nn.Module):
             raise ValueError(f"Expected 0 < smallest < largest, got {smallest} and {largest}.")
         self._log_bounds = (math.log(smallest), math.log(largest))
 
-    def forward(self, mean: Head, free: Head) -> dist.TorchDistribution:
+    def forward(self, mean: Head, free: Head) -> Distribution:
         """Independent normal columns; `free` runs over the real line, log scale between its bounds."""
         low, high = self._log_bounds
         scale = (low + (high - low) * torch.sigmoid(free)).exp()

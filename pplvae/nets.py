@@ -1,5 +1,6 @@
 """Encoders and decoders: plain torch, no Pyro."""
 
+import itertools
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -30,7 +31,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inputs, *hidden]
-        layers = [[nn.Linear(a, b), activation()] for a, b in zip(widths, widths[1:], strict=False)]
+        layers = [[nn.Linear(a, b), activation()] for a, b in itertools.pairwise(widths)]
         self.body = nn.Sequential(*(module for layer in layers for module in layer))
         self.heads = nn.ModuleList(nn.Linear(widths[-1], columns) for columns in outputs)
 

@@ -77,6 +77,7 @@ class RowNoise(TorchFunctionMode):
 
     def uniforms(self, like: Tensor) -> Tensor:
         """Independent uniforms on (0, 1), shaped like `like`."""
+
         # The upper 32 bits, centred: never 0; the clamp keeps rounding in float32 from reaching 1.
         def unit(words: Tensor) -> Tensor:
             return _unit(_upper(words), like).clamp_(max=1 - 2**-24)
@@ -170,7 +171,7 @@ class _GivenGamma(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         concentration, draw = ctx.saved_tensors
-        return grad * torch._standard_gamma_grad(concentration, draw), None
+        return grad * torch._standard_gamma_grad(concentration, draw), None  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _log_gamma(noise: RowNoise, concentration: Tensor) -> Tensor:

@@ -97,7 +97,6 @@ def warm_up(epochs: float) -> Callable[[float], float]:
     return lambda epoch: min(1.0, epoch / epochs)
 
 
-
 def _registered(program: Any, name: str) -> Any:
     """The program, registering the modules that it is, or is a method of, with Pyro."""
     roots = root_modules(program)

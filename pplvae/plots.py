@@ -1,4 +1,4 @@
-"""Every figure. Each function draws on a matplotlib Figure of its own, without pyplot's global state, and returns it."""
+"""Every figure. Each function returns a matplotlib Figure of its own: pyplot's global state is not touched."""
 
 from collections.abc import Sequence
 
@@ -20,17 +20,18 @@ def gap_histogram(rows: xr.Dataset) -> Figure:
     """
     figure, axes = _figure(3.2)
     gaps = rows["amortisation_gap"].values
-    finite = gaps[np.isfinite(gaps)]
-    bins = np.linspace(min(finite.min(), 0.0), np.quantile(finite, 0.995) + 1e-9, 41) if len(finite) else 10
+    gaps = gaps[np.isfinite(gaps)]
+    last = np.quantile(gaps, 0.995) if len(gaps) else 1.0  # one extreme row would squeeze all others
+    bins = np.linspace(min(gaps.min(initial=0.0), 0.0), last + 1e-9, 41)
     for name, colour in _parts(rows):
         values = finite_of(rows, name)["amortisation_gap"].values
-        label = f"{name}: mean {values.mean():.3f}"
-        axes.hist(np.clip(values, None, bins[-1]) if len(finite) else values, bins, density=True, histtype="stepfilled",
-                  alpha=0.35, color=colour)  # fmt: skip
-        axes.axvline(values.mean(), color=colour, linewidth=1.5, label=label)
+        style = {"density": True, "histtype": "stepfilled", "alpha": 0.35, "color": colour}
+        axes.hist(np.clip(values, None, last), bins.tolist(), **style)
+        axes.axvline(values.mean(), color=colour, linewidth=1.5, label=f"{name}: mean {values.mean():.3f}")
     axes.set_xlabel("amortisation gap (nats per row; the last bin holds all beyond)")
     axes.set_ylabel("density over rows")
-    axes.legend(frameon=False)
+    if len(gaps):
+        axes.legend(frameon=False)
     return figure
 
 
@@ -44,7 +45,9 @@ def elbo_scatter(rows: xr.Dataset) -> Figure:
     for name, colour in _parts(rows):
         part = finite_of(rows, name)
         size = 12 if part.sizes["row"] < 2000 else 3
-        axes.scatter(part["elbo_amortised"], part["elbo_local"], s=size, color=colour, alpha=0.5, label=name, linewidth=0)
+        axes.scatter(
+            part["elbo_amortised"], part["elbo_local"], s=size, color=colour, alpha=0.5, label=name, linewidth=0
+        )
     low, high = axes.get_xlim()
     axes.axline((low, low), slope=1, color="black", linewidth=0.8, label="no gap")
     axes.set_xlim(low, high)

@@ -70,8 +70,8 @@ class PlateIndex(Messenger):
             msg["value"] = self._index % plate.size
         elif plate.size == rows and plate.subsample_size is not None:
             raise ProgramError(
-                f"The plate {msg['name']!r} takes {plate.subsample_size} of the {rows} rows that it is given. Minibatches "
-                f'are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.'
+                f"The plate {msg['name']!r} takes {plate.subsample_size} of the {rows} rows that it is given. "
+                f'Minibatches are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.'
             )
 
 
@@ -148,9 +148,7 @@ def log_joint(
     return sum_sites(reader.sites, layout.model)
 
 
-def log_guide(
-    sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bool = False
-) -> Float[Tensor, " batch"]:
+def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bool = False) -> Float[Tensor, " batch"]:
     """Log q(h_i; lambda_i) of tiled rows, in nats, at the values that the guide drew.
 
     Args:

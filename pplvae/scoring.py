@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.data import as_rows
-from pplvae.inspection import check_support, in_users_words, inspect_pair
+from pplvae.inspection import in_users_words, inspect_pair
 from pplvae.isolate import evaluation_mode, isolated
 from pplvae.noise import row_keys
 from pplvae.rows import Program, log_weights_of
@@ -40,6 +40,5 @@ def log_weights(
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)
     with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
         layout = inspect_pair(model, guide, tensors)
-        check_support(model, guide, layout, tensors)
         with in_users_words("pair of model and guide", tensors):
             return log_weights_of(model, guide, layout, tensors, row_keys(tensors), particles, (seed,))

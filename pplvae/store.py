@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with care. Tensors in safetensors, tables in netCDF, the rest JSON; no pickle."""
+"""Files, written whole or not at all: tensors in safetensors, tables in netCDF, the rest in JSON; no pickle."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dictionary
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         content = json.loads(header.get("content", "{}"))
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
@@ -92,7 +92,9 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
     """Write xarray datasets as the groups of one netCDF file."""
 
     def write(temporary: Path) -> None:
-        root = xr.Dataset(attrs={"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))})
+        root = xr.Dataset(
+            attrs={"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
+        )
         root.to_netcdf(temporary, engine="h5netcdf")
         for name, dataset in groups.items():
             dataset.to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
@@ -136,8 +138,8 @@ def _check_exists(path: Path) -> None:
 def _check_format(path: Path, found: Any) -> None:
     if found != FORMAT:
         raise StoreError(
-            f"{str(path)!r} has format {found!r}, but this version of pplvae ({__version__}) reads format {FORMAT}. Use "
-            "the version that wrote it, or make it again."
+            f"{str(path)!r} has format {found!r}, but this version of pplvae ({__version__}) reads format {FORMAT}. "
+            "Use the version that wrote it, or make it again."
         )
 
 

@@ -1,6 +1,7 @@
 """The one training loop: epochs, validation, checkpoints. What a fit is asked for is in `fit`."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -98,6 +99,14 @@ class Loop:
         self, epochs: int, kl_weight: KLWeight, clip: float | None, patience: int | None, bar: Any
     ) -> tuple[FitStatus, str]:
         """Run epochs until something ends the fit."""
+        # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Encountered NaN")
+            return self._run_epochs(epochs, kl_weight, clip, patience, bar)
+
+    def _run_epochs(
+        self, epochs: int, kl_weight: KLWeight, clip: float | None, patience: int | None, bar: Any
+    ) -> tuple[FitStatus, str]:
         while self.epoch < epochs:
             if patience is not None and self.epoch - 1 - self.best_epoch >= patience:
                 best = f"Best: epoch {self.best_epoch}, {self._best_value:.3f} nats per row."
@@ -118,7 +127,7 @@ class Loop:
         order = torch.randperm(len(self._train))
         rows = self._train.redrawn(seed, self.epoch)
         tensors = [tensor[order.to(tensor.device)] for tensor in rows.tensors]
-        total = 0.0
+        total, weight = 0.0, 1.0
         for step, first in enumerate(range(0, len(order), size)):
             weight = _at(kl_weight, self.epoch + first / len(order))
             index, batch = order[first : first + size], [tensor[first : first + size] for tensor in tensors]
@@ -268,7 +277,6 @@ class Loop:
             self._optimiser.load_state_dict({"state": slots, "param_groups": content["optimiser_groups"]})
         except (KeyError, ValueError) as error:
             raise StoreError(f"{str(path)!r} is damaged ({error}); start anew with `existing='overwrite'`.") from error
-
 
 
 def _at(kl_weight: KLWeight, epoch: float) -> float:

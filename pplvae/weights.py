@@ -1,4 +1,4 @@
-"""Every tensor of a pair by name, however its programs declared them: module attributes, `pyro.module`, `pyro.param`."""
+"""Every tensor of a pair by name, however declared: module attributes, `pyro.module`, `pyro.param`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -24,6 +24,7 @@ class Fitted:
         self.store = store
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program with its fitted parameters."""
         with pyro.get_param_store().scope({kind: dict(content) for kind, content in self.store.items()}):  # type: ignore[arg-type]
             return self.func(*args, **kwargs)
 

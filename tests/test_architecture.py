@@ -67,7 +67,13 @@ def test_imports_point_down(path):
 
 def test_fit_and_comparison_know_no_models():
     for path in [ROOT / "fit.py", ROOT / "training.py", ROOT / "rows.py", *(ROOT / "comparison").glob("*.py")]:
-        assert {name for name, _ in imported_rooms(path)} & {"models", "guides", "nets", "likelihoods", "priors"} == set()
+        assert {name for name, _ in imported_rooms(path)} & {
+            "models",
+            "guides",
+            "nets",
+            "likelihoods",
+            "priors",
+        } == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -117,5 +117,7 @@ def test_damaged_run(run, tmp_path):
 
 @pytest.mark.parametrize("command", ["demo", "fit", "compare", "report"])
 def test_help(command):
-    done = subprocess.run([sys.executable, "-m", "pplvae", command, "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pplvae", command, "--help"], capture_output=True, text=True, check=True
+    )
     assert "Usage" in done.stdout

@@ -118,7 +118,12 @@ BAD_FILES = {
     "half a zip": ("a.npz", half_zip, DataError, "truncated"),
     "pickle": ("a.npy", lambda p: np.save(p, np.array([Mine()]), allow_pickle=True), DataError, "never loaded"),
     "pickle in npz": ("a.npz", lambda p: np.savez(p, x=np.array([Mine()])), DataError, "never loaded"),
-    "nameless arrays": ("a.npz", lambda p: np.savez(p, a=np.ones(3), b=np.ones(3)), DataError, "which one are the rows"),
+    "nameless arrays": (
+        "a.npz",
+        lambda p: np.savez(p, a=np.ones(3), b=np.ones(3)),
+        DataError,
+        "which one are the rows",
+    ),
     "text array": ("a.npy", lambda p: np.save(p, np.array(["a", "b"])), DataError, "must be numbers"),
     "text column": ("a.csv", lambda p: write(p, "a,b\n1,x\n2,y\n"), DataError, r"text in column\(s\) b"),
     "ragged": ("a.csv", lambda p: write(p, "a,b\n1,2\n3\n4,5,6\n"), DataError, r"line 3 has 1.*lines 3, 4"),

@@ -84,7 +84,9 @@ def test_row_axis(family):
         return to(free)
 
     value = fn.sample()
-    changed = (map_parameters(fn, move, -1 if len(fn.batch_shape) == 1 else -2).log_prob(value) - fn.log_prob(value)) != 0
+    changed = (
+        map_parameters(fn, move, -1 if len(fn.batch_shape) == 1 else -2).log_prob(value) - fn.log_prob(value)
+    ) != 0
     rows = changed.reshape(4, -1).any(1).tolist()
     assert rows == [False, False, bool(names), False]
 

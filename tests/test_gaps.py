@@ -8,8 +8,8 @@ import torch
 from oracles import PPCA, FactorAnalysis, bad_encoder, random_linear
 
 import pplvae
-from pplvae.errors import UnknownNameError
 from pplvae import log_weights
+from pplvae.errors import UnknownNameError
 
 
 def bad_guide(model, seed):
@@ -89,7 +89,9 @@ def test_row_alone_in_chunks_in_any_order():
     guide, _ = bad_guide(model, 6)
 
     def gap(rows, **options):
-        return pplvae.amortisation_gap(model.model, guide, rows, particles=100, **options).rows["amortisation_gap"].values
+        return (
+            pplvae.amortisation_gap(model.model, guide, rows, particles=100, **options).rows["amortisation_gap"].values
+        )
 
     whole, order = gap(v, chunk_size=1000), torch.randperm(30)
     np.testing.assert_allclose(gap(v[11:12]), whole[11:12], rtol=1e-6)

@@ -18,7 +18,11 @@ def model(v, plate=True, family=None, name="h", observe=None):
     prior = family or dist.Normal(torch.zeros(2), 1.0).to_event(1)
     with pyro.plate("data", len(v)):
         h = pyro.sample(name, prior)
-        pyro.sample("v", observe(h) if observe else dist.Normal(h.sum(-1, keepdim=True), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+        pyro.sample(
+            "v",
+            observe(h) if observe else dist.Normal(h.sum(-1, keepdim=True), 1.0).expand([len(v), 3]).to_event(1),
+            obs=v,
+        )
 
 
 def guide(v, columns=2):
@@ -136,7 +140,12 @@ def loop_plate(v):
 CASES = [
     (no_plate, no_plate_guide, RowwiseError, r'has no plate.*pyro\.plate\("data", len\(v\)\)'),
     (fixed_plate, guide, ProgramError, r"plate's size must be the number of rows"),
-    (unrelated_plate, unrelated_plate, ProgramError, r"No plate of the guide has the number of rows.*'columns' \(size 2\)"),
+    (
+        unrelated_plate,
+        unrelated_plate,
+        ProgramError,
+        r"No plate of the guide has the number of rows.*'columns' \(size 2\)",
+    ),
     (global_latent, global_guide, RowwiseError, r"latent 'weight' of the guide lies outside the data plate.*parameter"),
     (discrete, discrete_guide, RowwiseError, r"'h' is discrete \(Bernoulli\).*relaxation"),
     (model, von_mises, ProgramError, r"shape|reparameterised"),
@@ -153,7 +162,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("model", "guide", "error", "text"), CASES, ids=[f"{m.__name__}-{g.__name__}" for m, g, *_ in CASES])
+@pytest.mark.parametrize(
+    ("model", "guide", "error", "text"), CASES, ids=[f"{m.__name__}-{g.__name__}" for m, g, *_ in CASES]
+)
 def test_refused(model, guide, error, text):
     before = process_state()
     with pytest.raises(error, match=text):
@@ -168,9 +179,21 @@ def test_accepted():
 @pytest.mark.parametrize(
     ("family", "value", "text"),
     [
-        (lambda h: dist.Bernoulli(logits=h.sum(-1, keepdim=True).expand(-1, 3)), 0.3, r"Rows 4 .*0\.3.*Bernoulli takes 0 or 1.*continuous Bernoulli"),
-        (lambda h: dist.Poisson(h.exp().sum(-1, keepdim=True).expand(-1, 3)), 1.5, r"Rows 4 .*1\.5.*Poisson takes counts"),
-        (lambda h: dist.Beta(h.exp().sum(-1, keepdim=True).expand(-1, 3), 1.0), 1.5, r"Rows 4 .*Beta takes values strictly"),
+        (
+            lambda h: dist.Bernoulli(logits=h.sum(-1, keepdim=True).expand(-1, 3)),
+            0.3,
+            r"Rows 4 .*0\.3.*Bernoulli takes 0 or 1.*continuous Bernoulli",
+        ),
+        (
+            lambda h: dist.Poisson(h.exp().sum(-1, keepdim=True).expand(-1, 3)),
+            1.5,
+            r"Rows 4 .*1\.5.*Poisson takes counts",
+        ),
+        (
+            lambda h: dist.Beta(h.exp().sum(-1, keepdim=True).expand(-1, 3), 1.0),
+            1.5,
+            r"Rows 4 .*Beta takes values strictly",
+        ),
     ],
     ids=["Bernoulli", "Poisson", "Beta"],
 )
@@ -208,5 +231,7 @@ def test_wrong_number_of_columns():
 
 def test_a_strangers_own_error_is_shown_with_the_shape():
     layer = nn.Linear(4, 2).double()
-    with pytest.raises(ProgramError, match=r"guide raised RuntimeError on rows of shape \(2, 3\).*cannot be multiplied"):
+    with pytest.raises(
+        ProgramError, match=r"guide raised RuntimeError on rows of shape \(2, 3\).*cannot be multiplied"
+    ):
         pplvae.amortisation_gap(model, lambda v: guide(layer(v)), ROWS)

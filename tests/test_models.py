@@ -36,6 +36,8 @@ def test_pyros_own_svi_trains_two_of_a_kind():
 
 
 def test_a_new_model_is_a_few_lines():
-    vae = VAE(6, StandardNormal(2), MLP(2, [8], [6], torch.nn.Tanh), Bernoulli(), FactorisedGaussian(6, 2, [8])).double()
+    vae = VAE(
+        6, StandardNormal(2), MLP(2, [8], [6], torch.nn.Tanh), Bernoulli(), FactorisedGaussian(6, 2, [8])
+    ).double()
     assert pplvae.log_weights(vae.model, vae.guide, torch.ones(3, 6)).shape == (1, 3)
     assert vae.generate(5).shape == (5, 6)

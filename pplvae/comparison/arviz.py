@@ -11,6 +11,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+_FEWEST_DRAWS = 25  # below, a tail has fewer than 5 of them
+
 
 def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
     """Datasets as the groups of an `InferenceData` (ArviZ 0.x) or a `DataTree` (ArviZ 1.x)."""
@@ -24,19 +26,23 @@ def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
 def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     """Shape of the Pareto tail of each row's importance weights: below 0.5 good, above 0.7 unusable.
 
-    Minus infinity where the log weights are equal up to rounding (the guide is the posterior): there is no tail.
+    Minus infinity where the log weights are equal up to rounding (the guide is the posterior): there is no tail. NaN
+    where weights are not finite, or there are fewer than 25 draws, too few to fit a tail to.
 
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), arXiv 1507.02646;
         Yes, but did it work? (Yao et al., 2018), arXiv 1802.02538.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     weights = log_weights.T.cpu().numpy()
-    spread = weights.max(1) - weights.min(1)
-    k = np.where(np.isfinite(spread), -np.inf, np.nan)
-    tailed = np.isfinite(spread) & (spread > 1e-6)
-    if tailed.any():
+    finite = np.isfinite(weights).all(1)
+    k = np.where(finite, -np.inf, np.nan)
+    tailed = finite.copy()
+    tailed[finite] = np.ptp(weights[finite], axis=1) > 1e-6
+    if weights.shape[1] < _FEWEST_DRAWS:
+        k[tailed] = np.nan
+    elif tailed.any():
         # ArviZ takes log-likelihoods here, whose negatives are the log weights of leave-one-out.
         k[tailed] = array_stats.psislw(-weights[tailed], axis=-1)[1]
     return k

@@ -35,4 +35,3 @@ def log_mean_exp(log_weights: Draws) -> tuple[PerRow, PerRow]:
 def influence(log_weights: Draws) -> Draws:
     """Each draw's share in the error of `log_mean_exp`: its mean is 0 and its standard error that of the estimate."""
     return (log_weights - log_mean_exp(log_weights)[0]).exp() - 1
-

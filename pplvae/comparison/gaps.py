@@ -17,7 +17,7 @@ from pplvae.comparison.optimise import Optimum, Schedule, optimise
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.data import Rows, as_parts
 from pplvae.errors import UnknownNameError
-from pplvae.inspection import check_support, in_users_words, inspect_pair
+from pplvae.inspection import in_users_words, inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.noise import row_keys
 from pplvae.rows import Layout, Program
@@ -139,7 +139,6 @@ def _compare(
             dtype = next((t.dtype for t in part.tensors if t.is_floating_point()), None)
             with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
                 layout = inspect_pair(model, guide, part.tensors)
-                check_support(model, guide, layout, part.tensors)
                 free = layout.free
                 with validation(False):  # the pair has been checked on every row
                     for start in range(0, len(part), chunk_size):

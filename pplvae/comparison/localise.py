@@ -15,7 +15,7 @@ from pyro.poutine.runtime import effectful
 from torch import Tensor
 from torch.distributions import constraints
 
-from pplvae.families import Parameter, bijection, map_parameters
+from pplvae.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.noise import Kind
 from pplvae.rows import Layout, Program, log_weights_of, run_guide, tile
 
@@ -76,9 +76,8 @@ class Localise(Messenger):
         offset = self._offsets.get(key)
         if offset is None:
             return parameter.value
-        to_constrained = bijection(parameter.constraint)
         offset = tile(offset, self._particles).movedim(0, parameter.axis)
-        return to_constrained(to_constrained.inv(parameter.value) + offset)
+        return constrained(parameter.constraint, unconstrained(parameter) + offset)
 
 
 class LocalGuides:
@@ -120,7 +119,7 @@ class LocalGuides:
         class Read(Localise):
             def _move(self, key: str, parameter: Parameter) -> Tensor:
                 if key in self._layout.free:
-                    free = bijection(parameter.constraint).inv(parameter.value).movedim(parameter.axis, 0)
+                    free = unconstrained(parameter).movedim(parameter.axis, 0)
                     found[key] = torch.zeros_like(free[: len(free) // self._particles])
                 return parameter.value
 

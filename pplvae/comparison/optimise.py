@@ -166,4 +166,3 @@ class _Search:
         ended = torch.where(self._converged, 0, torch.where(self._finite, 1, 2)).tolist()
         status = [[Status.CONVERGED, Status.MAX_STEPS, Status.NONFINITE][k] for k in ended]
         return Optimum(self._best, status, self._steps)
-

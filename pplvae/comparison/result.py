@@ -175,7 +175,11 @@ def _lines(summary: xr.Dataset) -> list[str]:
                 f"| {float(line['mc_stderr']):<7.4f}|{spread}"
             )
         if float(part["unconverged"]) > 0:
-            lines.append(f"{100 * float(part['unconverged']):.1f} % of rows did not converge: their gaps are lower bounds.")
+            lines.append(
+                f"{100 * float(part['unconverged']):.1f} % of rows did not converge: their gaps are lower bounds."
+            )
         if float(part["negative"]) > 0:
-            lines.append(f"{100 * float(part['negative']):.1f} % of gaps lie below -3 standard errors: optimisation failed.")
+            lines.append(
+                f"{100 * float(part['negative']):.1f} % of gaps lie below -3 standard errors: optimisation failed."
+            )
     return lines

@@ -5,7 +5,6 @@ import itertools
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,20 +38,22 @@ def read_file(path: Path, labels: str | None) -> Table:
     if not path.exists():
         raise DataError(f"There is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
     if path.is_dir() or path.stat().st_size == 0:
-        raise DataError(f"{str(path)!r} is {'a folder' if path.is_dir() else 'empty'}; expected a file with rows in it.")
+        raise DataError(
+            f"{str(path)!r} is {'a folder' if path.is_dir() else 'empty'}; expected a file with rows in it."
+        )
     return readers[path.suffix.lower()](path, labels)
 
 
 def _read_npy(path: Path, labels: str | None) -> Table:
     if labels is not None:
-        raise DataError(f"A .npy file holds one array and no labels, so `labels={labels!r}` finds none in {path.name!r}.")
-    return Table({"all": _load(path)}, {})
+        raise DataError(
+            f"A .npy file holds one array and no labels, so `labels={labels!r}` finds none in {path.name!r}."
+        )
+    return Table({"all": _load(path)["all"]}, {})
 
 
 def _read_npz(path: Path, labels: str | None) -> Table:
-    archive = _load(path)
-    with archive:
-        arrays = {name: _member(archive, name, path) for name in archive.files}
+    arrays = _load(path)
     splits = [part for part in ("train", "valid", "test") if f"x_{part}" in arrays]
     if "train" in splits:
         parts = {part: arrays[f"x_{part}"] for part in splits}
@@ -68,23 +69,16 @@ def _read_npz(path: Path, labels: str | None) -> Table:
     return Table({"all": arrays[rows]}, {"all": arrays[key]} if key else {})
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file by name; the one of a .npy is called "all"."""
     try:
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return {"all": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{str(path)!r} cannot be read as {path.suffix}: {error}. It may be truncated, or hold Python objects, which "
-            "are never loaded; save plain numbers with `numpy.save` or `numpy.savez`."
-        ) from error
-
-
-def _member(archive: Any, name: str, path: Path) -> np.ndarray:
-    try:
-        return archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"The array {name!r} in {str(path)!r} cannot be read: {error}. It may be truncated, or hold Python objects, "
-            "which are never loaded."
+            f"{str(path)!r} cannot be read as {path.suffix}: {error}. It may be truncated, or hold Python objects, "
+            "which are never loaded; save plain numbers with `numpy.save` or `numpy.savez`."
         ) from error
 
 
@@ -114,12 +108,14 @@ def _from_frame(frame: pd.DataFrame, labels: str | None, path: Path) -> Table:
     key = _label_key(labels, [str(column) for column in frame.columns], path)
     values = frame.drop(columns=[key]) if key else frame
     if values.empty:
-        raise DataError(f"{str(path)!r} has {len(values)} rows and {values.shape[1]} columns beside labels: nothing to fit.")
+        raise DataError(
+            f"{str(path)!r} has {len(values)} rows and {values.shape[1]} columns beside labels: nothing to fit."
+        )
     text = [str(column) for column in values.columns if not pd.api.types.is_numeric_dtype(values[column])]
     if text:
         raise DataError(
-            f"{str(path)!r} has text in column(s) {', '.join(text[:5])}; the rows must be numbers. Drop or encode them, "
-            "or, if one of them is the label, name it: `labels=...`."
+            f"{str(path)!r} has text in column(s) {', '.join(text[:5])}; the rows must be numbers. Drop or encode "
+            "them, or, if one of them is the label, name it: `labels=...`."
         )
     return Table({"all": values.to_numpy()}, {"all": frame[key].to_numpy()} if key else {})
 

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from pplvae.data.files import Table, read_file
 from pplvae.data.rows import Data, Rows, few
 from pplvae.errors import DataError, UnknownNameError
 
-Binarise = Literal["none", "threshold", "fixed", "stochastic"]
 _BINARISE = ("none", "threshold", "fixed", "stochastic")
 
 
@@ -21,7 +20,7 @@ def load_data(
     seed: int = 0,
     valid: float = 0.1,
     test: float = 0.2,
-    binarise: Binarise | None = None,
+    binarise: str | None = None,
     labels: str | None = None,
     scale: float = 1.0,
     image_shape: tuple[int, int] | None = None,
@@ -55,7 +54,9 @@ def load_data(
     if binarise is not None and binarise not in _BINARISE:
         raise UnknownNameError("binarisation", binarise, _BINARISE)
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
-        raise DataError(f"`valid` and `test` are shares of the rows that leave some to train on, got {valid} and {test}.")
+        raise DataError(
+            f"`valid` and `test` are shares of the rows that leave some to train on, got {valid} and {test}."
+        )
     if str(source) == "digits":
         table, image_shape = _digits(), (8, 8)
         binarise = binarise or "threshold"
@@ -80,7 +81,7 @@ _Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def _split(table: Table, rng: np.random.Generator, valid: float, test: float) -> dict[str, _Part]:
-    """Values, ids and labels of each part; a file's own parts are kept, and what it lacks is taken from its train part."""
+    """Values, ids and labels of each part: a file's own parts, and what it lacks taken from its train part."""
     given: dict[str, _Part] = {}
     start = 0
     for name, values in table.parts.items():
@@ -122,7 +123,9 @@ def _rows(
     flat = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64) / scale
     bad = np.flatnonzero(~np.isfinite(flat).all(1))
     if len(bad):
-        raise DataError(f"Rows {few(ids[bad])} of the file (counted from 0) hold NaN or infinite values: drop or impute.")
+        raise DataError(
+            f"Rows {few(ids[bad])} of the file (counted from 0) hold NaN or infinite values: drop or impute."
+        )
     if image_shape is not None and image_shape[0] * image_shape[1] != flat.shape[1]:
         raise DataError(f"`image_shape` {image_shape} does not fit rows of {flat.shape[1]} values.")
     if binarise != "none" and len(flat) and (flat.min() < 0 or flat.max() > 1):

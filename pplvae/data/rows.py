@@ -89,7 +89,8 @@ class Data:
     name: str
 
     def __repr__(self) -> str:
-        return f"Data({self.name!r}: {len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test; {self.train!r})"
+        sizes = ", ".join(f"{len(part)} {part.name}" for part in (self.train, self.valid, self.test))
+        return f"Data({self.name!r}: {sizes}; {self.train!r})"
 
 
 def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Rows:
@@ -111,11 +112,15 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
             raise DataError(f"`{argument}` has no rows (part {rows.name!r} of a data set).")
         return rows if name is None else replace(rows, name=name)
     if isinstance(rows, Data):
-        raise DataError(f"`{argument}` is a whole data set; choose a part of it: `data.train`, `data.valid`, `data.test`.")
+        raise DataError(
+            f"`{argument}` is a whole data set; choose a part of it: `data.train`, `data.valid`, `data.test`."
+        )
     parts = rows if isinstance(rows, tuple) else (rows,)
     if not parts:
         raise DataError(f"`{argument}` is an empty tuple; pass at least one tensor of rows.")
-    tensors = tuple(_as_tensor(part, f"{argument}[{i}]" if len(parts) > 1 else argument) for i, part in enumerate(parts))
+    tensors = tuple(
+        _as_tensor(part, f"{argument}[{i}]" if len(parts) > 1 else argument) for i, part in enumerate(parts)
+    )
     lengths = [len(tensor) for tensor in tensors]
     if len(set(lengths)) > 1:
         raise ShapeError(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pyro.distributions as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pplvae.nets import MLP
 
@@ -25,7 +26,7 @@ class FactorisedGaussian(nn.Module):
         super().__init__()
         self.encoder = MLP(visible, hidden, [latent, latent])
 
-    def forward(self, v: Float[Tensor, "row column"]) -> dist.TorchDistribution:
+    def forward(self, v: Float[Tensor, "row column"]) -> Distribution:
         """q(h | v) with batch shape (row,) and event shape (latent,)."""
         mean, log_scale = self.encoder(v)
         return dist.Normal(mean, log_scale.exp()).to_event(1)

@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch import distributions as td
 
 from pplvae.models.checks import check_columns, unique_name
 
@@ -50,7 +51,7 @@ class FactorAnalysis(nn.Module):
         """The diagonal of Psi: noise variance per column."""
         return self.log_noise.exp().expand(self.visible)
 
-    def model(self, v: Rows) -> None:
+    def model(self, v: Tensor) -> None:
         """p(v, h; theta) as a Pyro program; rows on plate "data"."""
         check_columns(v, self.visible)
         pyro.module(self._name, self)
@@ -59,7 +60,7 @@ class FactorAnalysis(nn.Module):
             mean = self.mean + h @ self.factors.T
             pyro.sample("v", dist.Normal(mean, self.noise.sqrt()).to_event(1), obs=v)
 
-    def guide(self, v: Rows) -> None:
+    def guide(self, v: Tensor) -> None:
         """q(h; lambda_phi(v)) as a Pyro program: factorised Gaussian, affine in v."""
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
@@ -75,7 +76,7 @@ class FactorAnalysis(nn.Module):
         scaled = self.factors / self.noise.unsqueeze(-1)
         return torch.eye(self.latent).to(self.factors) + self.factors.T @ scaled
 
-    def posterior(self, v: Rows) -> dist.MultivariateNormal:
+    def posterior(self, v: Rows) -> td.MultivariateNormal:
         """p(h | v), exactly; batch shape (row,)."""
         precision = self.posterior_precision()
         natural = ((v - self.mean) / self.noise) @ self.factors
@@ -109,7 +110,7 @@ class FactorAnalysis(nn.Module):
         return self.log_evidence(v) - divergence
 
     def approximation_gap(self) -> Float[Tensor, ""]:
-        r"""Log p(v) minus the best factorised ELBO, :math:`\frac12(\sum_k \log\Lambda_{kk} - \log\det\Lambda)`, nats."""
+        r"""Log p(v) minus the best factorised ELBO, :math:`\frac12(\sum_k \log\Lambda_{kk} - \log\det\Lambda)`."""
         precision = self.posterior_precision()
         return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
 

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Sequence
 
 import pyro
-import pyro.distributions as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pplvae.guides import FactorisedGaussian
 from pplvae.likelihoods import Bernoulli, Gaussian, Likelihood
 from pplvae.models.checks import check_columns, unique_name
 from pplvae.nets import MLP
 from pplvae.priors import Prior, StandardNormal
-
-Rows = Float[Tensor, "row column"]
 
 
 class VAE(nn.Module):
@@ -44,7 +42,7 @@ class VAE(nn.Module):
         prior: Prior,
         decoder: Callable[[Tensor], tuple[Tensor, ...]],
         likelihood: Likelihood,
-        family: Callable[[Tensor], dist.TorchDistribution],
+        family: Callable[[Tensor], Distribution],
     ) -> None:
         super().__init__()
         self.visible = visible
@@ -54,7 +52,7 @@ class VAE(nn.Module):
         self.family = family
         self._name = unique_name(self)
 
-    def model(self, v: Rows) -> None:
+    def model(self, v: Tensor) -> None:
         """p(v, h; θ), rows on plate "data", latent site "h", observed site "v"."""
         check_columns(v, self.visible)
         pyro.module(self._name, self)
@@ -62,7 +60,7 @@ class VAE(nn.Module):
             h = pyro.sample("h", self.prior(v))
             pyro.sample("v", self.likelihood(*self.decoder(h)), obs=v)
 
-    def guide(self, v: Rows) -> None:
+    def guide(self, v: Tensor) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
         pyro.module(self._name, self)

@@ -88,7 +88,9 @@ def _warnings(summary: xr.Dataset) -> list[str]:
             share = 100 * float(part["negative"])
             found.append(f"“{name}”: {share:.1f} % of the gaps lie below −3 standard errors: the optimisation failed.")
     if len(summary["part"]) == 1 and str(summary["part"].values[0]) not in ("train", "test", "valid"):
-        found.append("It was not said whether these rows are training or held-out rows; the gap differs between the two.")
+        found.append(
+            "It was not said whether these rows are training or held-out rows; the gap differs between the two."
+        )
     return found
 
 

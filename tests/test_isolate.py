@@ -1,0 +1,117 @@
+"""Nothing leaks: each public call, whether it ends well or raises, leaves the process as it found it."""
+
+import subprocess
+import sys
+
+import pyro
+import pytest
+import torch
+from torch import nn
+
+from pplvae.isolate import evaluation_mode, isolated, validation
+
+# In a process of its own, because the type checker of the test run draws from `random` itself.
+SCRIPT = """
+import random, sys, tempfile, warnings
+sys.path.insert(0, {tests!r})
+import numpy as np, pyro, torch
+from torch.distributions import Distribution
+import programs, pplvae
+
+torch.set_default_dtype(torch.float64)
+model, guide, rows = programs.trained_by_its_owner()
+module = programs.bound_methods_with_pyro_module()
+module[0].__self__.encoder.eval()
+
+def state():
+    store = pyro.get_param_store().get_state()
+    return dict(
+        torch=torch.random.get_rng_state().tolist(), numpy=repr(np.random.get_state()), random=random.getstate(),
+        flags=pyro.settings.get(), dtype=torch.get_default_dtype(), grad=torch.is_grad_enabled(),
+        store={{name: (id(value), value.tolist()) for name, value in store["params"].items()}},
+        constraints={{name: repr(c) for name, c in store["constraints"].items()}},
+        modes=[m.training for m in module[0].__self__.modules()], inference=torch.is_inference_mode_enabled(),
+        hooks=len(torch.nn.modules.module._global_forward_pre_hooks), stack=len(pyro.poutine.runtime._PYRO_STACK),
+    )
+
+quick = dict(particles=20, max_steps=25)
+broken = lambda *_: 1 / 0
+calls = {{
+    "gap": lambda: pplvae.amortisation_gap(model, guide, rows, **quick),
+    "gap of modules": lambda: pplvae.amortisation_gap(*module, **quick),
+    "compare": lambda: pplvae.compare(model, guide, rows, **quick),
+    "weights": lambda: pplvae.log_weights(model, guide, rows),
+    "fit": lambda: pplvae.fit(model, guide, rows, validation=rows, epochs=2),
+    "fit of modules": lambda: pplvae.fit(*module, epochs=2, run=tempfile.mkdtemp(), existing="overwrite"),
+    "data": lambda: pplvae.load_data("digits", binarise="fixed"),
+    "broken guide": lambda: pplvae.amortisation_gap(model, broken, rows),
+    "broken model": lambda: pplvae.fit(broken, guide, rows),
+    "bad rows": lambda: pplvae.compare(model, guide, rows * float("nan")),
+}}
+random.seed(1), np.random.seed(2), torch.manual_seed(3)
+for name, call in calls.items():
+    for grad in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with grad():
+            before = state()
+            try:
+                call()
+            except pplvae.errors.PplvaeError:
+                assert "b" in name
+            after = state()
+        changed = [key for key in before if before[key] != after[key]]
+        assert not changed, (name, grad.__name__, changed)
+print("unchanged")
+"""
+
+
+def test_public_calls_leave_the_process_alone(request):
+    script = SCRIPT.format(tests=str(request.path.parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "unchanged"
+
+
+def test_a_store_of_its_own():
+    pyro.param("mine", torch.zeros(1))
+    kept = {"params": {}, "constraints": {}}
+    with isolated(0, store=kept):
+        assert "mine" not in pyro.get_param_store()
+        pyro.param("theirs", torch.ones(1))
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+    assert list(kept["params"]) == ["theirs"]
+
+
+def test_the_same_seed_draws_the_same():
+    def draw(seed):
+        with isolated(seed):
+            return torch.rand(3)
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_flags_come_back_after_an_error():
+    before = pyro.settings.get()
+
+    def broken():
+        with isolated(0, dtype=torch.float32), validation(False):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        broken()
+    assert pyro.settings.get() == before
+    assert torch.get_default_dtype() == torch.float64
+
+
+def test_evaluation_mode_finds_modules_that_only_a_closure_holds():
+    inner, frozen = nn.Sequential(nn.Dropout(0.5)), nn.Dropout(0.5).eval()
+
+    def program(x):
+        return frozen(inner(x))
+
+    with evaluation_mode(program):
+        assert torch.equal(program(torch.ones(100)), torch.ones(100))
+        assert not inner[0].training
+    assert inner.training
+    assert inner[0].training
+    assert not frozen.training
