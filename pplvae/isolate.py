@@ -32,7 +32,7 @@ def isolated(seed: int, *, store: StoreState | None = None, dtype: torch.dtype |
     """
     state = current_store() if store is None else store
     with ExitStack() as stack:
-        stack.enter_context(_generators_kept())
+        stack.enter_context(generators_kept())
         stack.enter_context(_dtype_kept(dtype))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -126,7 +126,8 @@ def _validation_flags() -> dict[str, bool]:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
+def generators_kept() -> Iterator[None]:
+    """Leave the random generators as they were found, whatever a block does to them."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng():
         try:

@@ -37,7 +37,7 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
 
     weights = log_weights.T.cpu().numpy()
     finite = np.isfinite(weights).all(1)
-    k = np.where(finite, -np.inf, np.nan)
+    k: np.ndarray = np.where(finite, -np.inf, np.nan)
     tailed = finite.copy()
     tailed[finite] = np.ptp(weights[finite], axis=1) > 1e-6
     if weights.shape[1] < _FEWEST_DRAWS:

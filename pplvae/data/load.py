@@ -10,6 +10,7 @@ import torch
 from pplvae.data.files import Table, read_file
 from pplvae.data.rows import Data, Rows, few
 from pplvae.errors import DataError, UnknownNameError
+from pplvae.isolate import generators_kept
 
 _BINARISE = ("none", "threshold", "fixed", "stochastic")
 
@@ -71,9 +72,10 @@ def load_data(
 
 
 def _digits() -> Table:
-    from sklearn.datasets import load_digits
+    with generators_kept():  # the first import of scikit-learn draws from `random`
+        from sklearn.datasets import load_digits
 
-    bunch: Any = load_digits()
+        bunch: Any = load_digits()
     return Table({"all": bunch.data / 16.0}, {"all": bunch.target})
 
 

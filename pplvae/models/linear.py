@@ -69,7 +69,7 @@ class FactorAnalysis(nn.Module):
     def exact_guide(self, v: Rows) -> None:
         """The posterior p(h | v) as a guide: every log weight is log p(v)."""
         with pyro.plate("data", len(v)):
-            pyro.sample("h", self.posterior(v))
+            pyro.sample("h", self.posterior(v))  # pyright: ignore[reportArgumentType]
 
     def posterior_precision(self) -> Float[Tensor, "latent latent"]:
         r""":math:`\Lambda = I + F^\top \Psi^{-1} F`, the same for every row."""

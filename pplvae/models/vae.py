@@ -57,15 +57,15 @@ class VAE(nn.Module):
         check_columns(v, self.visible)
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
-            h = pyro.sample("h", self.prior(v))
-            pyro.sample("v", self.likelihood(*self.decoder(h)), obs=v)
+            h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
+            pyro.sample("v", self.likelihood(*self.decoder(h)), obs=v)  # pyright: ignore[reportArgumentType]
 
     def guide(self, v: Tensor) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
-            pyro.sample("h", self.family(v))
+            pyro.sample("h", self.family(v))  # pyright: ignore[reportArgumentType]
 
     def generate(self, count: int) -> Float[Tensor, "row column"]:
         """Draw rows from p(v): h from the prior, v from the likelihood."""
