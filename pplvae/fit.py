@@ -11,7 +11,7 @@ import numpy as np
 import pyro
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
@@ -293,7 +293,25 @@ def _prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None)
             "The programs declare no parameters, so there is nothing to fit. Make them (methods of) an nn.Module, or "
             'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.'
         )
+    _warn_of_undeclared(weights, called)
     return Start(weights, layout, size)
+
+
+def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:
+    """A network that the programs use but do not declare would silently stay as it is."""
+    declared = {id(parameter) for parameter in weights.parameters.values()}
+    forgotten = [
+        repr(module)
+        for module in called
+        if any(p.requires_grad and id(p) not in declared for p in module.parameters(recurse=False))
+    ]
+    if forgotten:
+        warnings.warn(
+            f"The programs use {', '.join(forgotten[:3])} without declaring it, so it is not trained. Register it with "
+            '`pyro.module("name", network)`, or, if it is frozen on purpose, set `requires_grad_(False)`.',
+            PplvaeWarning,
+            stacklevel=4,
+        )
 
 
 def _write_result(folder: Path, result: Fit, weights: Weights) -> None:

@@ -316,6 +316,18 @@ def test_modes_and_process_are_left_alone_also_after_an_error():
     assert model.__self__.encoder.training
 
 
+def test_a_forgotten_network_is_named():
+    model, v = linear_pair()
+    encoder = nn.Linear(model.visible, model.latent)
+
+    def guide(rows):
+        with pyro.plate("data", len(rows)):
+            pyro.sample("h", dist.Normal(encoder(rows), 1.0).to_event(1))
+
+    with pytest.warns(PplvaeWarning, match=r"use Linear\(in_features=.* not trained.*pyro\.module"):
+        pplvae.fit(model.model, guide, v, epochs=1)
+
+
 def test_bad_calls():
     model, v = linear_pair()
     with pytest.raises(UnknownNameError, match="Did you mean 'Trace_ELBO'"):

@@ -36,8 +36,9 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     from arviz_stats.base.array import array_stats
 
     weights = log_weights.T.cpu().numpy()
-    finite = np.isfinite(weights).all(1)
-    k: np.ndarray = np.where(finite, -np.inf, np.nan)
+    finite: np.ndarray = np.isfinite(weights).all(1)
+    k = np.full(len(weights), np.nan)
+    k[finite] = -np.inf
     tailed = finite.copy()
     tailed[finite] = np.ptp(weights[finite], axis=1) > 1e-6
     if weights.shape[1] < _FEWEST_DRAWS:
