@@ -206,7 +206,8 @@ def _standard_gamma(noise: RowNoise, concentration: Tensor, **_: Any) -> Tensor:
 def _sample_dirichlet(noise: RowNoise, concentration: Tensor, **_: Any) -> Tensor:
     # Called from inside torch's own autograd function, which brings the gradient.
     draw = torch.softmax(_log_gamma(noise, concentration), -1)
-    return draw.clamp(min=torch.finfo(draw.dtype).tiny)
+    limits = torch.finfo(draw.dtype)
+    return draw.clamp(limits.tiny, 1 - limits.eps)  # rounding must not put a draw on the edge of the support
 
 
 def _empty(*size: Any, dtype: torch.dtype | None = None, device: Any = None, **_: Any) -> Tensor:

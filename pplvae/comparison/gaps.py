@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
 from pplvae.comparison.localise import LocalGuides, Offsets
-from pplvae.comparison.optimise import Optimum, Schedule, optimise
+from pplvae.comparison.optimise import Optimum, Schedule, Status, optimise
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.data import Rows, as_parts
 from pplvae.errors import UnknownNameError
@@ -177,7 +177,9 @@ class _Chunk:
         _add(columns, "elbo_amortised", *mean_and_stderr(amortised))
         _add(columns, "elbo_local", *mean_and_stderr(own))
         _add(columns, "amortisation_gap", *mean_and_stderr(own - amortised))
-        columns["status"] = np.array([status.name.lower() for status in optimum.status])
+        finite = (amortised.isfinite() & own.isfinite()).all(0).tolist()
+        ended = [s if ok else Status.NONFINITE for s, ok in zip(optimum.status, finite, strict=True)]
+        columns["status"] = np.array([status.name.lower() for status in ended])
         columns["steps"] = optimum.steps.cpu().numpy()
         if evidence is not None:
             self._add_evidence(columns, amortised, own)

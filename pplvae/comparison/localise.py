@@ -112,6 +112,13 @@ class LocalGuides:
         if layout.fixed:
             self._guide = self._read_once()
 
+    @property
+    def elements(self) -> int:
+        """How many latent numbers a row has."""
+        with torch.no_grad():
+            sites = run_guide(self._guide, self._tiled(), self.keys, self._particles, (0,))
+        return sum(site["value"].numel() for site in sites.values()) // (len(self.keys) * self._particles)
+
     def zeros(self) -> Offsets:
         """Offsets at which every local guide is the amortised one."""
         found: Offsets = {}

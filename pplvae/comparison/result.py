@@ -47,34 +47,40 @@ class Comparison:
     def summary(self) -> xr.Dataset:
         """Means over rows, with both errors, quantiles and shares.
 
+        Rows whose optimisation or score is not finite are left out of means and quantiles, and counted.
+
         Returns:
             Over dimensions "part", "term" and "quantile": `mean` in nats per row; `stderr`, its standard error over
             rows (for a gap from paired differences, Monte Carlo noise included); `mc_stderr`, the part of it that more
-            draws would remove; `quantiles` over rows; and per part `count`, `unconverged` (share of rows whose
-            optimisation did not converge), `negative` (share of gaps below -3 standard errors, which should be 0).
+            draws would remove; `quantiles` over rows. Per part: `count`; `nonfinite`, the number of rows left out;
+            `unconverged`, the share of rows whose optimisation did not converge; `negative`, the share of gaps below
+            -3 standard errors (about 0.1 % by chance where there is no gap); with evidence `unreliable`, the share of
+            rows whose k-hat is above 0.7: their log evidence is too low, by more than its standard error says.
         """
-        parts = [self.part(name) for name in self.parts]
+        everything = [self.part(name) for name in self.parts]
+        parts = [part.isel(row=np.flatnonzero((part["status"] != "nonfinite").values)) for part in everything]
         terms = [term for term in _TERMS if term in self.rows]
 
         def table(statistic: Any) -> np.ndarray:
             return np.array([[statistic(part, term) for term in terms] for part in parts])
 
-        with np.errstate(invalid="ignore"):
-            quantiles = table(lambda part, term: np.quantile(part[term].values, QUANTILES))
-        below = [(p["amortisation_gap"] < -3 * p["amortisation_gap_stderr"]).values.mean() for p in parts]
-        return xr.Dataset(
-            {
-                "mean": (("part", "term"), table(lambda part, term: part[term].values.mean())),
-                "stderr": (("part", "term"), table(_stderr_over_rows)),
-                "mc_stderr": (("part", "term"), table(_monte_carlo_stderr)),
-                "quantiles": (("part", "term", "quantile"), quantiles),
-                "count": ("part", [part.sizes["row"] for part in parts]),
-                "unconverged": ("part", [(part["status"] != "converged").values.mean() for part in parts]),
-                "negative": ("part", below),
-            },
-            coords={"part": self.parts, "term": terms, "quantile": list(QUANTILES)},
-            attrs=dict(self.rows.attrs),
-        )
+        def share(condition: Any) -> tuple[str, list[float]]:
+            return "part", [float(condition(part).values.mean()) if part.sizes["row"] else np.nan for part in parts]
+
+        columns = {
+            "mean": (("part", "term"), table(_mean)),
+            "stderr": (("part", "term"), table(_stderr_over_rows)),
+            "mc_stderr": (("part", "term"), table(_monte_carlo_stderr)),
+            "quantiles": (("part", "term", "quantile"), table(_quantiles)),
+            "count": ("part", [part.sizes["row"] for part in everything]),
+            "nonfinite": ("part", [a.sizes["row"] - b.sizes["row"] for a, b in zip(everything, parts, strict=True)]),
+            "unconverged": share(lambda part: part["status"] != "converged"),
+            "negative": share(lambda part: part["amortisation_gap"] < -3 * part["amortisation_gap_stderr"]),
+        }
+        if "pareto_k_local" in self.rows:
+            columns["unreliable"] = share(lambda part: part["pareto_k_local"] > 0.7)
+        coordinates = {"part": self.parts, "term": terms, "quantile": list(QUANTILES)}
+        return xr.Dataset(columns, coords=coordinates, attrs=dict(self.rows.attrs))
 
     def worst(self, part: str, count: int = 5) -> xr.Dataset:
         """The rows of a part with the largest amortisation gaps, largest first."""
@@ -147,14 +153,46 @@ def pictures_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:
     return xr.Dataset({"image": (("picture", "y", "x"), np.stack(images))}, coords=coordinates)
 
 
+def _mean(part: xr.Dataset, term: str) -> float:
+    return float(part[term].values.mean()) if part.sizes["row"] else float("nan")
+
+
+def _quantiles(part: xr.Dataset, term: str) -> np.ndarray:
+    return np.quantile(part[term].values, QUANTILES) if part.sizes["row"] else np.full(len(QUANTILES), np.nan)
+
+
 def _stderr_over_rows(part: xr.Dataset, term: str) -> float:
     values = part[term].values
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _monte_carlo_stderr(part: xr.Dataset, term: str) -> float:
-    errors = part[f"{term}_stderr"].values
-    return float(np.sqrt((errors**2).sum()) / len(errors))
+    # Rows with the same content share their noise, so their errors add up; equal rows have equal results.
+    _, groups = np.unique(part["elbo_amortised"].values.round(9), return_inverse=True)
+    errors = np.bincount(groups, weights=part[f"{term}_stderr"].values)
+    return float(np.sqrt((errors**2).sum()) / part.sizes["row"]) if part.sizes["row"] else float("nan")
+
+
+def warnings_of(summary: xr.Dataset) -> list[str]:
+    """What a reader of a summary must know before believing it, a sentence each."""
+    found = []
+    for name in summary["part"].values:
+        part = summary.sel(part=name)
+        if int(part["nonfinite"]):
+            found.append(f"{name}: {int(part['nonfinite'])} rows have no finite ELBO or gradient and are left out.")
+        if float(part["unconverged"]) > 0:
+            share = f"{100 * float(part['unconverged']):.1f} %"
+            found.append(f"{name}: {share} of the rows did not converge, so their gaps are lower bounds.")
+        if float(part["negative"]) > 0.01:
+            share = f"{100 * float(part['negative']):.1f} %"
+            found.append(f"{name}: {share} of the gaps lie below -3 standard errors, so the optimisation failed there.")
+        if "unreliable" in part and float(part["unreliable"]) > 0.01:
+            share = f"{100 * float(part['unreliable']):.1f} %"
+            found.append(
+                f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap are too low there, "
+                "by more than their standard errors say."
+            )
+    return found
 
 
 def _lines(summary: xr.Dataset) -> list[str]:
@@ -174,12 +212,5 @@ def _lines(summary: xr.Dataset) -> list[str]:
                 f"{term:<{width}}  {float(line['mean']):>9.3f} ± {float(line['stderr']):<8.3f}  "
                 f"| {float(line['mc_stderr']):<7.4f}|{spread}"
             )
-        if float(part["unconverged"]) > 0:
-            lines.append(
-                f"{100 * float(part['unconverged']):.1f} % of rows did not converge: their gaps are lower bounds."
-            )
-        if float(part["negative"]) > 0:
-            lines.append(
-                f"{100 * float(part['negative']):.1f} % of gaps lie below -3 standard errors: optimisation failed."
-            )
-    return lines
+    warnings = warnings_of(summary)
+    return lines + ([""] + warnings if warnings else [])

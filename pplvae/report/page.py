@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from pplvae import plots
 from pplvae.comparison import Comparison
+from pplvae.comparison.result import warnings_of
 from pplvae.store import write_text
 
 _SHOWN = 10  # rows listed per part
@@ -78,15 +79,7 @@ def _sentence(part: xr.Dataset) -> str:
 
 
 def _warnings(summary: xr.Dataset) -> list[str]:
-    found = []
-    for name in summary["part"].values:
-        part = summary.sel(part=name)
-        if float(part["unconverged"]) > 0:
-            share = 100 * float(part["unconverged"])
-            found.append(f"“{name}”: {share:.1f} % of the rows did not converge; their gaps are lower bounds.")
-        if float(part["negative"]) > 0:
-            share = 100 * float(part["negative"])
-            found.append(f"“{name}”: {share:.1f} % of the gaps lie below −3 standard errors: the optimisation failed.")
+    found = warnings_of(summary)
     if len(summary["part"]) == 1 and str(summary["part"].values[0]) not in ("train", "test", "valid"):
         found.append(
             "It was not said whether these rows are training or held-out rows; the gap differs between the two."
