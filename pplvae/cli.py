@@ -17,7 +17,7 @@ from pplvae.data import Data
 from pplvae.errors import PplvaeError, ProgramError, StoreError, UnknownNameError
 from pplvae.isolate import isolated
 from pplvae.models import MODELS
-from pplvae.store import open_datasets, read_json, write_json
+from pplvae.store import HISTORY, RUN, open_datasets, read_json, write_json
 from pplvae.training import FitStatus
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ _SPEC, _COMPARISON, _PAGE = "command.json", "comparison.nc", "report.html"
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Run = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
 Seed = Annotated[int, typer.Option(help="Names all random numbers: the same seed gives the same bits.")]
 Particles = Annotated[int, typer.Option(help="Draws per row for scoring; even.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for torch; by default torch's own choice.")]
@@ -98,7 +98,7 @@ def fit(
 
 @app.command()
 def compare(
-    run: Run,
+    run: RunFolder,
     seed: Seed = 0,
     particles: Particles = 1000,
     evidence: Annotated[str, typer.Option(help="importance, or none to leave log p(v) out.")] = "importance",
@@ -114,7 +114,7 @@ def compare(
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: RunFolder) -> None:
     """Write the HTML page of a run that has been compared."""
     _report_of(run)
 
@@ -161,8 +161,8 @@ def _compare_in(run: Path, options: dict[str, Any]) -> None:
 
 def _report_of(run: Path) -> None:
     result = pplvae.load_comparison(run / _COMPARISON)
-    settings = read_json(run / "run.json")["settings"] | read_json(run / _SPEC)["spec"]
-    history = open_datasets(run / "history.nc", "history")["history"]
+    settings = read_json(run / RUN)["settings"] | read_json(run / _SPEC)["spec"]
+    history = open_datasets(run / HISTORY, "history")["history"]
     _out.print(f"Page: {result.report(run / _PAGE, history=history, settings=settings)}", markup=False)
 
 

@@ -4,9 +4,11 @@ Adding an offset (`comparison.localise`), cutting the gradient (sticking the lan
 of `map_parameters` with another function.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from pyro.distributions import transforms as pyro_transforms
 from pyro.distributions.torch import TransformedDistribution  # pyright: ignore[reportAttributeAccessIssue]
 from pyro.distributions.torch_distribution import MaskedDistribution
@@ -52,13 +54,13 @@ def map_parameters(fn: Any, change: Change, dim: int) -> Any:
     names = free_names(fn)
     if names:
         changed = {name: change(_parameter(fn, name, dim)) for name in names}
-        return type(fn)(**_held_arguments(fn), **changed, validate_args=False)
+        return type(fn)(**_held_arguments(fn, names), **changed, validate_args=False)
     if isinstance(fn, td.TransformedDistribution) and free_parameters(fn.base_dist):
         return TransformedDistribution(map_parameters(fn.base_dist, change, dim), fn.transforms, validate_args=False)
     if isinstance(fn, td.TransformedDistribution):
-        return TransformedDistribution(
-            fn.base_dist, [_map_affine(t, change, dim) for t in fn.transforms], validate_args=False
-        )
+        shape = fn.base_dist.batch_shape + fn.base_dist.event_shape
+        affine = _Affine(change, dim - len(fn.event_shape), shape)
+        return TransformedDistribution(fn.base_dist, [affine.map(t) for t in fn.transforms], validate_args=False)
     return fn
 
 
@@ -78,10 +80,11 @@ def free_names(fn: Any) -> list[str]:
     """Names of the free parameters of a distribution that is not a wrapper around another one."""
     if isinstance(fn, td.MultivariateNormal):
         return ["loc", "scale_tril"]
-    # A uniform's ends bound its support, and a point mass has no smooth family around it.
-    if isinstance(fn, td.Uniform) or type(fn).__name__ == "Delta":
+    # A uniform's ends bound its support; a point mass has no smooth family around it; Unit is `pyro.factor`.
+    if isinstance(fn, td.Uniform) or type(fn).__name__ in ("Delta", "Unit"):
         return []
-    names = [name for name, constraint in fn.arg_constraints.items() if _is_free(constraint)]
+    held = _HELD.get(type(fn).__name__, ())
+    names = [name for name, constraint in fn.arg_constraints.items() if _is_free(constraint) and name not in held]
     return [name for name in names if not (name == "probs" and "logits" in names)]
 
 
@@ -116,6 +119,13 @@ def constrained(constraint: constraints.Constraint, value: Tensor) -> Tensor:
     return bijection(constraint)(value)  # type: ignore[return-value]
 
 
+def family_name(fn: Any) -> str:
+    """The class of a distribution under its wrappers, for messages."""
+    while hasattr(fn, "base_dist") and not fn.arg_constraints:
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
 def _is_free(constraint: Any) -> bool:
     if not isinstance(constraint, constraints.Constraint) or constraint.is_discrete:
         return False
@@ -135,22 +145,35 @@ def _parameter(fn: Any, name: str, dim: int) -> Parameter:
     return Parameter(name, value.expand(shape), constraint, axis)
 
 
-def _held_arguments(fn: Any) -> dict[str, Any]:
-    return {"temperature": fn.temperature} if hasattr(fn, "temperature") else {}
+def _held_arguments(fn: Any, names: list[str]) -> dict[str, Any]:
+    """Other arguments of the constructor, as the distribution keeps them: temperatures, ends of a support."""
+    taken = inspect.signature(type(fn)).parameters
+    others = [name for name in taken if name not in names and name not in fn.arg_constraints]
+    others += [name for name in _HELD.get(type(fn).__name__, ())]
+    return {name: getattr(fn, name) for name in others if name != "validate_args" and hasattr(fn, name)}
 
 
-def _map_affine(transform: Transform, change: Change, dim: int) -> Transform:
-    """The shift and (positive) scale of an affine map are the parameters of a family built on a fixed base."""
-    if isinstance(transform, IndependentTransform):
-        count = transform.reinterpreted_batch_ndims
-        return IndependentTransform(_map_affine(transform.base_transform, change, dim - count), count)
-    if not isinstance(transform, td.AffineTransform):
-        return transform
-    if not isinstance(transform.loc, Tensor) or not isinstance(transform.scale, Tensor) or (transform.scale <= 0).any():
-        return transform
-    loc = change(Parameter("loc", transform.loc, constraints.real, dim))
-    scale = change(Parameter("scale", transform.scale, constraints.positive, dim))
-    return td.AffineTransform(loc, scale, event_dim=transform.event_dim)
+class _Affine:
+    """The shifts and (positive) scales of affine maps are the parameters of a family built on a fixed base."""
+
+    def __init__(self, change: Change, axis: int, shape: torch.Size) -> None:
+        self._change, self._axis, self._shape = change, axis, shape
+        self._count = 0
+
+    def map(self, transform: Any) -> Transform:
+        if isinstance(transform, ComposeTransform):
+            return ComposeTransform([self.map(part) for part in transform.parts])
+        if isinstance(transform, IndependentTransform):
+            return IndependentTransform(self.map(transform.base_transform), transform.reinterpreted_batch_ndims)
+        if not isinstance(transform, td.AffineTransform) or not isinstance(transform.loc, Tensor):
+            return transform
+        if not isinstance(transform.scale, Tensor) or (transform.scale <= 0).any():
+            return transform
+        self._count += 1
+        suffix = "" if self._count == 1 else f"_{self._count}"
+        loc = Parameter("loc" + suffix, transform.loc.expand(self._shape), constraints.real, self._axis)
+        scale = Parameter("scale" + suffix, transform.scale.expand(self._shape), constraints.positive, self._axis)
+        return td.AffineTransform(self._change(loc), self._change(scale), event_dim=transform.event_dim)
 
 
 def _flat(transforms: Any) -> list[Transform]:
@@ -173,6 +196,8 @@ def _is_plain(transform: Transform) -> bool:
     return type(transform).__module__ == td.transforms.__name__ or type(transform) in _PLAIN_PYRO
 
 
+# Parameters that bound the support, by distribution.
+_HELD = {"AffineBeta": ("loc", "scale")}
 _PLAIN_PYRO = (
     pyro_transforms.LeakyReLUTransform,
     pyro_transforms.ELUTransform,

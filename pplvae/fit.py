@@ -1,5 +1,6 @@
 """`fit`: a Pyro pair, fitted by stochastic variational inference."""
 
+import hashlib
 import platform
 import warnings
 from collections.abc import Callable
@@ -18,17 +19,28 @@ from tqdm.auto import tqdm
 from pplvae._version import __version__
 from pplvae.data import Data, Rows, as_rows
 from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError, StoreError
-from pplvae.inspection import check_support, inspect_pair, scaling_plate_size
+from pplvae.inspection import inspect_pair, scaling_plate_size
 from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, isolated, root_modules
+from pplvae.noise import row_keys
 from pplvae.objectives import KLWeight, Objective
 from pplvae.rows import Program
-from pplvae.store import open_datasets, read_json, read_tensors, write_datasets, write_json, write_tensors
-from pplvae.training import CHECKPOINT, FitStatus, Loop, Start
+from pplvae.store import (
+    HISTORY,
+    RUN,
+    WEIGHTS,
+    open_datasets,
+    open_run,
+    read_json,
+    read_tensors,
+    write_datasets,
+    write_json,
+    write_tensors,
+)
+from pplvae.support import check_support
+from pplvae.training import FitStatus, Loop, Start
 from pplvae.weights import Fitted, Weights
 
 MakeOptimiser = Callable[[list[Tensor]], Optimizer]
-
-RUN, WEIGHTS, HISTORY = "run.json", "weights.safetensors", "history.nc"
 
 
 @dataclass(frozen=True)
@@ -141,24 +153,31 @@ def fit(
     settings = {
         "rows": len(train),
         "binarisation": train.binarisation,
-        "objective": chosen.name,
+        "rows_digest": _digest(train),
+        "objective": chosen.settings,
         "batch_size": batch_size,
         "lr": lr,
-        "optimiser": "Adam" if optimiser is None else repr(optimiser),
-        "kl_weight": kl_weight if isinstance(kl_weight, (int, float)) else repr(kl_weight),
+        "optimiser": "Adam" if optimiser is None else _name_of(optimiser),
+        "kl_weight": kl_weight if isinstance(kl_weight, (int, float)) else _name_of(kl_weight),
         "clip": clip,
         "patience": patience,
         "validation_rows": 0 if held_out is None else len(held_out),
+        "validation_digest": None if held_out is None else _digest(held_out),
         "validation_particles": validation_particles,
         "seed": seed,
     }
-    folder = None if run is None else _open_run(Path(run), existing)
+    folder = None if run is None else open_run(Path(run), existing)
     dtype = _follow_rows(model, guide, train)
     store = _merged_stores(model, guide)
     with isolated(seed, store=store, dtype=dtype):
         start = _prepare(model, guide, train, held_out)
         parameters = list(start.weights.parameters.values())
         stepper = torch.optim.Adam(parameters, lr=lr, fused=True) if optimiser is None else optimiser(parameters)
+        if not isinstance(stepper, Optimizer):
+            raise TypeError(
+                "`optimiser` must make a torch optimiser from a list of parameters, such as "
+                f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {stepper!r}."
+            )
         loop = Loop(model, guide, train, held_out, start, chosen, stepper, settings, folder)
         if existing == "resume":
             loop.resume()
@@ -235,22 +254,14 @@ def _check_numbers(**numbers: int) -> None:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
 
 
-def _open_run(folder: Path, existing: str) -> Path:
-    """Look at a run folder before anything is computed."""
-    if existing not in ("refuse", "resume", "overwrite"):
-        raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"The run folder {str(folder)!r} is a file; choose another name.")
-    occupied = [folder / name for name in (CHECKPOINT, WEIGHTS, HISTORY, RUN) if (folder / name).exists()]
-    if occupied and existing == "refuse":
-        raise StoreError(
-            f"{str(folder)!r} already holds a run. Go on with it (`existing='resume'`), replace it "
-            "(`existing='overwrite'`), or choose another folder."
-        )
-    if existing == "overwrite":
-        for path in occupied:
-            path.unlink()
-    return folder
+def _digest(rows: Rows) -> str:
+    """A few letters that stand for the content of all rows, in order."""
+    return hashlib.blake2b(row_keys(rows.tensors).cpu().numpy().tobytes(), digest_size=6).hexdigest()
+
+
+def _name_of(function: Any) -> str:
+    """A name that is the same in every process, unlike the address in most functions' repr."""
+    return f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else repr(function)
 
 
 def _follow_rows(model: Program, guide: Program, rows: Rows) -> torch.dtype | None:
@@ -270,8 +281,11 @@ def _merged_stores(model: Program, guide: Program) -> StoreState:
     merged = empty_store()
     for program in (model, guide):
         if isinstance(program, Fitted):
-            for kind, content in program.store.items():
-                merged[kind].update(content)
+            # New leaves, so that the earlier fit keeps its own; what belongs to a module is trained in place.
+            for name, value in program.store["params"].items():
+                leaf = value if isinstance(value, nn.Parameter) else value.detach().clone().requires_grad_()
+                merged["params"].setdefault(name, leaf)
+            merged["constraints"].update(program.store["constraints"])
     return merged
 
 

@@ -33,9 +33,10 @@ def row_keys(tensors: Sequence[Tensor]) -> Int64[Tensor, " row"]:
 class RowNoise(TorchFunctionMode):
     """While active, torch's random functions draw numbers that belong to rows.
 
-    The rows stand `particles` times one after the other: position s * rows + i holds draw s of row i. The first axis of
-    that length is the row axis of whatever is drawn; a shape without one is drawn alike for every batch of rows.
-    A random function that is not listed in `_DRAWS` falls through to torch's generator.
+    The rows stand `particles` times one after the other: position s * rows + i holds draw s of row i. While a site is
+    being drawn, `row_axis` says where that axis lies in its batch shape (which leads whatever the site draws from);
+    elsewhere the first axis of that length is taken. A shape without one is drawn alike for every batch of rows. A
+    random function that is not listed in `_DRAWS` falls through to torch's generator.
 
     Args:
         keys: one key per row, from `row_keys`.
@@ -64,6 +65,8 @@ class RowNoise(TorchFunctionMode):
         self._particles = particles
         self._address = address
         self._calls = 0
+        self.batch_shape: Sequence[int] = ()
+        self.row_axis: int | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Replace a random function by its keyed counterpart; leave every other function alone."""
@@ -71,7 +74,7 @@ class RowNoise(TorchFunctionMode):
         draw = _DRAWS.get(getattr(func, "__name__", ""))
         # torch.nn.init has functions of the same names, for weights, which are no draws of a row.
         weights = getattr(func, "__module__", None) == "torch.nn.init"
-        if draw is None or weights or kwargs.get("generator") is not None:
+        if draw is None or weights or kwargs.get("generator") is not None or kwargs.get("out") is not None:
             return func(*args, **kwargs)
         return draw(self, *args, **kwargs)
 
@@ -94,12 +97,17 @@ class RowNoise(TorchFunctionMode):
 
         return self._fill(like, 2, box_muller, torch.neg)
 
+    def _axis(self, shape: Sequence[int], rows: int) -> int | None:
+        if self.row_axis is not None and tuple(shape[: len(self.batch_shape)]) == tuple(self.batch_shape):
+            return self.row_axis
+        return next((i for i, size in enumerate(shape) if size == rows), None)
+
     def _fill(self, like: Tensor, per_word: int, convert: _Convert, mirror: _Convert) -> Tensor:
         """A tensor shaped like `like` from 64-bit words that each give `per_word` numbers."""
         self._calls += 1
         call = _signed(_digest(*self._address, self._calls))
         keys = self._keys.to(like.device)
-        axis = next((i for i, size in enumerate(like.shape) if size == len(keys) * self._particles), None)
+        axis = self._axis(like.shape, len(keys) * self._particles)
         if axis is None:
             first, rest = torch.full((1,), call, dtype=torch.int64, device=like.device), like.shape
         else:
@@ -210,16 +218,20 @@ def _sample_dirichlet(noise: RowNoise, concentration: Tensor, **_: Any) -> Tenso
     return draw.clamp(limits.tiny, 1 - limits.eps)  # rounding must not put a draw on the edge of the support
 
 
-def _empty(*size: Any, dtype: torch.dtype | None = None, device: Any = None, **_: Any) -> Tensor:
-    shape = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
-    return torch.empty(tuple(shape), dtype=dtype, device=device)
+def _empty(
+    *sizes: Any, size: Any = None, dtype: torch.dtype | None = None, device: Any = None, **options: Any
+) -> Tensor:
+    shape = sizes if size is None else (size,)
+    shape = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    return torch.empty(tuple(shape), dtype=dtype, device=device, **options)
 
 
 def _like(tensor: Tensor, dtype: torch.dtype | None = None, device: Any = None, **_: Any) -> Tensor:
     return torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=device or tensor.device)
 
 
-def _uniform_(noise: RowNoise, out: Tensor, low: float = 0.0, high: float = 1.0, **_: Any) -> Tensor:
+def _uniform_(noise: RowNoise, out: Tensor, low: float = 0.0, high: float = 1.0, **ends: float) -> Tensor:
+    low, high = ends.get("from", low), ends.get("to", high)  # `from` is no name for a Python argument
     return out.copy_(low + (high - low) * noise.uniforms(out))
 
 
@@ -235,7 +247,9 @@ def _cauchy_(noise: RowNoise, out: Tensor, median: float = 0.0, sigma: float = 1
     return out.copy_(median + sigma * (math.pi * (noise.uniforms(out) - 0.5)).tan())
 
 
-def _normal(noise: RowNoise, mean: Any, std: Any = 1.0, **_: Any) -> Tensor:
+def _normal(noise: RowNoise, mean: Any, std: Any = 1.0, size: Any = None, **options: Any) -> Tensor:
+    if size is not None:
+        return mean + std * noise.normals(_empty(size=size, **options))
     mean, std = torch.broadcast_tensors(torch.as_tensor(mean), torch.as_tensor(std))
     return mean + std * noise.normals(mean)
 

@@ -1,6 +1,7 @@
 """ELBO estimators, Pyro's own, behind one way to call them; and the weight of the KL term over time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -43,7 +44,9 @@ class Objective:
                 f"`pyro.infer.Trace_ELBO(num_particles=5)`, got {objective!r}."
             )
         self._elbo = objective
+        options = {key: value for key, value in vars(objective).items() if isinstance(value, int | float | str)}
         self.name = type(objective).__name__
+        self.settings = ", ".join([self.name, *(f"{key}={value}" for key, value in options.items())])
 
     def backward(
         self, model: Any, guide: Any, tensors: Sequence[Tensor], parameters: Sequence[Tensor], scale: float
@@ -84,7 +87,8 @@ class ScaleLatents(Messenger):
             msg["scale"] = msg["scale"] * self.weight
 
 
-def warm_up(epochs: float) -> Callable[[float], float]:
+@dataclass(frozen=True)
+class warm_up:
     """A KL weight that rises linearly from 0 to 1.
 
     Args:
@@ -94,7 +98,12 @@ def warm_up(epochs: float) -> Callable[[float], float]:
     >>> weight(0.0), weight(5.0), weight(20.0)
     (0.0, 0.5, 1.0)
     """
-    return lambda epoch: min(1.0, epoch / epochs)
+
+    epochs: float
+
+    def __call__(self, epoch: float) -> float:
+        """The weight at an epoch."""
+        return min(1.0, epoch / self.epochs)
 
 
 def _registered(program: Any, name: str) -> Any:

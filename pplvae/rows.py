@@ -5,7 +5,8 @@ log-probabilities folded back to (S, N). That asks nothing of the program but it
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from pplvae.errors import ProgramError
 from pplvae.families import map_parameters
-from pplvae.noise import Kind, RowNoise
+from pplvae.noise import Kind, RowNoise, row_keys
 
 Program = Callable[..., Any]
 
@@ -44,9 +45,49 @@ def tile(tensor: Tensor, particles: int) -> Tensor:
     return tensor.expand(particles, *tensor.shape).reshape(-1, *tensor.shape[1:])
 
 
-def positions(tensors: Sequence[Tensor]) -> Int64[Tensor, " batch"]:
-    """0, 1, 2, ... for rows that are the whole data set."""
-    return torch.arange(len(tensors[0]), device=tensors[0].device)
+@dataclass(frozen=True)
+class Batch:
+    """Rows on their way through a program, each `particles` times.
+
+    Attributes:
+        tensors: the rows, once.
+        keys: of the rows, for their noise.
+        positions: of the rows in the whole data set, for plates that ask which rows they hold.
+        particles: draws per row.
+    """
+
+    tensors: tuple[Tensor, ...]
+    keys: Int64[Tensor, " row"]
+    positions: Int64[Tensor, " row"]
+    particles: int = 1
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> "Batch":
+        """A whole data set, once."""
+        return cls(tuple(tensors), row_keys(tensors), torch.arange(len(tensors[0]), device=tensors[0].device))
+
+    def take(self, index: Any) -> "Batch":
+        """Some of the rows, by positions or slice."""
+        tensors = tuple(tensor[index.to(tensor.device)] if isinstance(index, Tensor) else tensor[index]
+                        for tensor in self.tensors)  # fmt: skip
+        return replace(self, tensors=tensors, keys=self.keys[index], positions=self.positions[index])
+
+    def times(self, particles: int) -> "Batch":
+        """The same rows with another number of draws."""
+        return replace(self, particles=particles)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def tiled(self) -> tuple[Tensor, ...]:
+        """What the program is called with."""
+        return tuple(tile(tensor, self.particles) for tensor in self.tensors)
+
+    @cached_property
+    def index(self) -> Int64[Tensor, " batch"]:
+        """Positions of the tiled rows."""
+        return tile(self.positions, self.particles)
 
 
 class PlateIndex(Messenger):
@@ -111,21 +152,31 @@ def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
     return log_prob.movedim(dim, 0).flatten(1).sum(1) if log_prob.ndim > 1 else log_prob
 
 
+class _RowAxis(Messenger):
+    """Tell the noise where the rows lie in what a site is about to draw."""
+
+    def __init__(self, noise: RowNoise, dims: Mapping[str, int]) -> None:
+        super().__init__()
+        self._noise, self._dims = noise, dims
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self._dims:
+            self._noise.batch_shape = msg["fn"].batch_shape
+            self._noise.row_axis = len(msg["fn"].batch_shape) + self._dims[msg["name"]]
+
+    def _pyro_post_sample(self, _msg: Any) -> None:
+        self._noise.row_axis = None
+
+
 def run_guide(
-    guide: Program,
-    tensors: Sequence[Tensor],
-    keys: Int64[Tensor, " row"],
-    particles: int,
-    address: tuple[int, ...],
-    kind: Kind = "independent",
+    guide: Program, batch: Batch, dims: Mapping[str, int], address: tuple[int, ...], kind: Kind = "independent"
 ) -> dict[str, Any]:
     """Run a guide on tiled rows with noise keyed by row.
 
     Args:
         guide: the guide, under whatever handlers it needs.
-        tensors: tiled rows, passed on positionally.
-        keys: from `noise.row_keys`, of the rows before tiling.
-        particles: how often they were tiled.
+        batch: the rows.
+        dims: axis of the rows in each guide site (`Layout.guide`).
         address: names the noise: the same address, the same draws.
         kind: of noise, see `noise.RowNoise`.
 
@@ -133,19 +184,18 @@ def run_guide(
         The guide's sample sites by name.
     """
     reader = SiteReader()
-    with PlateIndex(positions(tensors)), reader, RowNoise(keys, particles, address, kind):
-        guide(*tensors)
+    noise = RowNoise(batch.keys, batch.particles, address, kind)
+    with _RowAxis(noise, dims), PlateIndex(batch.index), reader, noise:
+        guide(*batch.tiled)
     return reader.sites
 
 
-def log_joint(
-    model: Program, layout: Layout, tensors: Sequence[Tensor], values: Mapping[str, Tensor]
-) -> Float[Tensor, " batch"]:
-    """Log p(v_i, h_i; theta) of tiled rows, with the latents given, in nats."""
+def run_model(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Run a model on tiled rows with its latents given; its sample sites by name."""
     reader = SiteReader()
-    with PlateIndex(positions(tensors)), reader, Given(values):
-        model(*tensors)
-    return sum_sites(reader.sites, layout.model)
+    with PlateIndex(batch.index), reader, Given(values):
+        model(*batch.tiled)
+    return reader.sites
 
 
 def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bool = False) -> Float[Tensor, " batch"]:
@@ -159,7 +209,11 @@ def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bo
     """
     if not stick_the_landing:
         return sum_sites(sites, layout.guide)
-    detached = {name: map_parameters(site["fn"], _detach, layout.guide[name]) for name, site in sites.items()}
+    detached = {
+        name: map_parameters(site["fn"], _detach, layout.guide[name])
+        for name, site in sites.items()
+        if not site["is_observed"]
+    }
     return sum_sites(sites, layout.guide, detached)
 
 
@@ -175,20 +229,22 @@ def log_weights_of(
     model: Program,
     guide: Program,
     layout: Layout,
-    tensors: Sequence[Tensor],
-    keys: Int64[Tensor, " row"],
-    particles: int,
+    batch: Batch,
     address: tuple[int, ...],
     kind: Kind = "independent",
     *,
     stick_the_landing: bool = False,
 ) -> Float[Tensor, "particle row"]:
-    """Log p(v_i, h_si) - log q(h_si | v_i) for `particles` draws of every row, in nats; their mean is the ELBO."""
-    tiled = [tile(tensor, particles) for tensor in tensors]
-    sites = run_guide(guide, tiled, keys, particles, address, kind)
+    """Log p(v_i, h_si) - log q(h_si | v_i) for every draw of every row, in nats; their mean is the ELBO."""
+    sites = run_guide(guide, batch, layout.guide, address, kind)
     log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
-    log_p = log_joint(model, layout, tiled, {name: site["value"] for name, site in sites.items()})
-    return (log_p - log_q).reshape(particles, len(keys))
+    log_p = sum_sites(run_model(model, batch, values_of(sites)), layout.model)
+    return (log_p - log_q).reshape(batch.particles, len(batch))
+
+
+def values_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What each site drew."""
+    return {name: site["value"] for name, site in sites.items()}
 
 
 def _detach(parameter: Any) -> Tensor:

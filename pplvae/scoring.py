@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.data import as_rows
-from pplvae.inspection import in_users_words, inspect_pair
+from pplvae.errors import in_users_words
+from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated
-from pplvae.noise import row_keys
-from pplvae.rows import Program, log_weights_of
+from pplvae.rows import Batch, Program, log_weights_of
 
 
 def log_weights(
@@ -41,4 +41,4 @@ def log_weights(
     with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
         layout = inspect_pair(model, guide, tensors)
         with in_users_words("pair of model and guide", tensors):
-            return log_weights_of(model, guide, layout, tensors, row_keys(tensors), particles, (seed,))
+            return log_weights_of(model, guide, layout, Batch.of(tensors).times(particles), (seed,))

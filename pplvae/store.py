@@ -17,6 +17,8 @@ from pplvae._version import __version__
 from pplvae.errors import StoreError
 
 FORMAT = 1  # of every file; raised when older files can no longer be read
+# What a run folder holds.
+RUN, WEIGHTS, HISTORY, CHECKPOINT = "run.json", "weights.safetensors", "history.nc", "checkpoint.safetensors"
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
@@ -124,6 +126,28 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error
     return groups
+
+
+def open_run(folder: Path, existing: str) -> Path:
+    """Look at a run folder before anything is computed.
+
+    Raises:
+        StoreError: it is a file, or holds a run and `existing` is "refuse".
+    """
+    if existing not in ("refuse", "resume", "overwrite"):
+        raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"The run folder {str(folder)!r} is a file; choose another name.")
+    occupied = [folder / name for name in (CHECKPOINT, WEIGHTS, HISTORY, RUN) if (folder / name).exists()]
+    if occupied and existing == "refuse":
+        raise StoreError(
+            f"{str(folder)!r} already holds a run. Go on with it (`existing='resume'`), replace it "
+            "(`existing='overwrite'`), or choose another folder."
+        )
+    if existing == "overwrite":
+        for path in occupied:
+            path.unlink()
+    return folder
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -16,16 +16,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.data import Rows, few
-from pplvae.errors import StoreError
-from pplvae.inspection import in_users_words
+from pplvae.errors import StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
-from pplvae.noise import row_keys
 from pplvae.objectives import KLWeight, Objective, ScaleLatents
-from pplvae.rows import Given, Layout, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob
-from pplvae.store import read_tensors, write_tensors
+from pplvae.rows import Batch, Given, Layout, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob
+from pplvae.store import CHECKPOINT, read_tensors, write_tensors
 from pplvae.weights import Weights
 
-CHECKPOINT = "checkpoint.safetensors"
 _VALIDATE = 4  # the stream of noise for validation; the comparison uses 1 to 3
 _ROWS_AT_ONCE = 4096
 _COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
@@ -93,7 +90,7 @@ class Loop:
         self._columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
         self._validated = False
         if held_out is not None:
-            self._keys = row_keys(held_out.tensors)
+            self._validation_rows = Batch.of(held_out.tensors)
 
     def run(
         self, epochs: int, kl_weight: KLWeight, clip: float | None, patience: int | None, bar: Any
@@ -181,12 +178,9 @@ class Loop:
         at_once = max(1, _ROWS_AT_ONCE // particles)
         with torch.no_grad(), validation(False), evaluation_mode(self._model, self._guide):
             for first in range(0, len(self._held_out), at_once):
-                chunk = [tensor[first : first + at_once] for tensor in self._held_out.tensors]
-                keys = self._keys[first : first + at_once]
+                chunk = self._validation_rows.take(slice(first, first + at_once)).times(particles)
                 address = (self._settings["seed"], _VALIDATE)
-                weights = log_weights_of(
-                    self._model, self._guide, self._start.layout, chunk, keys, particles, address, "antithetic"
-                )
+                weights = log_weights_of(self._model, self._guide, self._start.layout, chunk, address, "antithetic")
                 parts.append(weights.mean(0))
         return torch.cat(parts).to(torch.float64)
 

@@ -25,6 +25,7 @@ ROOMS = [
     "families",
     "rows",
     "objectives",
+    "support",
     "inspection",
     "scoring",
     "weights",

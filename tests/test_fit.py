@@ -117,7 +117,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
         model, v = linear_pair(rows=50)
         options = {"validation": v[:20], "batch_size": 16, "lr": 0.01, "kl_weight": warm_up(4), "seed": 5}
         program = model.model if interrupt is None else interrupt(model.model)
-        options["kl_weight"] = 0.5
         return model, pplvae.fit(program, model.guide, v, epochs=epochs, run=folder, existing=existing, **options)
 
     def stop_at(call):

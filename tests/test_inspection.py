@@ -152,9 +152,9 @@ CASES = [
     (model, extra_site, ProgramError, r"has \['h2'\], which the model does not sample"),
     (model, missing_site, ProgramError, r"misses \['h'\]"),
     (model, unfree, RowwiseError, r"h is Uniform.*pplvae\.local"),
-    (model, lambda v: guide(v, 1), ProgramError, r"shape \(2, 1\) in the guide and \(2, 2\) in the model"),
+    (model, lambda v: guide(v, 1), ProgramError, r"shape \(3, 1\) in the guide and \(3, 2\) in the model"),
     (wrong_events, lambda v: guide(v, 1), ProgramError, r"'h' has (shape|1 event dimension)"),
-    (meeting_rows, guide, ProgramError, r"changed when another row was added"),
+    (meeting_rows, guide, ProgramError, r"changed when other rows were added"),
     (stubborn_dropout, guide, ProgramError, r"dropout that ignores"),
     (own_subsample, own_subsample_guide, ProgramError, r"takes 4 of the \d+ rows|Minibatches"),
     (model, flow_guide, RowwiseError, r"is a flow \(ConditionedSpline\).*pplvae\.local"),
@@ -232,6 +232,6 @@ def test_wrong_number_of_columns():
 def test_a_strangers_own_error_is_shown_with_the_shape():
     layer = nn.Linear(4, 2).double()
     with pytest.raises(
-        ProgramError, match=r"guide raised RuntimeError on rows of shape \(2, 3\).*cannot be multiplied"
+        ProgramError, match=r"guide raised RuntimeError on rows of shape \(3, 3\).*cannot be multiplied"
     ):
         pplvae.amortisation_gap(model, lambda v: guide(layer(v)), ROWS)

@@ -13,8 +13,7 @@ from pplvae.comparison.localise import LocalGuides
 from pplvae.data import as_rows
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated
-from pplvae.noise import row_keys
-from pplvae.rows import log_weights_of
+from pplvae.rows import Batch, log_weights_of
 
 QUICK = {"particles": 50, "max_steps": 50}
 
@@ -42,10 +41,10 @@ def test_no_offset_no_gap(pair):
     tensors = as_rows(rows).tensors
     with isolated(0), evaluation_mode(model, guide):
         layout = inspect_pair(model, guide, tensors)
-        batch = LocalGuides(model, guide, layout, tensors, row_keys(tensors), 4)
+        batch = LocalGuides(model, guide, layout, Batch.of(tensors).times(4))
         zeros = batch.zeros()
         assert sorted(zeros) == sorted(layout.free)
-        plain = log_weights_of(model, guide, layout, tensors, row_keys(tensors), 4, (0,), "antithetic")
+        plain = log_weights_of(model, guide, layout, batch.batch, (0,), "antithetic")
         torch.testing.assert_close(batch.log_weights(zeros, (0,)), plain, rtol=1e-10, atol=1e-10)
     still = pplvae.amortisation_gap(model, guide, rows, particles=50, max_steps=0).rows
     assert (still["amortisation_gap"].values == 0).all()
@@ -90,7 +89,7 @@ def test_elbo_is_that_of_pyro(pair):
     tensors = as_rows(rows).tensors
     with isolated(0), evaluation_mode(model, guide):
         layout = inspect_pair(model, guide, tensors)
-        weights = log_weights_of(model, guide, layout, tensors, row_keys(tensors), 400, (0,))
+        weights = log_weights_of(model, guide, layout, Batch.of(tensors).times(400), (0,))
         scale = 1000 / ROWS if "size_and_subsample" in str(model) else 1.0
         losses = torch.tensor([-Trace_ELBO().loss(model, guide, *tensors) / scale for _ in range(400)])
     ours = weights.sum(1)

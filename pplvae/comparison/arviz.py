@@ -36,7 +36,7 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     from arviz_stats.base.array import array_stats
 
     weights = log_weights.T.cpu().numpy()
-    finite: np.ndarray = np.isfinite(weights).all(1)
+    finite = np.asarray(np.isfinite(weights).all(1))
     k = np.full(len(weights), np.nan)
     k[finite] = -np.inf
     tailed = finite.copy()

@@ -16,11 +16,10 @@ from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import Optimum, Schedule, Status, optimise
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.data import Rows, as_parts
-from pplvae.errors import UnknownNameError
-from pplvae.inspection import in_users_words, inspect_pair
+from pplvae.errors import UnknownNameError, in_users_words
+from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
-from pplvae.noise import row_keys
-from pplvae.rows import Layout, Program
+from pplvae.rows import Batch, Layout, Program
 
 _SCORE = 3  # the stream of noise for scoring; `optimise` uses 1 and 2
 _BLOCK = 50  # draws of every row of a chunk in memory at once while scoring; even
@@ -132,6 +131,7 @@ def _compare(
     if chunk_size < 1:
         raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
     total = sum(len(part) for part in parts.values())
+    labelled = all(part.labels is not None for part in parts.values())
     found: list[xr.Dataset] = []
     free: tuple[str, ...] = ()
     with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
@@ -141,11 +141,13 @@ def _compare(
                 layout = inspect_pair(model, guide, part.tensors)
                 free = layout.free
                 with validation(False):  # the pair has been checked on every row
+                    whole = Batch.of(part.tensors)
                     for start in range(0, len(part), chunk_size):
-                        chunk = part[start : start + chunk_size]
-                        columns = _Chunk(model, guide, layout, chunk, schedule, seed).columns(particles, evidence)
-                        found.append(_dataset(columns, chunk))
-                        bar.update(len(chunk))
+                        chunk = slice(start, start + chunk_size)
+                        solver = _Chunk(model, guide, layout, whole.take(chunk), schedule, seed)
+                        columns = solver.columns(particles, evidence)
+                        found.append(_dataset(columns, part[chunk], labelled))
+                        bar.update(len(found[-1]["row"]))
     settings = {
         "seed": seed,
         "particles": particles,
@@ -162,16 +164,16 @@ class _Chunk:
     """Rows that are optimised together and scored in blocks of draws."""
 
     def __init__(
-        self, model: Program, guide: Program, layout: Layout, rows: Rows, schedule: Schedule, seed: int
+        self, model: Program, guide: Program, layout: Layout, batch: Batch, schedule: Schedule, seed: int
     ) -> None:
         self._model, self._guide, self._layout = model, guide, layout
-        self._tensors, self._keys = rows.tensors, row_keys(rows.tensors)
+        self._batch = batch
         self._schedule, self._seed = schedule, seed
 
     def columns(self, particles: int, evidence: str | None) -> dict[str, Any]:
         """Everything that `rows` will hold for this chunk."""
-        with in_users_words("pair of model and guide", self._tensors):
-            optimum = optimise(self._batch, len(self._keys), self._schedule, self._seed)
+        with in_users_words("pair of model and guide", self._batch.tensors):
+            optimum = optimise(self._local, len(self._batch), self._schedule, self._seed)
             amortised, own = self._score(optimum, particles)
         columns: dict[str, Any] = {}
         _add(columns, "elbo_amortised", *mean_and_stderr(amortised))
@@ -185,9 +187,8 @@ class _Chunk:
             self._add_evidence(columns, amortised, own)
         return columns
 
-    def _batch(self, index: Int64[Tensor, " active"], particles: int) -> LocalGuides:
-        tensors = [tensor[index.to(tensor.device)] for tensor in self._tensors]
-        return LocalGuides(self._model, self._guide, self._layout, tensors, self._keys[index], particles)
+    def _local(self, index: Int64[Tensor, " active"], particles: int) -> LocalGuides:
+        return LocalGuides(self._model, self._guide, self._layout, self._batch.take(index).times(particles))
 
     def _score(
         self, optimum: Optimum, particles: int
@@ -196,7 +197,7 @@ class _Chunk:
         zeros: Offsets = {key: torch.zeros_like(offset) for key, offset in optimum.offsets.items()}
         scores = ([], [])
         for draws in _blocks(particles):
-            batch = self._batch(torch.arange(len(self._keys)), len(draws))
+            batch = LocalGuides(self._model, self._guide, self._layout, self._batch.times(len(draws)))
             for offsets, score in zip((zeros, optimum.offsets), scores, strict=True):
                 with torch.no_grad():
                     weights = batch.log_weights(offsets, (self._seed, _SCORE, draws.start))
@@ -225,10 +226,10 @@ def _add(columns: dict[str, Any], name: str, value: Tensor, stderr: Tensor) -> N
     columns[name], columns[f"{name}_stderr"] = value.cpu().numpy(), stderr.cpu().numpy()
 
 
-def _dataset(columns: dict[str, Any], rows: Rows) -> xr.Dataset:
+def _dataset(columns: dict[str, Any], rows: Rows, labelled: bool) -> xr.Dataset:
     variables = {name: ("row", values) for name, values in columns.items()}
     coordinates = {"row": rows.ids, "part": ("row", np.array([rows.name] * len(rows)))}
-    if rows.labels is not None:
+    if labelled:
         coordinates["label"] = ("row", rows.labels)
     dataset = xr.Dataset(variables, coords=coordinates)
     for name in columns:

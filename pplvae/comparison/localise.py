@@ -4,12 +4,12 @@ At offset zero the local guide is the amortised guide, draw for draw. The family
 a site's lambda depends on a latent drawn earlier the offset form still holds: the row's offset is one for all draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import effectful
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.distributions import constraints
 
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.noise import Kind
-from pplvae.rows import Layout, Program, log_weights_of, run_guide, tile
+from pplvae.rows import Batch, Layout, Program, log_weights_of, run_guide, tile
 
 Offsets = dict[str, Tensor]
 
@@ -65,7 +65,7 @@ class Localise(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if name in self._layout.guide:
+        if name in self._layout.guide and not msg["is_observed"]:
             msg["fn"] = map_parameters(msg["fn"], lambda p: self._move(f"{name}.{p.name}", p), self._layout.guide[name])
 
     def _pyro_post_local(self, msg: Any) -> None:
@@ -81,7 +81,7 @@ class Localise(Messenger):
 
 
 class LocalGuides:
-    """A batch of rows of one pair, each with a guide of its own, at a fixed number of draws per row.
+    """A batch of rows of one pair, each with a guide of its own.
 
     Where lambda does not depend on what the guide draws, the encoder runs once, when the batch is made.
 
@@ -89,50 +89,35 @@ class LocalGuides:
         model: p(v, h; theta).
         guide: q(h; lambda_phi(v)).
         layout: of the pair.
-        tensors: the rows.
-        keys: of the rows, from `noise.row_keys`.
-        particles: draws per row at each evaluation.
+        batch: the rows, at the number of draws of each evaluation.
     """
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        layout: Layout,
-        tensors: Sequence[Tensor],
-        keys: Int64[Tensor, " row"],
-        particles: int,
-    ) -> None:
-        self.keys = keys
+    def __init__(self, model: Program, guide: Program, layout: Layout, batch: Batch) -> None:
+        self.batch = batch
         self._model = model
         self._guide = guide
         self._layout = layout
-        self._tensors = tensors
-        self._particles = particles
         if layout.fixed:
             self._guide = self._read_once()
 
     @property
     def elements(self) -> int:
         """How many latent numbers a row has."""
-        with torch.no_grad():
-            sites = run_guide(self._guide, self._tiled(), self.keys, self._particles, (0,))
-        return sum(site["value"].numel() for site in sites.values()) // (len(self.keys) * self._particles)
+        sites = self._run(self._guide)
+        return sum(site["value"].numel() for site in sites.values()) // (len(self.batch) * self.batch.particles)
 
     def zeros(self) -> Offsets:
         """Offsets at which every local guide is the amortised one."""
         found: Offsets = {}
+        rows = len(self.batch)
 
         class Read(Localise):
             def _move(self, key: str, parameter: Parameter) -> Tensor:
                 if key in self._layout.free:
-                    free = unconstrained(parameter).movedim(parameter.axis, 0)
-                    found[key] = torch.zeros_like(free[: len(free) // self._particles])
+                    found[key] = torch.zeros_like(unconstrained(parameter).movedim(parameter.axis, 0)[:rows])
                 return parameter.value
 
-        with torch.no_grad():
-            read = Read({}, self._layout, self._particles)(self._guide)
-            run_guide(read, self._tiled(), self.keys, self._particles, (0,))
+        self._run(Read({}, self._layout, self.batch.particles)(self._guide))
         return found
 
     def log_weights(
@@ -147,25 +132,17 @@ class LocalGuides:
 
         The second half of the draws mirrors the first.
         """
-        localised = Localise(offsets, self._layout, self._particles)(self._guide)
+        localised = Localise(offsets, self._layout, self.batch.particles)(self._guide)
         return log_weights_of(
-            self._model,
-            localised,
-            self._layout,
-            self._tensors,
-            self.keys,
-            self._particles,
-            address,
-            kind,
-            stick_the_landing=stick_the_landing,
+            self._model, localised, self._layout, self.batch, address, kind, stick_the_landing=stick_the_landing
         )
 
-    def _tiled(self) -> list[Tensor]:
-        return [tile(tensor, self._particles) for tensor in self._tensors]
+    def _run(self, guide: Program) -> dict[str, Any]:
+        with torch.no_grad():
+            return run_guide(guide, self.batch, self._layout.guide, (0,))
 
     def _read_once(self) -> Program:
-        with torch.no_grad():
-            sites = run_guide(self._guide, self._tiled(), self.keys, self._particles, (0,))
+        sites = self._run(self._guide)
 
         def guide(*_: Any) -> None:
             for name, site in sites.items():

@@ -97,7 +97,7 @@ class _Search:
         self.step = 0
         first = make_batch(torch.arange(rows), 2)
         self._selection_draws = schedule.selection_draws_for(first.elements)
-        self.active = torch.arange(rows, device=first.keys.device)
+        self.active = torch.arange(rows, device=first.batch.keys.device)
         self._best = first.zeros()
         self._start_weights = self._select(self._best)
         self._best_weights = self._start_weights.clone()
@@ -133,9 +133,10 @@ class _Search:
         gradients = torch.autograd.grad(weights.mean(0).sum(), list(offsets.values()), allow_unused=True)
         with torch.no_grad():
             for (key, offset), gradient in zip(offsets.items(), gradients, strict=True):
-                if gradient is not None:
+                self._now[key] = offset.detach()
+                if gradient is not None:  # None: nothing depends on this offset
                     self._broken |= ~gradient.isfinite().reshape(len(gradient), -1).all(1)
-                    self._now[key] = offset.detach() + self._adam(key, gradient.nan_to_num(0.0, 0.0, 0.0))
+                    self._now[key] = self._now[key] + self._adam(key, gradient.nan_to_num(0.0, 0.0, 0.0))
 
     def _adam(self, key: str, gradient: Tensor) -> Tensor:
         """The step of Adam (Kingma and Ba, 2015), upwards.

@@ -189,8 +189,8 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
         if "unreliable" in part and float(part["unreliable"]) > 0.01:
             share = f"{100 * float(part['unreliable']):.1f} %"
             found.append(
-                f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap are too low there, "
-                "by more than their standard errors say."
+                f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap are too low "
+                "there, by more than their standard errors say."
             )
     return found
 
@@ -213,4 +213,4 @@ def _lines(summary: xr.Dataset) -> list[str]:
                 f"| {float(line['mc_stderr']):<7.4f}|{spread}"
             )
     warnings = warnings_of(summary)
-    return lines + ([""] + warnings if warnings else [])
+    return lines + (["", *warnings] if warnings else [])

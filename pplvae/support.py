@@ -1,0 +1,86 @@
+"""Whether a likelihood can have produced the rows that it is given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
+from torch import Tensor
+from torch import distributions as td
+
+from pplvae.data import few
+from pplvae.errors import DataError, ProgramError, in_users_words
+from pplvae.families import family_name
+from pplvae.isolate import validation
+from pplvae.rows import Batch, Layout, Program, run_guide, run_model, values_of
+
+_ROWS_AT_ONCE = 4096
+
+
+def check_support(model: Program, guide: Program, layout: Layout, tensors: Sequence[Tensor]) -> None:
+    """Run a pair once over all rows and refuse observed values that their likelihood cannot have produced.
+
+    Raises:
+        DataError: values outside the support of an observed site: which rows, which value, what to do.
+        ProgramError: sites that only some rows have.
+    """
+    whole = Batch.of(tensors)
+    with torch.no_grad(), validation(False):  # a row without a finite ELBO is reported later, not refused
+        for start in range(0, len(whole), _ROWS_AT_ONCE):
+            batch = whole.take(slice(start, start + _ROWS_AT_ONCE))
+            with in_users_words("guide", batch.tensors):
+                sites = run_guide(guide, batch, layout.guide, (0,))
+            with in_users_words("model", batch.tensors):
+                model_sites = run_model(model, batch, values_of(sites))
+            odd = (model_sites.keys() ^ layout.model.keys()) | (sites.keys() ^ layout.guide.keys())
+            if odd:
+                raise ProgramError(
+                    f"The sites {sorted(odd)} exist for some rows and not for others. Every row must have the same "
+                    "sites: pad sequences to one length, and mask what is padding (`pyro.poutine.mask`)."
+                )
+            for name, site in model_sites.items():
+                if site["is_observed"]:
+                    _check_site_support(name, site, layout.model[name], start)
+
+
+def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:
+    fn, value, mask = site["fn"], site["value"], site["mask"]
+    while isinstance(fn, (td.Independent, MaskedDistribution)):  # to see single values, not whole events
+        mask = mask if isinstance(fn, td.Independent) else fn._mask
+        dim -= fn.reinterpreted_batch_ndims if isinstance(fn, td.Independent) else 0
+        fn = fn.base_dist
+    try:
+        outside = ~fn.support.check(value)
+    except (AttributeError, NotImplementedError):  # a distribution need not say what its support is
+        return
+    if type(fn).__name__ == "Unit":
+        return
+    if isinstance(mask, Tensor):  # what is masked does not count
+        outside = outside & mask.reshape(*mask.shape, *[1] * (outside.ndim - mask.ndim))
+    rows = torch.nonzero(outside.movedim(dim, 0).reshape(outside.shape[dim], -1).any(1)).flatten()
+    if mask is False or len(rows) == 0:
+        return
+    example = value[outside.reshape(outside.shape + (1,) * (value.ndim - outside.ndim)).expand_as(value)].flatten()[0]
+    kind = family_name(fn)
+    raise DataError(
+        f"Rows {few(rows + start)} (counted from 0) hold values that the likelihood at site {name!r} cannot produce, "
+        f"such as {example:.6g}: {kind} takes {_TAKES.get(kind, str(fn.support))}. "
+        f"{_CURES.get(kind, 'Change the likelihood, or transform the data.')}"
+    )
+
+
+_TAKES = {
+    "Bernoulli": "0 or 1",
+    "ContinuousBernoulli": "values in [0, 1]",
+    "Beta": "values strictly between 0 and 1",
+    "Poisson": "counts 0, 1, 2, ...",
+    "NegativeBinomial": "counts 0, 1, 2, ...",
+}
+_CURES = {
+    "Bernoulli": (
+        "For values between 0 and 1 use the continuous Bernoulli (`pyro.distributions.ContinuousBernoulli`), or "
+        'binarise the data: `load_data(..., binarise="threshold")`.'
+    ),
+    "ContinuousBernoulli": "Scale the data: `load_data(..., scale=255)` for bytes.",
+    "Beta": "Scale the data, and pull 0 and 1 a little inwards.",
+}
