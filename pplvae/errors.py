@@ -1,4 +1,4 @@
-"""Every exception class of the package, and the words put around a stranger's. Each message says what was expected, what came, and what to do next."""
+"""Every exception class, and the words put around a stranger's: what was expected, what came, what to do next."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence

@@ -12,17 +12,17 @@ import numpy as np
 import pyro
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from pplvae._version import __version__
 from pplvae.data import Data, Rows, as_rows
-from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError, StoreError
-from pplvae.inspection import inspect_pair, scaling_plate_size
-from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, isolated, root_modules
+from pplvae.errors import PplvaeWarning, StoreError
+from pplvae.isolate import isolated
 from pplvae.noise import row_keys
 from pplvae.objectives import KLWeight, Objective
+from pplvae.preparation import follow_rows, merged_stores, prepare
 from pplvae.rows import Program
 from pplvae.store import (
     HISTORY,
@@ -36,8 +36,7 @@ from pplvae.store import (
     write_json,
     write_tensors,
 )
-from pplvae.support import check_support
-from pplvae.training import FitStatus, Loop, Start
+from pplvae.training import FitStatus, Loop
 from pplvae.weights import Fitted, Weights
 
 MakeOptimiser = Callable[[list[Tensor]], Optimizer]
@@ -167,10 +166,10 @@ def fit(
         "seed": seed,
     }
     folder = None if run is None else open_run(Path(run), existing)
-    dtype = _follow_rows(model, guide, train)
-    store = _merged_stores(model, guide)
+    dtype = follow_rows(model, guide, train)
+    store = merged_stores(model, guide)
     with isolated(seed, store=store, dtype=dtype):
-        start = _prepare(model, guide, train, held_out)
+        start = prepare(model, guide, train, held_out)
         parameters = list(start.weights.parameters.values())
         stepper = torch.optim.Adam(parameters, lr=lr, fused=True) if optimiser is None else optimiser(parameters)
         if not isinstance(stepper, Optimizer):
@@ -222,10 +221,10 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
     content = read_json(folder / RUN)
     snapshot, _ = read_tensors(folder / WEIGHTS)
     history = open_datasets(folder / HISTORY, "history")["history"]
-    dtype = _follow_rows(model, guide, some)
-    store = _merged_stores(model, guide)
+    dtype = follow_rows(model, guide, some)
+    store = merged_stores(model, guide)
     with isolated(0, store=store, dtype=dtype):
-        _prepare(model, guide, some, None).weights.restore(snapshot)
+        prepare(model, guide, some, None).weights.restore(snapshot)
     try:
         status = FitStatus[content["status"]]
         return Fit(
@@ -264,68 +263,8 @@ def _name_of(function: Any) -> str:
     return f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else repr(function)
 
 
-def _follow_rows(model: Program, guide: Program, rows: Rows) -> torch.dtype | None:
-    """Bring the modules to the rows' device and floating dtype; the dtype."""
-    dtype = next((t.dtype for t in rows.tensors if t.is_floating_point()), None)
-    for root in root_modules(model, guide):
-        root.to(device=rows.values.device, dtype=dtype)
-    return dtype
-
-
 def _unwrapped(program: Program) -> Program:
     return program.func if isinstance(program, Fitted) else program
-
-
-def _merged_stores(model: Program, guide: Program) -> StoreState:
-    """An empty param store, or what earlier fits of the two programs left in theirs."""
-    merged = empty_store()
-    for program in (model, guide):
-        if isinstance(program, Fitted):
-            # New leaves, so that the earlier fit keeps its own; what belongs to a module is trained in place.
-            for name, value in program.store["params"].items():
-                leaf = value if isinstance(value, nn.Parameter) else value.detach().clone().requires_grad_()
-                merged["params"].setdefault(name, leaf)
-            merged["constraints"].update(program.store["constraints"])
-    return merged
-
-
-def _prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) -> Start:
-    """Run the programs once, so that their parameters exist, and check them and the rows."""
-    with evaluation_mode(model, guide), called_modules() as called:
-        try:
-            layout = inspect_pair(model, guide, train.tensors)
-        except RowwiseError:
-            if held_out is not None:
-                raise
-            layout = None
-        if layout is not None and held_out is not None:
-            check_support(model, guide, layout, held_out.tensors)
-        size = scaling_plate_size(model, guide, train.tensors)
-    weights = Weights((model, guide), called)
-    if not weights.parameters:
-        raise ProgramError(
-            "The programs declare no parameters, so there is nothing to fit. Make them (methods of) an nn.Module, or "
-            'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.'
-        )
-    _warn_of_undeclared(weights, called)
-    return Start(weights, layout, size)
-
-
-def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:
-    """A network that the programs use but do not declare would silently stay as it is."""
-    declared = {id(parameter) for parameter in weights.parameters.values()}
-    forgotten = [
-        repr(module)
-        for module in called
-        if any(p.requires_grad and id(p) not in declared for p in module.parameters(recurse=False))
-    ]
-    if forgotten:
-        warnings.warn(
-            f"The programs use {', '.join(forgotten[:3])} without declaring it, so it is not trained. Register it with "
-            '`pyro.module("name", network)`, or, if it is frozen on purpose, set `requires_grad_(False)`.',
-            PplvaeWarning,
-            stacklevel=4,
-        )
 
 
 def _write_result(folder: Path, result: Fit, weights: Weights) -> None:

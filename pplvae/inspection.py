@@ -194,14 +194,14 @@ def _check_latent(name: str, site: Any, dim: int, sites: dict[str, Any], *, loca
         return
     if _is_discrete(fn):
         raise RowwiseError(
-            f"The latent {name!r} is discrete ({family_name(fn)}): a guide per row needs gradients through its draws. Sum it "
-            "out in the model (a mixture likelihood), or use a continuous relaxation such as "
+            f"The latent {name!r} is discrete ({family_name(fn)}): a guide per row needs gradients through its draws. "
+            "Sum it out in the model (a mixture likelihood), or use a continuous relaxation such as "
             "`RelaxedOneHotCategoricalStraightThrough`."
         )
     if not fn.has_rsample:
         raise RowwiseError(
-            f"The latent {name!r} has a distribution without reparameterised draws ({family_name(fn)}): a guide per row "
-            "needs gradients through its draws. Use one with `has_rsample`."
+            f"The latent {name!r} has a distribution without reparameterised draws ({family_name(fn)}): a guide per "
+            "row needs gradients through its draws. Use one with `has_rsample`."
         )
     auxiliary = (site["infer"] or {}).get("is_auxiliary")
     if auxiliary and not any(family_name(other["fn"]) == "Delta" for other in sites.values()):

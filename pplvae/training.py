@@ -4,7 +4,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from pplvae.data import Rows, few
 from pplvae.errors import StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
 from pplvae.objectives import KLWeight, Objective, ScaleLatents
-from pplvae.rows import Batch, Given, Layout, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob
+from pplvae.preparation import Start
+from pplvae.rows import Batch, Given, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob
 from pplvae.store import CHECKPOINT, read_tensors, write_tensors
-from pplvae.weights import Weights
 
 _VALIDATE = 4  # the stream of noise for validation; the comparison uses 1 to 3
 _ROWS_AT_ONCE = 4096
@@ -35,21 +34,6 @@ class FitStatus(Enum):
     STOPPED_EARLY = "The validation ELBO has not risen for `patience` epochs."
     NONFINITE = "The loss became NaN or infinite."
     INTERRUPTED = "Interrupted from the keyboard."
-
-
-@dataclass
-class Start:
-    """What a first run of the programs has shown.
-
-    Attributes:
-        weights: all tensors of the pair.
-        layout: where its rows lie; None for a pair that cannot be scored row by row.
-        plate_size: size of a data plate that scales a minibatch up to it; None if no plate scales.
-    """
-
-    weights: Weights
-    layout: Layout | None
-    plate_size: int | None
 
 
 class Loop:

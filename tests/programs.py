@@ -309,6 +309,109 @@ def masked_columns():
     return model, guide, (real(), torch.arange(ROWS) % 2 == 0)
 
 
+def plate_left_of_the_rows():
+    """Several latents a row, on a plate to the left of the data plate whose size is that of many a batch."""
+    encoder = nn.Linear(5, 5)
+
+    def model(x):
+        data, votes = pyro.plate("data", len(x), dim=-1), pyro.plate("votes", 16 * ROWS, dim=-2)
+        with data:
+            with votes:
+                h = pyro.sample("h", dist.Normal(0.0, 1.0))
+            mean = h.mean(0).unsqueeze(-1) * pyro.param("weight", torch.ones(5))
+            pyro.sample("x", dist.Normal(mean, 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        loc = encoder(x).mean(-1)
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("votes", 16 * ROWS, dim=-2):
+            pyro.sample("h", dist.Normal(loc.expand(16 * ROWS, -1), 1.1))
+
+    return model, guide, real()
+
+
+def auxiliary_latent_with_a_delta():
+    encoder, decoder, mix = nn.Linear(5, 4), nn.Linear(2, 5), torch.tensor([[1.0, 0.5], [0.0, 1.0]])
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(z), 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        loc, raw = encoder(x).chunk(2, -1)
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(loc, raw.exp()).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u @ mix, event_dim=1))  # mix has determinant 1
+
+    return model, guide, real()
+
+
+def affine_on_an_earlier_latent():
+    encoder, decoder = nn.Linear(5, 2), nn.Linear(2, 5)
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            low = pyro.sample("low", dist.Normal(top, 0.3).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(low), 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.Normal(encoder(x), 0.5).to_event(1))
+            shift = transforms.AffineTransform(top, torch.ones(2), event_dim=1)
+            base = dist.Normal(torch.zeros(len(x), 2), 0.3).to_event(1)
+            pyro.sample("low", dist.TransformedDistribution(base, [shift]))
+
+    return model, guide, real()
+
+
+def laplace_latent_with_a_noise_axis_of_its_own():
+    return _positive_latent(
+        lambda: dist.Laplace(torch.zeros(2), 1.0).to_event(1),
+        lambda a, b, c: dist.AsymmetricLaplace(a, b, 0.5 + c).to_event(1),
+        3,
+    )
+
+
+def logistic_latent_on_a_uniform_base():
+    logistic = transforms.ComposeTransform([transforms.SigmoidTransform().inv])
+
+    def family(loc):
+        base = dist.Uniform(torch.zeros_like(loc), torch.ones_like(loc))
+        return dist.TransformedDistribution(
+            base, [logistic, transforms.AffineTransform(loc, torch.tensor(0.3))]
+        ).to_event(1)
+
+    return _positive_latent(lambda: dist.Normal(torch.zeros(2), 1.0).to_event(1), family, 1)
+
+
+def guide_with_noise_of_its_own_and_an_unused_latent():
+    encoder, decoder = nn.Linear(5, 2), nn.Linear(2, 5)
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            with poutine.mask(mask=False):
+                pyro.sample("idle", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(decoder(z), 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        jitter = 0.1 * torch.randn(size=(len(x), 2)) + 0.1 * torch.normal(0.0, 1.0, size=(len(x), 2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x) + jitter.to(x), 0.5).to_event(1))
+            with poutine.mask(mask=False):
+                pyro.sample("idle", dist.Normal(x[:, 0], 1.0))
+
+    return model, guide, real()
+
+
 def trained_by_its_owner():
     model, guide, rows = functions_with_pyro_param()
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
@@ -334,5 +437,11 @@ ALL = [
     transformed_latent,
     nested_plates,
     masked_columns,
+    plate_left_of_the_rows,
+    auxiliary_latent_with_a_delta,
+    affine_on_an_earlier_latent,
+    laplace_latent_with_a_noise_axis_of_its_own,
+    logistic_latent_on_a_uniform_base,
+    guide_with_noise_of_its_own_and_an_unused_latent,
     trained_by_its_owner,
 ]

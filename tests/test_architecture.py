@@ -30,6 +30,7 @@ ROOMS = [
     "scoring",
     "weights",
     "store",
+    "preparation",
     "training",
     "fit",
     "comparison",

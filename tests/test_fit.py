@@ -163,6 +163,27 @@ def test_resume_refuses_other_settings_and_other_programs(tmp_path):
         pplvae.fit(model.model, model.guide, v, epochs=2, run=tmp_path / "run", existing="resume")
 
 
+def test_resume_refuses_other_rows(tmp_path):
+    model, v = linear_pair()
+    pplvae.fit(model.model, model.guide, v, epochs=1, run=tmp_path / "run")
+    with pytest.raises(StoreError, match="rows_digest was"):
+        pplvae.fit(model.model, model.guide, v + 1, epochs=2, run=tmp_path / "run", existing="resume")
+
+
+def test_going_on_leaves_the_earlier_fit_alone():
+    model, guide, rows = functions_with_pyro_param()
+    first = pplvae.fit(model, guide, rows, epochs=3, lr=0.05)
+    before = pplvae.log_weights(first.model, first.guide, rows)
+    pplvae.fit(first.model, first.guide, rows, epochs=3, lr=0.5)
+    assert torch.equal(pplvae.log_weights(first.model, first.guide, rows), before)
+
+
+def test_optimiser_of_pyro_is_refused_in_words():
+    model, v = linear_pair()
+    with pytest.raises(TypeError, match=r"torch\.optim\.AdamW"):
+        pplvae.fit(model.model, model.guide, v, optimiser=lambda _: object())
+
+
 def test_run_folder_brings_the_fit_back(tmp_path):
     model, v = linear_pair()
     result = pplvae.fit(model.model, model.guide, v, validation=v, epochs=3, run=tmp_path / "run")

@@ -136,6 +136,65 @@ def test_a_row_without_a_finite_elbo_is_named_and_does_not_spoil_others():
     assert np.isfinite(np.delete(rows["amortisation_gap"].values, 2)).all()
 
 
+def test_a_gradient_that_is_nan_is_not_convergence():
+    def broken(rows):
+        with pyro.plate("data", len(rows)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            mean = h + torch.where(rows[:, :1] > 100, (h - h).sqrt(), h * 0)  # 0, with a gradient that is NaN
+            pyro.sample("v", dist.Normal(mean, 0.1).to_event(1), obs=rows)
+
+    def prior(rows):
+        with pyro.plate("data", len(rows)):
+            pyro.sample("h", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+
+    result = pplvae.amortisation_gap(broken, prior, torch.randn(4, 1), particles=20)
+    assert (result.rows["status"] == "nonfinite").all()
+    assert int(result.summary()["nonfinite"][0]) == 4
+    assert "left out" in str(result)
+
+
+@pytest.mark.statistical
+def test_correlated_posteriors_of_twenty_latents():
+    """One strong direction shared by all factors: the hardest of the linear cases that were tried."""
+    torch.manual_seed(0)
+    model = FactorAnalysis(30, 20)
+    with torch.no_grad():
+        model.factors.mul_(0.3).add_(torch.randn(30, 1))
+    v = torch.randn(20, 20) @ model.factors.T.detach() + torch.randn(20, 30)
+
+    def guide(rows):
+        with pyro.plate("data", len(rows)):
+            pyro.sample("h", dist.Normal(torch.zeros(len(rows), 20), 1.0).to_event(1))
+
+    rows = pplvae.amortisation_gap(model.model, guide, v).rows
+    short = model.elbo(v, *model.best_factorised(v)).detach().numpy() - rows["elbo_local"].values
+    stderr = np.sqrt((rows["elbo_local_stderr"].values ** 2).sum()) / 20
+    assert short.mean() < 0.1 + 3 * stderr
+
+
+@pytest.mark.statistical
+def test_monte_carlo_error_of_the_mean_counts_equal_rows_once():
+    model, v = random_linear(3, rows=3)
+    guide, _ = bad_guide(model, 3)
+    repeated = v.repeat(10, 1)
+    found = [
+        pplvae.amortisation_gap(model.model, guide, repeated, particles=50, max_steps=25, seed=seed)
+        .summary()
+        .isel(part=0)
+        for seed in range(20)
+    ]
+    means = np.array([float(f["mean"].sel(term="elbo_amortised")) for f in found])
+    reported = np.mean([float(f["mc_stderr"].sel(term="elbo_amortised")) for f in found])
+    assert 0.6 < means.std(ddof=1) / reported < 1.5
+
+
+def test_labels_of_some_parts_only():
+    model, v = random_linear(9, rows=6)
+    data = pplvae.data.Rows((v[:3],), np.arange(3), "a", labels=np.arange(3))
+    result = pplvae.amortisation_gap(model.model, model.guide, {"a": data, "b": v[3:]}, particles=20, max_steps=25)
+    assert "label" not in result.rows.coords
+
+
 def test_train_and_held_out_side_by_side():
     model, v = random_linear(9, rows=20)
     guide, _ = bad_guide(model, 9)

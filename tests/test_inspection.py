@@ -137,6 +137,39 @@ def loop_plate(v):
         pyro.sample(f"v{i}", dist.Normal(h.sum(), 1.0).expand([3]).to_event(1), obs=v[i])
 
 
+def causal_rows(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("h", dist.Normal(v[:, :2].cumsum(0), 1.0).to_event(1))
+
+
+def auxiliary_alone(v):
+    guide(v)
+    with pyro.plate("data", len(v)):
+        pyro.sample("unused", dist.Normal(v[:, 0], 1.0), infer={"is_auxiliary": True})
+
+
+def hidden_argument(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("h", Opaque(v[:, :2]).to_event(1))
+
+
+class Opaque(dist.Normal):
+    """A distribution that keeps another value of a parameter than its constructor takes."""
+
+    def __init__(self, loc, scale=1.0, validate_args=None):
+        super().__init__(loc, torch.as_tensor(scale) * 2, validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        return Opaque(self.loc.expand(batch_shape), self.scale.expand(batch_shape) / 2)
+
+
+def sites_by_row(v):
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        for k in range(1 + int((v > 5).any())):
+            pyro.sample(f"v{k}", dist.Normal(h.sum(-1), 1.0), obs=v[:, 0])
+
+
 CASES = [
     (no_plate, no_plate_guide, RowwiseError, r'has no plate.*pyro\.plate\("data", len\(v\)\)'),
     (fixed_plate, guide, ProgramError, r"plate's size must be the number of rows"),
@@ -158,6 +191,9 @@ CASES = [
     (stubborn_dropout, guide, ProgramError, r"dropout that ignores"),
     (own_subsample, own_subsample_guide, ProgramError, r"takes 4 of the \d+ rows|Minibatches"),
     (model, flow_guide, RowwiseError, r"is a flow \(ConditionedSpline\).*pplvae\.local"),
+    (model, causal_rows, ProgramError, r"changed when other rows were added"),
+    (model, auxiliary_alone, RowwiseError, r"auxiliary latent 'unused' enters log q and nothing enters log p"),
+    (model, hidden_argument, RowwiseError, r"cannot be taken apart and rebuilt.*pplvae\.local"),
     (loop_plate, loop_plate, ProgramError, r"Python loop|No plate|misses|influence|has \["),
 ]
 
@@ -170,6 +206,25 @@ def test_refused(model, guide, error, text):
     with pytest.raises(error, match=text):
         pplvae.amortisation_gap(model, guide, ROWS, particles=20, max_steps=25)
     assert process_state() == before
+
+
+def test_sites_that_only_some_rows_have():
+    rows = torch.cat([ROWS.repeat(20, 1) + 0.01 * torch.randn(120, 3), torch.full((1, 3), 6.0)])
+    with pytest.raises(ProgramError, match=r"sites \['v1'\] exist for some rows.*pad sequences"):
+        pplvae.amortisation_gap(sites_by_row, guide, rows, particles=20, max_steps=25)
+
+
+def test_a_likelihood_need_not_say_its_support():
+    class Silent(dist.Normal):
+        support = property(lambda self: (_ for _ in ()).throw(NotImplementedError))
+
+    def silent(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("v", Silent(h.sum(-1), 1.0), obs=v[:, 0])
+
+    with pyro.validation_enabled(False):
+        assert pplvae.log_weights(silent, guide, ROWS).isfinite().all()
 
 
 def test_accepted():

@@ -47,7 +47,7 @@ class Schedule:
 
     max_steps: int = 3000
     tolerance: float = 0.01
-    draws: int = 8
+    draws: int = 16
     window: int = 25
     selection_draws: int = 64
     first_step: float = 0.1

@@ -1,0 +1,90 @@
+"""Before the first step: bring a pair to its rows, run it once, and collect what there is to train."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pplvae.data import Rows
+from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
+from pplvae.inspection import inspect_pair, scaling_plate_size
+from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, root_modules
+from pplvae.rows import Layout, Program
+from pplvae.support import check_support
+from pplvae.weights import Fitted, Weights
+
+
+@dataclass
+class Start:
+    """What a first run of the programs has shown.
+
+    Attributes:
+        weights: all tensors of the pair.
+        layout: where its rows lie; None for a pair that cannot be scored row by row.
+        plate_size: size of a data plate that scales a minibatch up to it; None if no plate scales.
+    """
+
+    weights: Weights
+    layout: Layout | None
+    plate_size: int | None
+
+
+def follow_rows(model: Program, guide: Program, rows: Rows) -> torch.dtype | None:
+    """Bring the modules to the rows' device and floating dtype; the dtype."""
+    dtype = next((t.dtype for t in rows.tensors if t.is_floating_point()), None)
+    for root in root_modules(model, guide):
+        root.to(device=rows.values.device, dtype=dtype)
+    return dtype
+
+
+def merged_stores(model: Program, guide: Program) -> StoreState:
+    """An empty param store, or what earlier fits of the two programs left in theirs."""
+    merged = empty_store()
+    for program in (model, guide):
+        if isinstance(program, Fitted):
+            # New leaves, so that the earlier fit keeps its own; what belongs to a module is trained in place.
+            for name, value in program.store["params"].items():
+                leaf = value if isinstance(value, nn.Parameter) else value.detach().clone().requires_grad_()
+                merged["params"].setdefault(name, leaf)
+            merged["constraints"].update(program.store["constraints"])
+    return merged
+
+
+def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) -> Start:
+    """Run the programs once, so that their parameters exist, and check them and the rows."""
+    with evaluation_mode(model, guide), called_modules() as called:
+        try:
+            layout = inspect_pair(model, guide, train.tensors)
+        except RowwiseError:
+            if held_out is not None:
+                raise
+            layout = None
+        if layout is not None and held_out is not None:
+            check_support(model, guide, layout, held_out.tensors)
+        size = scaling_plate_size(model, guide, train.tensors)
+    weights = Weights((model, guide), called)
+    if not weights.parameters:
+        raise ProgramError(
+            "The programs declare no parameters, so there is nothing to fit. Make them (methods of) an nn.Module, or "
+            'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.'
+        )
+    _warn_of_undeclared(weights, called)
+    return Start(weights, layout, size)
+
+
+def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:
+    """A network that the programs use but do not declare would silently stay as it is."""
+    declared = {id(parameter) for parameter in weights.parameters.values()}
+    forgotten = [
+        repr(module)
+        for module in called
+        if any(p.requires_grad and id(p) not in declared for p in module.parameters(recurse=False))
+    ]
+    if forgotten:
+        warnings.warn(
+            f"The programs use {', '.join(forgotten[:3])} without declaring it, so it is not trained. Register it with "
+            '`pyro.module("name", network)`, or, if it is frozen on purpose, set `requires_grad_(False)`.',
+            PplvaeWarning,
+            stacklevel=4,
+        )
