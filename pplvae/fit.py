@@ -168,6 +168,7 @@ def fit(
     folder = None if run is None else open_run(Path(run), existing)
     dtype = follow_rows(model, guide, train)
     store = merged_stores(model, guide)
+    model, guide = _unwrapped(model), _unwrapped(guide)
     with isolated(seed, store=store, dtype=dtype):
         start = prepare(model, guide, train, held_out)
         parameters = list(start.weights.parameters.values())
@@ -189,8 +190,8 @@ def fit(
                 status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
         loop.keep_best()
     result = Fit(
-        Fitted(_unwrapped(model), store),
-        Fitted(_unwrapped(guide), store),
+        Fitted(model, store),
+        Fitted(guide, store),
         loop.history(),
         status,
         message,
@@ -223,13 +224,14 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
     history = open_datasets(folder / HISTORY, "history")["history"]
     dtype = follow_rows(model, guide, some)
     store = merged_stores(model, guide)
+    model, guide = _unwrapped(model), _unwrapped(guide)
     with isolated(0, store=store, dtype=dtype):
         prepare(model, guide, some, None).weights.restore(snapshot)
     try:
         status = FitStatus[content["status"]]
         return Fit(
-            Fitted(_unwrapped(model), store),
-            Fitted(_unwrapped(guide), store),
+            Fitted(model, store),
+            Fitted(guide, store),
             history,
             status,
             content["message"],

@@ -170,6 +170,14 @@ def test_resume_refuses_other_rows(tmp_path):
         pplvae.fit(model.model, model.guide, v + 1, epochs=2, run=tmp_path / "run", existing="resume")
 
 
+def test_going_on_trains_on():
+    model, guide, rows = functions_with_pyro_param()
+    first = pplvae.fit(model, guide, rows, epochs=2, lr=0.05, validation=rows)
+    second = pplvae.fit(first.model, first.guide, rows, epochs=40, lr=0.05, validation=rows)
+    elbo = second.history["elbo_validation"].values
+    assert elbo.max() > elbo[0] + 0.5
+
+
 def test_going_on_leaves_the_earlier_fit_alone():
     model, guide, rows = functions_with_pyro_param()
     first = pplvae.fit(model, guide, rows, epochs=3, lr=0.05)
