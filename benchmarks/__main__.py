@@ -98,11 +98,14 @@ def main() -> None:
     """Run every workload and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["digits", "mnist"], default=None)
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, object] = {"versions": versions(), "threads": 1, "rounds": arguments.rounds}
-    for work in (digits(), mnist()):
+    makers = {"digits": digits, "mnist": mnist}
+    for name in [arguments.only] if arguments.only else makers:
+        work = makers[name]()
         if work is None:
             print("mnist: the data are not at hand, skipped")
             continue

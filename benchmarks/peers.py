@@ -73,7 +73,7 @@ def pyro_loop(work: Workload, rows: int = 2, steps: int = 500, draws: int = 16) 
                 pyro.sample("h", dist.Normal(loc, scale).to_event(1))
 
         frozen = pyro.poutine.block(work.vae.model, hide_types=["param"])
-        objective = TraceMeanField_ELBO(num_particles=draws)
+        objective = TraceMeanField_ELBO(num_particles=draws, vectorize_particles=True, max_plate_nesting=1)
         svi = SVI(frozen, guide, pyro.optim.Adam({"lr": 0.02}), objective)
         for _ in range(steps):
             svi.step(row)

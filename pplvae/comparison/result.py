@@ -55,7 +55,7 @@ class Comparison:
             draws would remove; `quantiles` over rows. Per part: `count`; `nonfinite`, the number of rows left out;
             `unconverged`, the share of rows whose optimisation did not converge; `negative`, the share of gaps below
             -3 standard errors (about 0.1 % by chance where there is no gap); with evidence `unreliable`, the share of
-            rows whose k-hat is above 0.7: their log evidence is too low, by more than its standard error says.
+            rows whose k-hat is above 0.7: their log evidence may be too low by more than its standard error says.
         """
         everything = [self.part(name) for name in self.parts]
         parts = [part.isel(row=np.flatnonzero((part["status"] != "nonfinite").values)) for part in everything]
@@ -189,8 +189,8 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
         if "unreliable" in part and float(part["unreliable"]) > 0.01:
             share = f"{100 * float(part['unreliable']):.1f} %"
             found.append(
-                f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap are too low "
-                "there, by more than their standard errors say."
+                f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap may be too "
+                "low there by more than their standard errors say."
             )
     return found
 
