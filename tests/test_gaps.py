@@ -49,6 +49,26 @@ def test_against_the_exact_gap(seed, kind):
     assert abs(approximation) < 0.01
 
 
+@pytest.mark.statistical
+def test_the_error_of_a_small_gap_is_that_of_paired_differences():
+    model, v = random_linear(1)  # five latents: the factorised optimum itself has noisy log weights
+
+    def encode(v):
+        loc, scale = model.best_factorised(v)
+        return (loc + 0.1 * scale * torch.sin(5 * v[:, : model.latent])).detach(), (1.1 * scale).detach()
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(*encode(v)).to_event(1))
+
+    rows = pplvae.amortisation_gap(model.model, guide, v, particles=400).rows
+    stderr = rows["amortisation_gap_stderr"].values
+    unpaired = np.hypot(rows["elbo_amortised_stderr"].values, rows["elbo_local_stderr"].values)
+    assert stderr.mean() < 0.7 * unpaired.mean()
+    error = rows["amortisation_gap"].values - model.amortisation_gap(v, *encode(v)).detach().numpy()
+    assert 0.7 < (error / stderr).std() < 1.3
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_posterior_leaves_nothing(seed):
     """Given by `covariance_matrix`: every log weight is log p(v), and no row has a gap."""
