@@ -208,6 +208,41 @@ def test_run_folder_brings_the_fit_back(tmp_path):
         pplvae.load_fit(tmp_path / "run", fresh.model, fresh.guide, v)
 
 
+@pytest.mark.parametrize("held_by", ["module", "closure"])
+def test_running_statistics_travel_with_the_run(held_by, tmp_path):
+    def make():
+        class Pair(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.decoder, self.encoder = nn.Linear(2, 5), nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 2))
+
+            def model(self, x):
+                pyro.module("decoder", self.decoder)
+                with pyro.plate("data", len(x)):
+                    z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                    pyro.sample("x", dist.Normal(self.decoder(z), 0.5).to_event(1), obs=x)
+
+            def guide(self, x):
+                pyro.module("encoder", self.encoder)
+                with pyro.plate("data", len(x)):
+                    pyro.sample("z", dist.Normal(self.encoder(x), 0.5).to_event(1))
+
+        pair = Pair()
+        if held_by == "module":
+            return pair, pair.model, pair.guide
+        return pair, lambda x: pair.model(x), lambda x: pair.guide(x)
+
+    rows = 3 + real(rows=60)
+    pair, model, guide = make()
+    result = pplvae.fit(model, guide, rows, epochs=4, run=tmp_path / "run")
+    fresh, model, guide = make()
+    loaded = pplvae.load_fit(tmp_path / "run", model, guide, rows)
+    assert float(fresh.encoder[0].running_mean.mean()) > 1
+    assert torch.equal(fresh.encoder[0].running_mean, pair.encoder[0].running_mean)
+    theirs, ours = (pplvae.log_weights(f.model, f.guide, rows) for f in (result, loaded))
+    assert torch.equal(theirs, ours)
+
+
 def test_params_of_functions_are_saved_and_loaded(tmp_path):
     model, guide, rows = functions_with_pyro_param()
     pplvae.fit(model, guide, rows, epochs=5, lr=0.1, run=tmp_path / "run")
