@@ -213,7 +213,7 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
         run: the folder.
         model: the program, built as it was for the fit.
         guide: likewise.
-        rows: any rows of the kind it was fitted on: the programs are run on two of them, to create their parameters.
+        rows: any rows of the kind it was fitted on: the programs are run on a few of them, to create their parameters.
 
     Raises:
         StoreError: missing or damaged files, another version, or weights of another program.
@@ -240,7 +240,7 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
             folder,
         )
     except KeyError as error:
-        raise StoreError(f"{str(folder / 'run.json')!r} is damaged: {error} is missing or unknown.") from error
+        raise StoreError(f"{str(folder / RUN)!r} is damaged: {error} is missing or unknown.") from error
 
 
 def versions() -> dict[str, str]:

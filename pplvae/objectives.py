@@ -45,8 +45,7 @@ class Objective:
             )
         self._elbo = objective
         options = {key: value for key, value in vars(objective).items() if isinstance(value, int | float | str)}
-        self.name = type(objective).__name__
-        self.settings = ", ".join([self.name, *(f"{key}={value}" for key, value in options.items())])
+        self.settings = ", ".join([type(objective).__name__, *(f"{key}={value}" for key, value in options.items())])
 
     def backward(
         self, model: Any, guide: Any, tensors: Sequence[Tensor], parameters: Sequence[Tensor], scale: float

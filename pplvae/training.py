@@ -19,7 +19,7 @@ from pplvae.errors import StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
 from pplvae.objectives import KLWeight, Objective, ScaleLatents
 from pplvae.preparation import Start
-from pplvae.rows import Batch, Given, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob
+from pplvae.rows import Batch, Given, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob, values_of
 from pplvae.store import CHECKPOINT, read_tensors, write_tensors
 
 _VALIDATE = 4  # the stream of noise for validation; the comparison uses 1 to 3
@@ -174,27 +174,26 @@ class Loop:
         broken = self.weights.nonfinite()
         if broken:
             return f"{when} The parameter {broken[0]!r} had become NaN or infinite before: lower `lr`, or set `clip`."
-        sites: dict[str, Any] = {}
+        guide, model = SiteReader(), SiteReader()
         with torch.no_grad(), validation(False), PlateIndex(index.to(batch[0].device)):
-            guide, model = SiteReader(), SiteReader()
             with guide:
                 self._guide(*batch)
-            with model, Given({name: site["value"] for name, site in guide.sites.items()}):
+            with model, Given(values_of(guide.sites)):
                 self._model(*batch)
-        sites = {f"{name!r} of the guide": site for name, site in guide.sites.items()}
-        sites |= {f"{name!r} of the model": site for name, site in model.sites.items()}
-        for name, site in sites.items():
-            log_prob = site["fn"].log_prob(site["value"])
-            if bool(log_prob.isfinite().all()):
+        layout = self._start.layout
+        sites = [("guide", name, site) for name, site in guide.sites.items()]
+        sites += [("model", name, site) for name, site in model.sites.items()]
+        for program, name, site in sites:
+            if bool(site["fn"].log_prob(site["value"]).isfinite().all()):
                 continue
             where = ""
-            if self._start.layout is not None:
-                dims = self._start.layout.guide if "guide" in name else self._start.layout.model
-                bad = ~row_log_prob(site, dims[name.split("'")[1]]).isfinite()
+            if layout is not None:
+                dims = layout.guide if program == "guide" else layout.model
+                bad = ~row_log_prob(site, dims[name]).isfinite()
                 where = f", rows {few(np.sort(self._train.ids[index[bad.cpu()].numpy()]))}"
             return (
-                f"{when} The first log-probability that is not finite is that of the site {name}{where}. "
-                "Lower `lr`, bound the scales of the program, and look at these rows."
+                f"{when} The first log-probability that is not finite is that of the site {name!r} of the "
+                f"{program}{where}. Lower `lr`, bound the scales of the program, and look at these rows."
             )
         return f"{when} Every log-probability of the same batch was finite on a second draw: lower `lr`, or set `clip`."
 
