@@ -1,15 +1,12 @@
-"""Every figure. Each function returns a matplotlib Figure of its own: pyplot's global state is not touched."""
+"""Figures of a comparison: where the nats go."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_WIDTH = 6.4
+from pplvae.plots.style import COLOURS, WIDTH, one_panel
 
 
 def gap_histogram(rows: xr.Dataset) -> Figure:
@@ -18,7 +15,7 @@ def gap_histogram(rows: xr.Dataset) -> Figure:
     Args:
         rows: `Comparison.rows`.
     """
-    figure, axes = _figure(3.2)
+    figure, axes = one_panel(3.2)
     gaps = rows["amortisation_gap"].values
     gaps = gaps[np.isfinite(gaps)]
     last = np.quantile(gaps, 0.995) if len(gaps) else 1.0  # one extreme row would squeeze all others
@@ -41,7 +38,7 @@ def elbo_scatter(rows: xr.Dataset) -> Figure:
     Args:
         rows: `Comparison.rows`.
     """
-    figure, axes = _figure(4.6)
+    figure, axes = one_panel(4.6)
     for name, colour in _parts(rows):
         part = finite_of(rows, name)
         size = 12 if part.sizes["row"] < 2000 else 3
@@ -65,9 +62,9 @@ def decomposition(summary: xr.Dataset) -> Figure:
     """
     terms = [t for t in ("amortisation_gap", "approximation_gap") if t in summary["term"].values]
     parts = summary["part"].values
-    figure, axes = _figure(0.9 + 0.6 * len(parts))
+    figure, axes = one_panel(0.9 + 0.6 * len(parts))
     left = np.zeros(len(parts))
-    for term, colour in zip(terms, _COLOURS, strict=False):
+    for term, colour in zip(terms, COLOURS, strict=False):
         mean, error = (summary[key].sel(term=term).values for key in ("mean", "stderr"))
         axes.barh(np.arange(len(parts)), mean, left=left, xerr=2 * error, color=colour, height=0.55, capsize=3,
                   label=term.replace("_", " "))  # fmt: skip
@@ -85,14 +82,14 @@ def learning_curves(history: xr.Dataset) -> Figure:
     Args:
         history: `Fit.history`.
     """
-    figure, axes = _figure(3.2)
+    figure, axes = one_panel(3.2)
     epochs = history["epoch"].values
-    axes.plot(epochs, history["objective"], color=_COLOURS[0], label="training objective")
+    axes.plot(epochs, history["objective"], color=COLOURS[0], label="training objective")
     validation = history["elbo_validation"].values
     if np.isfinite(validation).any():
         error = history["elbo_validation_stderr"].values
-        axes.plot(epochs, validation, color=_COLOURS[1], label="validation ELBO (± standard error over rows)")
-        axes.fill_between(epochs, validation - error, validation + error, color=_COLOURS[1], alpha=0.25, linewidth=0)
+        axes.plot(epochs, validation, color=COLOURS[1], label="validation ELBO (± standard error over rows)")
+        axes.fill_between(epochs, validation - error, validation + error, color=COLOURS[1], alpha=0.25, linewidth=0)
     shown = np.concatenate([history["objective"].values, validation])
     shown = shown[np.isfinite(shown)]
     if len(shown) > 10:  # the first epochs would squeeze everything else
@@ -113,7 +110,7 @@ def picture_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8) ->
         columns: pictures side by side.
     """
     lines = -(-len(images) // columns)
-    figure = Figure(figsize=(_WIDTH * 1.25, 1.25 * lines), layout="constrained")
+    figure = Figure(figsize=(WIDTH * 1.25, 1.25 * lines), layout="constrained")
     low, high = float(images.min()), float(images.max())
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         axes = figure.add_subplot(lines, columns, i + 1)
@@ -128,14 +125,7 @@ def finite_of(rows: xr.Dataset, part: str) -> xr.Dataset:
     return rows.isel(row=np.flatnonzero((rows["part"].values == part) & np.isfinite(rows["amortisation_gap"].values)))
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _parts(rows: xr.Dataset) -> list[tuple[str, str]]:
     names = dict.fromkeys(rows["part"].values.tolist())
     kept = [name for name in names if finite_of(rows, name).sizes["row"]]
-    return [(name, _COLOURS[i % len(_COLOURS)]) for i, name in enumerate(kept)]
+    return [(name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(kept)]
