@@ -2,14 +2,25 @@
 
 from pplvae import models
 from pplvae._version import __version__
-from pplvae.comparison import Comparison, amortisation_gap, compare, load_comparison, local
+from pplvae.comparison import (
+    Annealing,
+    Comparison,
+    Evidence,
+    amortisation_gap,
+    compare,
+    load_comparison,
+    local,
+    log_evidence,
+)
 from pplvae.data import Data, Rows, load_data
 from pplvae.fit import Fit, FitStatus, fit, load_fit
 from pplvae.scoring import log_weights
 
 __all__ = [
+    "Annealing",
     "Comparison",
     "Data",
+    "Evidence",
     "Fit",
     "FitStatus",
     "Rows",
@@ -21,6 +32,7 @@ __all__ = [
     "load_data",
     "load_fit",
     "local",
+    "log_evidence",
     "log_weights",
     "models",
 ]

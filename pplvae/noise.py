@@ -8,6 +8,7 @@ other machines without any answer changing, and two guides evaluated at the same
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,20 @@ from torch.overrides import TorchFunctionMode
 
 Kind = Literal["independent", "antithetic", "matched"]
 _Convert = Callable[[Tensor], Tensor]
+
+
+class Stream(IntEnum):
+    """What noise is for: the word after the seed in an address, so that no two uses share a number."""
+
+    STEP = 1
+    SELECT = 2
+    SCORE = 3
+    VALIDATE = 4
+    PILOT = 5
+    ANNEAL = 6
+    REVERSE = 7
+    SIMULATE = 8
+    EVIDENCE = 9
 
 
 def row_keys(tensors: Sequence[Tensor]) -> Int64[Tensor, " row"]:

@@ -17,12 +17,12 @@ from torch.optim import Optimizer
 from pplvae.data import Rows, few
 from pplvae.errors import StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
+from pplvae.noise import Stream
 from pplvae.objectives import KLWeight, Objective, ScaleLatents
 from pplvae.preparation import Start
 from pplvae.rows import Batch, Given, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob, values_of
 from pplvae.store import CHECKPOINT, read_tensors, write_tensors
 
-_VALIDATE = 4  # the stream of noise for validation; the comparison uses 1 to 3
 _ROWS_AT_ONCE = 4096
 _COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
 
@@ -163,7 +163,7 @@ class Loop:
         with torch.no_grad(), validation(False), evaluation_mode(self._model, self._guide):
             for first in range(0, len(self._held_out), at_once):
                 chunk = self._validation_rows.take(slice(first, first + at_once)).times(particles)
-                address = (self._settings["seed"], _VALIDATE)
+                address = (self._settings["seed"], Stream.VALIDATE)
                 weights = log_weights_of(self._model, self._guide, self._start.layout, chunk, address, "antithetic")
                 parts.append(weights.mean(0))
         return torch.cat(parts).to(torch.float64)

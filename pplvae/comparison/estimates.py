@@ -1,4 +1,4 @@
-"""Means over antithetic draws, and their Monte Carlo standard errors."""
+"""Means over draws, and their Monte Carlo standard errors."""
 
 import math
 
@@ -9,17 +9,18 @@ PerRow = Float[Tensor, " row"]
 Draws = Float[Tensor, "particle row"]
 
 
-def mean_and_stderr(draws: Draws) -> tuple[PerRow, PerRow]:
-    """Mean over antithetic draws (second half mirrors the first) with its standard error, from the pair means."""
-    pairs = draws.unflatten(0, (2, -1)).mean(0)
+def mean_and_stderr(draws: Draws, *, mirrored: bool = True) -> tuple[PerRow, PerRow]:
+    """Mean over draws with its standard error; where the second half mirrors the first, from the pair means."""
+    pairs = draws.unflatten(0, (2, -1)).mean(0) if mirrored else draws
     return draws.mean(0), pairs.std(0) / math.sqrt(len(pairs))
 
 
-def log_mean_exp(log_weights: Draws) -> tuple[PerRow, PerRow]:
+def log_mean_exp(log_weights: Draws, *, mirrored: bool = True) -> tuple[PerRow, PerRow]:
     """The importance-weighted bound on log p(v_i), with its standard error by the delta method.
 
     Args:
         log_weights: in nats.
+        mirrored: whether the second half of the draws mirrors the first.
 
     Returns:
         The bound, below log p(v_i) in expectation and tighter with more draws, and its standard error; nats per row.
@@ -28,7 +29,7 @@ def log_mean_exp(log_weights: Draws) -> tuple[PerRow, PerRow]:
         Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
     """
     value = log_weights.logsumexp(0) - math.log(len(log_weights))
-    _, stderr = mean_and_stderr((log_weights - value).exp())
+    _, stderr = mean_and_stderr((log_weights - value).exp(), mirrored=mirrored)
     return value, stderr
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
+from pplvae.latents import LatentSpace
 from pplvae.noise import Kind
 from pplvae.rows import Batch, Layout, Program, log_weights_of, run_guide, tile
 
@@ -136,6 +137,11 @@ class LocalGuides:
         return log_weights_of(
             self._model, localised, self._layout, self.batch, address, kind, stick_the_landing=stick_the_landing
         )
+
+    def space(self, offsets: Offsets) -> LatentSpace:
+        """The latents as vectors, under the guides at these offsets."""
+        localised = Localise(offsets, self._layout, self.batch.particles)(self._guide)
+        return LatentSpace(self._model, localised, self._layout, self.batch)
 
     def _run(self, guide: Program) -> dict[str, Any]:
         with torch.no_grad():

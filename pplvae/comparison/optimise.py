@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.localise import LocalGuides, Offsets
+from pplvae.noise import Stream
 
 MakeBatch = Callable[[Int64[Tensor, " active"], int], LocalGuides]
 
@@ -69,8 +70,6 @@ class Optimum:
 
 _OPEN, _CONVERGED, _NONFINITE = 0, 1, 2
 _SELECTED_AT_ONCE = 2**15  # rows × draws
-# Streams of noise: the first word after the seed in an address. Scoring has one of its own (see `gaps`).
-_STEP, _SELECT = 1, 2
 
 
 def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int) -> Optimum:
@@ -129,7 +128,7 @@ class _Search:
     def _adam_step(self, batch: LocalGuides) -> None:
         self.step += 1
         offsets = {key: offset.requires_grad_() for key, offset in self._now.items()}
-        weights = batch.log_weights(offsets, (self._seed, _STEP, self.step), stick_the_landing=True)
+        weights = batch.log_weights(offsets, (self._seed, Stream.STEP, self.step), stick_the_landing=True)
         gradients = torch.autograd.grad(weights.mean(0).sum(), list(offsets.values()), allow_unused=True)
         with torch.no_grad():
             for (key, offset), gradient in zip(offsets.items(), gradients, strict=True):
@@ -158,7 +157,7 @@ class _Search:
             batch = self._make_batch(self.active[first : first + at_once], self._selection_draws)
             offsets = {key: offset[first : first + at_once] for key, offset in candidate.items()}
             with torch.no_grad():
-                found.append(batch.log_weights(offsets, (self._seed, _SELECT), "matched"))
+                found.append(batch.log_weights(offsets, (self._seed, Stream.SELECT), "matched"))
         return torch.cat(found, 1)
 
     def _judge(self, candidate: Offsets) -> None:

@@ -1,0 +1,154 @@
+"""Rows on their way through a comparison: some at a time, each with the guide that was optimised for it."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pplvae.comparison.localise import LocalGuides, Offsets
+from pplvae.comparison.optimise import Optimum, Schedule, optimise
+from pplvae.data import Rows
+from pplvae.errors import in_users_words
+from pplvae.inspection import inspect_pair
+from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.noise import Kind, Stream
+from pplvae.rows import Batch, Layout, Program
+
+Draws = Float[Tensor, "particle row"]
+Columns = dict[str, Any]
+
+_BLOCK = 50  # draws of every row of a chunk in memory at once while scoring; even
+
+
+class Chunk:
+    """Rows that are optimised together and scored in blocks of draws.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        layout: of the pair.
+        batch: the rows.
+        schedule: of the search for each row's own guide.
+        seed: names the noise.
+    """
+
+    def __init__(
+        self, model: Program, guide: Program, layout: Layout, batch: Batch, schedule: Schedule, seed: int
+    ) -> None:
+        self.model, self.guide, self.layout = model, guide, layout
+        self.batch, self.schedule, self.seed = batch, schedule, seed
+
+    def guides(self, index: Any, particles: int) -> LocalGuides:
+        """The guides of some of the rows."""
+        return LocalGuides(self.model, self.guide, self.layout, self.batch.take(index).times(particles))
+
+    @cached_property
+    def optimum(self) -> Optimum:
+        """Each row's own guide; the search runs when it is first asked for."""
+        return optimise(self.guides, len(self.batch), self.schedule, self.seed)
+
+    @cached_property
+    def zeros(self) -> Offsets:
+        """Offsets at which every row has the amortised guide."""
+        return self.guides(slice(None), 1).zeros()
+
+    def log_weights(
+        self, offsets: Offsets, particles: int, *, index: Any = slice(None), stream: Stream = Stream.SCORE
+    ) -> Draws:
+        """Log weights of guides from fresh draws, mirrored ones last; the same stream gives the same noise."""
+        moved = {key: offset[index] for key, offset in offsets.items()}
+
+        def block(draws: range, kind: Kind = "antithetic") -> Tensor:
+            with torch.no_grad():
+                guides = self.guides(index, len(draws))
+                weights = guides.log_weights(moved, (self.seed, stream, draws.start), kind)
+            return weights.to(torch.float64).unflatten(0, (2, -1))
+
+        return torch.cat([block(draws) for draws in blocks(particles)], dim=1).flatten(0, 1)
+
+
+def blocks(particles: int) -> list[range]:
+    """Draws in blocks whose size depends on nothing but their number: the noise of a draw is named by its block."""
+    return [range(start, min(start + _BLOCK, particles)) for start in range(0, particles, _BLOCK)]
+
+
+def over_chunks(
+    measure: Callable[[Chunk], Columns],
+    model: Program,
+    guide: Program,
+    parts: Mapping[str, Rows],
+    schedule: Schedule,
+    *,
+    seed: int,
+    chunk_size: int,
+    progress: bool,
+) -> xr.Dataset:
+    """Measure all rows, some at a time, in a process state of their own.
+
+    Args:
+        measure: from a chunk to columns, one entry per row.
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        parts: rows by name.
+        schedule: see `Chunk`.
+        seed: the same.
+        chunk_size: rows per chunk.
+        progress: show a progress bar, on a terminal.
+
+    Returns:
+        The columns over dimension "row", with the coordinates id, part, content key, and label where all have one. The
+        attribute "lambda" names what is free in a row's own guide.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
+    labelled = all(part.labels is not None for part in parts.values())
+    found: list[xr.Dataset] = []
+    free: tuple[str, ...] = ()
+    total = sum(len(part) for part in parts.values())
+    with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
+        for part in parts.values():
+            dtype = next((t.dtype for t in part.tensors if t.is_floating_point()), None)
+            with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
+                layout = inspect_pair(model, guide, part.tensors)
+                free = layout.free
+                whole = Batch.of(part.tensors)
+                with validation(False):  # the pair has been checked on every row
+                    for start in range(0, len(part), chunk_size):
+                        rows = slice(start, start + chunk_size)
+                        chunk = Chunk(model, guide, layout, whole.take(rows), schedule, seed)
+                        with in_users_words("pair of model and guide", chunk.batch.tensors):
+                            columns = measure(chunk)
+                        found.append(_dataset(columns, part[rows], chunk.batch.keys, labelled))
+                        bar.update(len(chunk.batch))
+    return xr.concat(found, dim="row").assign_attrs({"lambda": ", ".join(free)})
+
+
+def add(columns: Columns, name: str, value: Tensor, stderr: Tensor) -> None:
+    """An estimate and its Monte Carlo standard error."""
+    columns[name], columns[f"{name}_stderr"] = value, stderr
+
+
+_NO_NATS = ("status", "steps", "draws", "acceptance", "temperatures", "effective_sample_size")
+
+
+def _dataset(columns: Columns, rows: Rows, keys: Tensor, labelled: bool) -> xr.Dataset:
+    arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
+    variables = {name: ("row", values) for name, values in arrays.items()}
+    coordinates = {
+        "row": rows.ids,
+        "part": ("row", np.array([rows.name] * len(rows))),
+        "key": ("row", keys.cpu().numpy()),
+    }
+    if labelled:
+        coordinates["label"] = ("row", rows.labels)
+    dataset = xr.Dataset(variables, coords=coordinates)
+    for name in columns:
+        if name not in _NO_NATS and not name.startswith("pareto_k"):
+            dataset[name].attrs["units"] = "nats"
+    return dataset

@@ -1,0 +1,188 @@
+"""The latents of a row as one vector of real numbers u, whatever their sites, shapes and supports.
+
+Annealing, richer families and whatever else moves latents about works on u; Pyro's programs are asked for
+log-densities through this module. Densities are those of u: the Jacobian of the map from u to h is included.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from pyro.distributions.torch_distribution import MaskedDistribution
+from torch import Tensor
+from torch import distributions as td
+
+from pplvae.errors import ProgramError
+from pplvae.families import bijection, family_name
+from pplvae.rows import Batch, Given, Layout, Program, log_guide, run_guide, run_model, sum_sites, values_of
+
+Vectors = Float[Tensor, "particle row element"]
+PerDraw = Float[Tensor, "particle row"]
+
+
+class LatentSpace:
+    """A batch of rows of a pair, its latents as vectors.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda), under whatever handlers it needs.
+        layout: of the pair.
+        batch: the rows, at the number of draws that every call here will have.
+
+    Raises:
+        ProgramError: a latent of the guide without a density of its own (`Delta`), or one whose support changes with
+            the latents before it.
+    """
+
+    def __init__(self, model: Program, guide: Program, layout: Layout, batch: Batch) -> None:
+        self._model, self._guide, self._layout, self._batch = model, guide, layout, batch
+        with torch.no_grad():
+            first, other = (self._latent_sites(address) for address in ((0,), (1,)))
+        self._sites = [_Site(name, site, layout.model[name]) for name, site in first.items()]
+        for site in self._sites:
+            site.check_same_support(other[site.name]["fn"].support)
+
+    def _latent_sites(self, address: tuple[int, ...]) -> dict[str, Any]:
+        """The model's latent sites, at draws of the guide."""
+        drawn = run_guide(self._guide, self._batch, self._layout.guide, address)
+        point = [name for name, site in drawn.items() if family_name(site["fn"]) == "Delta"]
+        if point:
+            raise ProgramError(
+                f"The guide's latent {point[0]!r} is a point mass (`Delta`), so log q(h) is not known at other points "
+                "than its own draws. Annealing from the guide and richer families need it: draw the latent from a "
+                "distribution with a density."
+            )
+        sites = run_model(self._model, self._batch, values_of(drawn))
+        return {name: site for name, site in sites.items() if not site["is_observed"] and name in self._layout.model}
+
+    @property
+    def elements(self) -> int:
+        """Length of u."""
+        return sum(site.size for site in self._sites)
+
+    @property
+    def used(self) -> Bool[Tensor, "row element"]:
+        """Which elements of u count: those that the program does not mask."""
+        used = torch.cat([site.used for site in self._sites], 1)
+        return used.unflatten(0, (self._batch.particles, -1))[0]
+
+    def draw(self, address: tuple[int, ...], kind: Any = "independent") -> tuple[Vectors, PerDraw]:
+        """Draws of the guide, with their log-density."""
+        sites = run_guide(self._guide, self._batch, self._layout.guide, address, kind)
+        u = self.vectors(values_of(sites))
+        _, log_det = self._values(u)
+        return u, self._fold(log_guide(sites, self._layout)) + log_det
+
+    def draw_prior(self, address: tuple[int, ...]) -> Vectors:
+        """Draws of the latents from the model itself."""
+        sites = run_guide(self._model, self._batch, self._layout.model, address)
+        return self.vectors(values_of(sites))
+
+    def log_guide(self, u: Vectors) -> PerDraw:
+        """Log q(u) of the guide at any point."""
+        values, log_det = self._values(u)
+        with Given(values):
+            sites = run_guide(self._guide, self._batch, self._layout.guide, (0,))
+        return self._fold(log_guide(sites, self._layout)) + log_det
+
+    def log_joint(self, u: Vectors) -> PerDraw:
+        """Log p(v, u) of the model."""
+        values, log_det = self._values(u)
+        sites = run_model(self._model, self._batch, values)
+        return self._fold(sum_sites(sites, self._layout.model)) + log_det
+
+    def log_prior_and_likelihood(self, u: Vectors) -> tuple[PerDraw, PerDraw]:
+        """Log p(u) and log p(v | u)."""
+        values, log_det = self._values(u)
+        sites = run_model(self._model, self._batch, values)
+        prior = {name: site for name, site in sites.items() if name in values}
+        rest = {name: site for name, site in sites.items() if name not in values}
+        return (
+            self._fold(sum_sites(prior, self._layout.model)) + log_det,
+            self._fold(sum_sites(rest, self._layout.model)),
+        )
+
+    def vectors(self, values: Mapping[str, Tensor]) -> Vectors:
+        """Latents by site as vectors."""
+        parts = [site.vector(values[site.name]) for site in self._sites]
+        return torch.cat(parts, 1).unflatten(0, (self._batch.particles, len(self._batch)))
+
+    def _values(self, u: Vectors) -> tuple[dict[str, Tensor], PerDraw]:
+        """Latents by site, and the log-determinant of the map that made them."""
+        values: dict[str, Tensor] = {}
+        log_dets = []
+        parts = u.flatten(0, 1).split([site.size for site in self._sites], dim=1)
+        for site, part in zip(self._sites, parts, strict=True):
+            values[site.name], log_det = site.value(part)
+            log_dets.append(log_det)
+        return values, self._fold(torch.stack(log_dets).sum(0))
+
+    def _fold(self, per_tiled_row: Tensor) -> PerDraw:
+        return per_tiled_row.reshape(self._batch.particles, len(self._batch))
+
+
+class _Site:
+    """One latent site, and how its value becomes a piece of u."""
+
+    def __init__(self, name: str, site: Any, dim: int) -> None:
+        fn, mask = site["fn"], site["mask"]
+        self.name = name
+        self._support = fn.support
+        try:
+            self._transform = bijection(self._support)
+        except NotImplementedError as error:
+            raise ProgramError(
+                f"There is no smooth map from real numbers onto the support of the latent {name!r} "
+                f"({family_name(fn)}: {self._support}), which annealing and richer families need."
+            ) from error
+        axis = len(fn.batch_shape) + dim
+        value = self._transform.inv(site["value"])  # pyright: ignore[reportOptionalMemberAccess]
+        self._axis = axis
+        self._shape = value.movedim(axis, 0).shape[1:]  # type: ignore[union-attr]
+        self.size = self._shape.numel()
+        self._mask = _batch_mask(fn, mask, site["value"].device)
+        events = (1,) * (value.ndim - len(fn.batch_shape))  # type: ignore[union-attr]
+        used = self._mask.reshape(*self._mask.shape, *events).expand(value.shape)  # type: ignore[union-attr]
+        self.used = used.movedim(axis, 0).reshape(used.shape[axis], -1)
+
+    def vector(self, value: Tensor) -> Tensor:
+        inverse = self._transform.inv(value)  # pyright: ignore[reportOptionalMemberAccess]
+        return inverse.movedim(self._axis, 0).reshape(inverse.shape[self._axis], -1)  # type: ignore[union-attr]
+
+    def value(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        u = vector.reshape(-1, *self._shape).movedim(0, self._axis)
+        value: Tensor = self._transform(u)  # type: ignore[assignment]
+        log_det = self._transform.log_abs_det_jacobian(u, value)
+        mask = self._mask.reshape(*self._mask.shape, *(1,) * (log_det.ndim - self._mask.ndim))
+        log_det = torch.where(mask, log_det, 0.0)
+        log_det = log_det.movedim(self._axis, 0)
+        return value, log_det.flatten(1).sum(1) if log_det.ndim > 1 else log_det
+
+    def check_same_support(self, other: Any) -> None:
+        """The map is made once, so it must not depend on latents."""
+        for ours, theirs in zip(_bounds(self._support), _bounds(other), strict=True):
+            if not torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs)):
+                raise ProgramError(
+                    f"The support of the latent {self.name!r} changes with the latents drawn before it, so it has no "
+                    "fixed map from real numbers. Draw a latent on a fixed support and transform it in the model."
+                )
+
+
+def _bounds(support: Any) -> list[Any]:
+    while isinstance(support, td.constraints.independent):
+        support = support.base_constraint
+    return [value for value in vars(support).values() if isinstance(value, Tensor | float | int)]
+
+
+def _batch_mask(fn: Any, mask: Any, device: torch.device) -> Tensor:
+    """Which elements of the batch shape the program counts."""
+    counted = torch.ones(fn.batch_shape, dtype=torch.bool, device=device)
+    masks = [mask]
+    while isinstance(fn, MaskedDistribution):
+        masks.append(fn._mask)
+        fn = fn.base_dist
+    for found in masks:
+        if found is not None:
+            counted = counted & found
+    return counted
