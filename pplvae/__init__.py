@@ -4,10 +4,12 @@ from pplvae import models
 from pplvae._version import __version__
 from pplvae.comparison import (
     Annealing,
+    Bracket,
     Comparison,
     Evidence,
     amortisation_gap,
     compare,
+    evidence_bracket,
     load_comparison,
     local,
     log_evidence,
@@ -18,6 +20,7 @@ from pplvae.scoring import log_weights
 
 __all__ = [
     "Annealing",
+    "Bracket",
     "Comparison",
     "Data",
     "Evidence",
@@ -27,6 +30,7 @@ __all__ = [
     "__version__",
     "amortisation_gap",
     "compare",
+    "evidence_bracket",
     "fit",
     "load_comparison",
     "load_data",

@@ -240,7 +240,6 @@ class Annealer:
         return kept, probability.mean(0)
 
 
-
 def _where(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(accepted.unsqueeze(-1) if new.ndim > accepted.ndim else accepted, new, old)
 
@@ -253,9 +252,7 @@ def _grid(schedule: str, count: int, scale: Tensor) -> Float[Tensor, "step row"]
     return grid.unsqueeze(1).expand(-1, len(scale))
 
 
-def _equal_lengths(
-    grid: Float[Tensor, "step row"], spread: Float[Tensor, "step row"]
-) -> Float[Tensor, "step row"]:
+def _equal_lengths(grid: Float[Tensor, "step row"], spread: Float[Tensor, "step row"]) -> Float[Tensor, "step row"]:
     """Temperatures between which the log ratio varies equally much, in standard deviations."""
     # A floor, so that a stretch where few chains happened to agree is not jumped over.
     spread = spread + 0.1 * spread.mean(0) + torch.finfo(spread.dtype).tiny

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.arviz import pareto_k
-from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks
-from pplvae.comparison.estimates import Draws, log_mean_exp, mean_and_stderr
+from pplvae.comparison.chunks import Chunk, Columns, over_chunks
+from pplvae.comparison.estimates import Draws, log_mean_exp
 from pplvae.comparison.optimise import Schedule
 from pplvae.data import as_parts
 from pplvae.errors import UnknownNameError

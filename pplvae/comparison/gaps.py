@@ -1,6 +1,6 @@
 """`compare` and `amortisation_gap`: where the nats of each row go."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,10 @@ from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, Draws, add, over_chunks
 from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
 from pplvae.comparison.evidence import annealed_evidence, check_method
+from pplvae.comparison.ladder import families_of, rung_columns
 from pplvae.comparison.optimise import Schedule, Status
 from pplvae.comparison.result import Comparison, pictures_of
+from pplvae.comparison.richer import Family
 from pplvae.data import Rows, as_parts
 from pplvae.rows import Program
 
@@ -58,7 +60,9 @@ def amortisation_gap(
         Inference suboptimality in variational autoencoders (Cremer, Li and Duvenaud, 2018), arXiv 1801.03558.
     """
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
-    return _compare(model, guide, as_parts(rows), None, Annealing(), schedule, seed, particles, chunk_size, progress)
+    return _compare(
+        model, guide, as_parts(rows), None, Annealing(), [], schedule, seed, particles, chunk_size, progress
+    )
 
 
 def compare(
@@ -66,6 +70,7 @@ def compare(
     guide: Program,
     rows: Any,
     *,
+    families: Sequence[str | Family] = (),
     evidence: str | None = "importance",
     annealing: Annealing | None = None,
     seed: int = 0,
@@ -81,6 +86,8 @@ def compare(
         model: see `amortisation_gap`, as for all arguments that are not listed here.
         guide: the same.
         rows: the same.
+        families: richer families in which each row's optimum is sought as well, started from the row's own guide:
+            "full_covariance", "flow", "mixture", or yours (see `Transport`).
         evidence: how log p(v) is estimated: "importance" weights the scoring draws of the row's own guide (a lower
             bound in expectation, so the approximation gap is under-estimated); "ais" anneals from the row's own guide
             (see `log_evidence`); None leaves it out.
@@ -95,17 +102,22 @@ def compare(
     Returns:
         A `Comparison` whose `rows` also hold `log_evidence`, `approximation_gap` = log_evidence - elbo_local and
         `inference_gap` = log_evidence - elbo_amortised, each with `<name>_stderr`, and `pareto_k_amortised` and
-        `pareto_k_local` (below 0.5 good, above 0.7 the importance weights cannot be trusted).
+        `pareto_k_local` (below 0.5 good, above 0.7 the importance weights cannot be trusted). For each family, whose
+        members include the row's own guide, `elbo_local_<family>` and `family_gap_<family>` = elbo_local_<family> -
+        elbo_local, what the guide's own family costs against it: below -3 standard errors the search has failed.
 
     Raises:
-        UnknownNameError: an unknown `evidence`.
+        UnknownNameError: an unknown `evidence` or family.
         DataError: see `amortisation_gap`.
         ProgramError: see `amortisation_gap`.
     """
     if evidence is not None:
         check_method(evidence)
-    chosen, schedule = annealing or Annealing(), Schedule(tolerance=tolerance, max_steps=max_steps)
-    return _compare(model, guide, as_parts(rows), evidence, chosen, schedule, seed, particles, chunk_size, progress)
+    ladder, chosen = families_of(families), annealing or Annealing()
+    schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
+    return _compare(
+        model, guide, as_parts(rows), evidence, chosen, ladder, schedule, seed, particles, chunk_size, progress
+    )
 
 
 def _compare(
@@ -114,6 +126,7 @@ def _compare(
     parts: Mapping[str, Rows],
     evidence: str | None,
     annealing: Annealing,
+    ladder: Sequence[Family],
     schedule: Schedule,
     seed: int,
     particles: int,
@@ -133,6 +146,8 @@ def _compare(
             columns |= _importance_columns(amortised, own)
         if evidence == "ais":
             columns |= _annealed_columns(columns, annealed_evidence(chunk, annealing))
+        for family in ladder:
+            columns |= rung_columns(chunk, family, own)
         return columns
 
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}

@@ -8,16 +8,40 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.comparison.localise import LocalGuides, Offsets
-from pplvae.noise import Stream
+from pplvae.comparison.localise import Offsets
+from pplvae.noise import Kind, Stream
+from pplvae.rows import Batch
 
-MakeBatch = Callable[[Int64[Tensor, " active"], int], LocalGuides]
+
+class Guides(Protocol):
+    """A batch of rows, each with a guide of its own that offsets move."""
+
+    batch: Batch
+
+    @property
+    def elements(self) -> int:
+        """How many latent numbers a row has."""
+        ...
+
+    def zeros(self) -> Offsets:
+        """Offsets at which the search starts."""
+        ...
+
+    def log_weights(
+        self, offsets: Offsets, address: tuple[int, ...], kind: Kind = ..., *, stick_the_landing: bool = ...
+    ) -> Float[Tensor, "particle row"]:
+        """Draws whose mean is the ELBO of each row, in nats."""
+        ...
+
+
+MakeBatch = Callable[[Int64[Tensor, " active"], int], Guides]
 
 
 class Status(Enum):
@@ -76,7 +100,7 @@ def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int) ->
     """Maximise every row's ELBO over its own offset, from the amortised guide on.
 
     Args:
-        make_batch: gives the local guides of a subset of the chunk's rows (by position) at a number of draws.
+        make_batch: gives the guides of a subset of the chunk's rows (by position) at a number of draws.
         rows: number of rows in the chunk.
         schedule: settings.
         seed: names the noise.
@@ -125,7 +149,7 @@ class _Search:
                     average[key] += self._now[key] / half
         self._judge(average)
 
-    def _adam_step(self, batch: LocalGuides) -> None:
+    def _adam_step(self, batch: Guides) -> None:
         self.step += 1
         offsets = {key: offset.requires_grad_() for key, offset in self._now.items()}
         weights = batch.log_weights(offsets, (self._seed, Stream.STEP, self.step), stick_the_landing=True)

@@ -1,0 +1,131 @@
+"""The ladder of families: each row's optimum within richer families than the guide's, started from its own guide."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pplvae.comparison.chunks import Chunk, Columns, Draws, add, blocks
+from pplvae.comparison.estimates import mean_and_stderr
+from pplvae.comparison.localise import Offsets
+from pplvae.comparison.optimise import optimise
+from pplvae.comparison.richer import Base, Family, Mixture, flow, full_covariance
+from pplvae.errors import UnknownNameError
+from pplvae.noise import Kind, Stream
+from pplvae.rows import Batch
+
+_NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}
+
+
+def families_of(families: Sequence[str | Family]) -> list[Family]:
+    """Families by name, or as they are.
+
+    Raises:
+        UnknownNameError: an unknown name.
+        TypeError: neither a name nor a family.
+        ValueError: two of one name.
+    """
+    found: list[Family] = []
+    for family in [families] if isinstance(families, str) else families:
+        if isinstance(family, str):
+            if family not in _NAMED:
+                raise UnknownNameError("family", family, _NAMED)
+            found.append(_NAMED[family]())
+        elif hasattr(family, "branches"):
+            found.append(family)
+        else:
+            raise TypeError(
+                f"`families` takes names ({', '.join(_NAMED)}) or families such as `pplvae.Transport(...)`, got "
+                f"{family!r}."
+            )
+    names = [family.name for family in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"The families must have different names, got {names}.")
+    return found
+
+
+def rung_columns(chunk: Chunk, family: Family, own: Draws) -> Columns:
+    """The ELBO of each row's optimum in a family, and what it gains over the row's own guide.
+
+    Args:
+        chunk: rows whose own guides have been found.
+        family: the richer one.
+        own: log weights of the rows' own guides; the family is scored on the same noise.
+    """
+    rung = _Rung(chunk, family)
+    optimum = optimise(rung.guides, len(chunk.batch), chunk.schedule, chunk.seed)
+    draws = rung.log_weights(optimum.offsets, len(own))
+    columns: Columns = {}
+    add(columns, f"elbo_local_{family.name}", *mean_and_stderr(draws))
+    add(columns, f"family_gap_{family.name}", *mean_and_stderr(draws - own))
+    return columns | {f"converged_{family.name}": torch.tensor([s.name == "CONVERGED" for s in optimum.status])}
+
+
+class _Rung:
+    """A family over the rows of a chunk."""
+
+    def __init__(self, chunk: Chunk, family: Family) -> None:
+        self._chunk, self._family = chunk, family
+        guides = chunk.guides(slice(None), 2)
+        draws = chunk.schedule.selection_draws_for(guides.elements)
+        # Matched noise: of a Gaussian guide these are the moments themselves.
+        with torch.no_grad():
+            space = chunk.guides(slice(None), draws).space(chunk.optimum.offsets)
+            u, _ = space.draw((chunk.seed, Stream.SELECT, 1), "matched")
+        self._loc, self._scale = u.mean(0), u.std(0, correction=0).clamp(min=torch.finfo(u.dtype).tiny)
+
+    def guides(self, index: Any, particles: int) -> "RicherGuides":
+        """The guides of some of the rows."""
+        local = self._chunk.guides(index, particles)
+        space = local.space({key: offset[index] for key, offset in self._chunk.optimum.offsets.items()})
+        base = Base(space, local.batch, self._loc[index], self._scale[index])
+        return RicherGuides(self._family, base, local.batch, space.elements)
+
+    def log_weights(self, offsets: Offsets, particles: int) -> Draws:
+        """Fresh draws, on the noise that the rows' own guides were scored on."""
+        found = []
+        for draws in blocks(particles):
+            with torch.no_grad():
+                guides = self.guides(slice(None), len(draws))
+                weights = guides.log_weights(offsets, (self._chunk.seed, Stream.SCORE, draws.start))
+            found.append(weights.to(torch.float64).unflatten(0, (2, -1)))
+        return torch.cat(found, dim=1).flatten(0, 1)
+
+
+class RicherGuides:
+    """A batch of rows, each with a member of a family of its own; what `optimise` moves.
+
+    Args:
+        family: the family.
+        base: the rows' own guides.
+        batch: the rows.
+        elements: how many latent numbers a row has.
+    """
+
+    def __init__(self, family: Family, base: Base, batch: Batch, elements: int) -> None:
+        self.batch, self.elements = batch, elements
+        self._family, self._base = family, base
+
+    def zeros(self) -> Offsets:
+        """Offsets at which every row has its own guide."""
+        shapes = {key: value.shape for key, value in self._family.start(self.elements).items()}
+        return {
+            key: torch.zeros(len(self.batch), *shape, device=self.batch.keys.device) for key, shape in shapes.items()
+        }
+
+    def log_weights(
+        self,
+        offsets: Offsets,
+        address: tuple[int, ...],
+        kind: Kind = "antithetic",
+        *,
+        stick_the_landing: bool = False,
+    ) -> Float[Tensor, "particle row"]:
+        """Log p(v_i, h_si) - log q(h_si; lam_i) in nats, the components of a mixture summed by their weights."""
+        start = self._family.start(self.elements)
+        lam = {key: start[key].to(offset) + offset for key, offset in offsets.items()}
+        branches = self._family.branches(lam, self._base, address, kind, stick_the_landing=stick_the_landing)
+        terms = [branch.weight * (self._base.log_target(branch.y) - branch.log_q) for branch in branches]
+        return torch.stack(terms).sum(0)
