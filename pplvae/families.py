@@ -196,8 +196,8 @@ def _is_plain(transform: Transform) -> bool:
     return type(transform).__module__ == td.transforms.__name__ or type(transform) in _PLAIN_PYRO
 
 
-# Parameters that bound the support, by distribution.
-_HELD = {"AffineBeta": ("loc", "scale")}
+# Parameters that bound the support or are no numbers to move, by distribution.
+_HELD = {"AffineBeta": ("loc", "scale"), "Binomial": ("total_count",)}
 _PLAIN_PYRO = (
     pyro_transforms.LeakyReLUTransform,
     pyro_transforms.ELUTransform,

@@ -1,16 +1,20 @@
 """The door: run a pair on three and on five rows, find out how it is built, and refuse what cannot be compared."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pplvae.discrete import MOST_STATES, States, is_discrete, is_enumerable, joint_states, states_of
 from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
 from pplvae.families import conditional_transforms, family_name, free_parameters, map_parameters
 from pplvae.rows import (
     Batch,
+    Given,
     Layout,
     PlateIndex,
     Program,
@@ -42,33 +46,94 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
     few_rows, more_rows = _probes(tensors)
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
     plain = [_Probe(model, guide, batch) for batch in (few_rows, more_rows)]
-    guide_dims = _row_axes("guide", plain[0].guide_sites, plain[1].guide_sites)
-    model_dims = _row_axes("model", plain[0].model_sites, plain[1].model_sites)
+    guide_dims, held = _row_axes("guide", plain[0].guide_sites, plain[1].guide_sites)
+    model_dims, _ = _row_axes("model", plain[0].model_sites, plain[1].model_sites)
+    summed = _sites_left_to_the_model(plain[0].guide_sites, plain[0].model_sites, model_dims)
     first, second, other = (
-        _Probe(model, guide, batch, guide_dims, address)
+        _Probe(model, guide, batch, guide_dims, address, summed)
         for batch, address in ((few_rows, (0,)), (more_rows, (0,)), (few_rows, (1,)))
     )
     local_names = first.local_names
-    _check_sites_match(first.guide_sites, first.model_sites)
-    for name, site in first.guide_sites.items():
+    _check_sites_match(first.guide_sites, first.model_sites, summed)
+    latent = {name: site for name, site in first.guide_sites.items() if name in guide_dims and not site["is_observed"]}
+    for name, site in latent.items():
         _check_latent(name, site, guide_dims[name], first.guide_sites, local_used=bool(local_names))
-    check_support(model, guide, Layout(guide_dims, model_dims), tensors)
+    axes = {name: len(site["fn"].batch_shape) + guide_dims[name] for name, site in latent.items()}
+    layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed)
+    check_support(model, guide, layout, tensors)
     _check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
     _check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
-    free = local_names or [
-        f"{name}.{p.name}"
-        for name, site in first.guide_sites.items()
-        if not site["is_observed"]
-        for p in free_parameters(site["fn"], guide_dims[name])
-    ]
+    free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
     if not free:
+        raise RowwiseError(_nothing_free(latent, held))
+    discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
+    states = _states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
+    return replace(
+        layout,
+        free=tuple(free),
+        fixed=not local_names and _is_fixed(first.guide_sites, other.guide_sites),
+        discrete=discrete,
+        states=states,
+        follows=_states_followed(guide, few_rows, guide_dims, states),
+    )
+
+
+def _states_followed(
+    guide: Program, batch: Batch, dims: dict[str, int], states: dict[str, States]
+) -> dict[str, tuple[int, ...]]:
+    """Which discrete latents each parameter of the guide's distributions changes with."""
+    if not states:
+        return {}
+    sizes = [len(site.values) for site in states.values()]
+    together = joint_states(states)
+    with torch.no_grad(), Given({name: site.over(len(batch)) for name, site in together.items()}):
+        sites = run_guide(guide, batch.repeated(math.prod(sizes)), dims, (0,))
+    found = {}
+    for name, site in sites.items():
+        for parameter in free_parameters(site["fn"], dims[name]) if name in dims and not site["is_observed"] else []:
+            grid = parameter.value.movedim(parameter.axis, 0).reshape(*sizes, -1)
+            changing = (k for k in range(len(sizes)) if bool((grid != grid.narrow(k, 0, 1)).any()))
+            found[f"{name}.{parameter.name}"] = tuple(changing)
+    return found
+
+
+def _sites_left_to_the_model(
+    guide: dict[str, Any], model: dict[str, Any], model_dims: dict[str, int]
+) -> dict[str, States]:
+    """Discrete latents that only the model has: they are summed out, as `TraceEnum_ELBO` does."""
+    found = {
+        name: states_of(site, model_dims[name])
+        for name, site in model.items()
+        if name in model_dims and name not in guide and not site["is_observed"] and is_enumerable(site["fn"])
+    }
+    states = _states_together(found)
+    if found and not states:
         raise RowwiseError(
-            "No parameter of the guide's distributions can be given to each row: "
-            + ", ".join(f"{name} is {family_name(site['fn'])}" for name, site in first.guide_sites.items())
-            + '. Name lambda in the guide yourself: `lam = pplvae.local("lam", lam)`, one row per datapoint.'
+            f"The discrete latents {list(found)} of the model are not in the guide, and have more than {MOST_STATES} "
+            "states together, too many to sum them out for every draw. Put them into the guide."
         )
-    fixed = not local_names and _is_fixed(first.guide_sites, other.guide_sites)
-    return Layout(guide_dims, model_dims, tuple(free), fixed)
+    return states
+
+
+def _states_together(found: dict[str, States | None]) -> dict[str, States]:
+    """The states of several sites, or none where they are too many together."""
+    known = {name: states for name, states in found.items() if states is not None}
+    if len(known) < len(found) or math.prod(len(states.values) for states in known.values()) > MOST_STATES:
+        return {}
+    return known
+
+
+def _nothing_free(latent: dict[str, Any], held: list[str]) -> str:
+    if not latent:
+        return (
+            f"The latents {held} of the guide lie outside the data plate: they belong to all rows at once, and there is "
+            "none inside it, so no row has a gap of its own."
+        )
+    return (
+        "No parameter of the guide's distributions can be given to each row: "
+        + ", ".join(f"{name} is {family_name(site['fn'])}" for name, site in latent.items())
+        + '. Name lambda in the guide yourself: `lam = pplvae.local("lam", lam)`, one row per datapoint.'
+    )
 
 
 def scaling_plate_size(model: Program, guide: Program, tensors: Sequence[Tensor]) -> int | None:
@@ -110,15 +175,17 @@ class _Probe:
         batch: Batch,
         dims: dict[str, int] | None = None,
         address: tuple[int, ...] = (0,),
+        summed: Mapping[str, States] | None = None,
     ) -> None:
         names = _LocalNames()
+        any_state = {n: States(s.values[:1], s.axis).over(len(batch)) for n, s in (summed or {}).items()}
         with torch.no_grad():
             with in_users_words("guide", batch.tensors):
                 self.guide_sites = (
                     _plain_guide(guide, batch) if dims is None else run_guide(names(guide), batch, dims, address)
                 )
             with in_users_words("model", batch.tensors):
-                self.model_sites = run_model(model, batch, values_of(self.guide_sites))
+                self.model_sites = run_model(model, batch, values_of(self.guide_sites) | any_state)
         self.local_names = names.names
 
 
@@ -129,8 +196,8 @@ def _plain_guide(guide: Program, batch: Batch) -> dict[str, Any]:
     return reader.sites
 
 
-def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> dict[str, int]:
-    """The axis of the data plate in every site: the plate whose size follows the number of rows."""
+def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """The axis of the data plate, whose size follows the number of rows, in every site; the latents outside it."""
     plates = {frame.name: frame for site in more.values() for frame in site["cond_indep_stack"]}
     before = {frame.name: frame.size for site in fewer.values() for frame in site["cond_indep_stack"]}
     data = [name for name, frame in plates.items() if frame.size == 5 and before.get(name) == 3]
@@ -144,25 +211,27 @@ def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> dict[st
             "give a subsampling plate its rows with `subsample_size=len(v)`."
         )
     axes: dict[str, int] = {}
+    held: list[str] = []
     for name, site in more.items():
         frames = [frame for frame in site["cond_indep_stack"] if frame.name in data]
+        if not frames and not site["is_observed"]:
+            held.append(name)
+            continue
         if not frames:
-            kind = "observed site" if site["is_observed"] else "latent"
             raise RowwiseError(
-                f"The {kind} {name!r} of the {what} lies outside the data plate {data[0]!r}: it belongs to all rows at "
-                "once, so no row has a gap of its own. Move it into the plate; or, if it is global on purpose, make it "
-                "a parameter (`pyro.param`) or condition both programs on one value of it."
+                f"The observed site {name!r} of the {what} lies outside the data plate {data[0]!r}: it belongs to all "
+                "rows at once, so no row has a gap of its own. Move it into the plate."
             )
         if frames[0].dim is None:
             raise ProgramError(
                 f"The plate {data[0]!r} of the {what} is a Python loop over rows; use it as a context: {PLATE_HINT}."
             )
         axes[name] = frames[0].dim
-    return axes
+    return axes, held
 
 
-def _check_sites_match(guide: dict[str, Any], model: dict[str, Any]) -> None:
-    latents = [name for name, site in model.items() if not site["is_observed"]]
+def _check_sites_match(guide: dict[str, Any], model: dict[str, Any], summed: Container[str]) -> None:
+    latents = [name for name, site in model.items() if not site["is_observed"] and name not in summed]
     sampled = [name for name, site in guide.items() if not (site["infer"] or {}).get("is_auxiliary")]
     missing = [name for name in latents if name not in guide]
     extra = [name for name in sampled if name not in latents]
@@ -190,15 +259,12 @@ def _check_sites_match(guide: dict[str, Any], model: dict[str, Any]) -> None:
 
 def _check_latent(name: str, site: Any, dim: int, sites: dict[str, Any], *, local_used: bool) -> None:
     fn = site["fn"]
-    if site["is_observed"]:
-        return
-    if _is_discrete(fn):
+    if is_discrete(fn) and not is_enumerable(fn):
         raise RowwiseError(
-            f"The latent {name!r} is discrete ({family_name(fn)}): a guide per row needs gradients through its draws. "
-            "Sum it out in the model (a mixture likelihood), or use a continuous relaxation such as "
-            "`RelaxedOneHotCategoricalStraightThrough`."
+            f"The latent {name!r} is discrete and has no end of states ({family_name(fn)}), so its draws cannot be "
+            "keyed by row. Use one with finitely many (`Categorical`, `Binomial`)."
         )
-    if not fn.has_rsample:
+    if not is_discrete(fn) and not fn.has_rsample:
         raise RowwiseError(
             f"The latent {name!r} has a distribution without reparameterised draws ({family_name(fn)}): a guide per "
             "row needs gradients through its draws. Use one with `has_rsample`."
@@ -226,16 +292,9 @@ def _check_latent(name: str, site: Any, dim: int, sites: dict[str, Any], *, loca
         )
 
 
-def _is_discrete(fn: Any) -> bool:
-    try:
-        return bool(fn.support is not None and fn.support.is_discrete)
-    except NotImplementedError:
-        return False
-
-
 def _check_rows_apart(what: str, fewer: dict[str, Any], more: dict[str, Any], dims: dict[str, int]) -> None:
     """Rows 0, 1 and 2 must have the same log-probabilities with and without rows 0 and 1 again behind them."""
-    for name in fewer:
+    for name in dims:
         first, second = row_log_prob(fewer[name], dims[name]), row_log_prob(more[name], dims[name])
         for log_prob, rows in ((first, 3), (second, 5)):
             if log_prob.shape != (rows,):

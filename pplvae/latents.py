@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
-from torch import distributions as td
+from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.families import bijection, family_name
-from pplvae.rows import Batch, Given, Layout, Program, log_guide, run_guide, run_model, sum_sites, values_of
+from pplvae.rows import Batch, Given, Layout, Program, log_guide, log_model, run_guide, run_model, values_of
 
 Vectors = Float[Tensor, "particle row element"]
 PerDraw = Float[Tensor, "particle row"]
@@ -54,7 +54,7 @@ class LatentSpace:
                 "distribution with a density."
             )
         sites = run_model(self._model, self._batch, values_of(drawn))
-        return {name: site for name, site in sites.items() if not site["is_observed"] and name in self._layout.model}
+        return {name: site for name, site in sites.items() if name in drawn and name in self._layout.model}
 
     @property
     def elements(self) -> int:
@@ -89,19 +89,14 @@ class LatentSpace:
     def log_joint(self, u: Vectors) -> PerDraw:
         """Log p(v, u) of the model."""
         values, log_det = self._values(u)
-        sites = run_model(self._model, self._batch, values)
-        return self._fold(sum_sites(sites, self._layout.model)) + log_det
+        joint, _ = log_model(self._model, self._batch, values, self._layout)
+        return self._fold(joint) + log_det
 
     def log_prior_and_likelihood(self, u: Vectors) -> tuple[PerDraw, PerDraw]:
         """Log p(u) and log p(v | u)."""
         values, log_det = self._values(u)
-        sites = run_model(self._model, self._batch, values)
-        prior = {name: site for name, site in sites.items() if name in values}
-        rest = {name: site for name, site in sites.items() if name not in values}
-        return (
-            self._fold(sum_sites(prior, self._layout.model)) + log_det,
-            self._fold(sum_sites(rest, self._layout.model)),
-        )
+        joint, prior = log_model(self._model, self._batch, values, self._layout)
+        return self._fold(prior) + log_det, self._fold(joint - prior)
 
     def vectors(self, values: Mapping[str, Tensor]) -> Vectors:
         """Latents by site as vectors."""
@@ -170,7 +165,7 @@ class _Site:
 
 
 def _bounds(support: Any) -> list[Any]:
-    while isinstance(support, td.constraints.independent):
+    while isinstance(support, constraints.independent):
         support = support.base_constraint
     return [value for value in vars(support).values() if isinstance(value, Tensor | float | int)]
 

@@ -50,8 +50,8 @@ class RowNoise(TorchFunctionMode):
 
     The rows stand `particles` times one after the other: position s * rows + i holds draw s of row i. While a site is
     being drawn, `row_axis` says where that axis lies in its batch shape (which leads whatever the site draws from);
-    elsewhere the first axis of that length is taken. A shape without one is drawn alike for every batch of rows. A
-    random function that is not listed in `_DRAWS` falls through to torch's generator.
+    elsewhere the first axis of that length is taken. A shape without one, and all that is drawn while `of_all_rows` is
+    set, is drawn alike for every batch of rows. A random function that is not listed in `_DRAWS` falls through to torch's generator.
 
     Args:
         keys: one key per row, from `row_keys`.
@@ -62,6 +62,7 @@ class RowNoise(TorchFunctionMode):
             errors must be computed from pairs; "matched": antithetic, and a row's normals also have second moments
             of exactly 1 and 0, so that a mean of quadratics is exact. The last is for choosing between guides, not
             for reporting: it is unbiased for quadratics only.
+        repeats: how often all draws stand in the batch, one round after the other, with the same noise.
 
     References:
         Fast splittable pseudorandom number generators (Steele, Lea and Flood, 2014), for the mixing function;
@@ -69,7 +70,12 @@ class RowNoise(TorchFunctionMode):
     """
 
     def __init__(
-        self, keys: Int64[Tensor, " row"], particles: int, address: tuple[int, ...], kind: Kind = "independent"
+        self,
+        keys: Int64[Tensor, " row"],
+        particles: int,
+        address: tuple[int, ...],
+        kind: Kind = "independent",
+        repeats: int = 1,
     ) -> None:
         super().__init__()
         if kind != "independent" and particles % 2:
@@ -78,10 +84,12 @@ class RowNoise(TorchFunctionMode):
         self._matched = kind == "matched"
         self._keys = keys
         self._particles = particles
+        self._repeats = repeats
         self._address = address
         self._calls = 0
         self.batch_shape: Sequence[int] = ()
         self.row_axis: int | None = None
+        self.of_all_rows = False
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Replace a random function by its keyed counterpart; leave every other function alone."""
@@ -113,6 +121,8 @@ class RowNoise(TorchFunctionMode):
         return self._fill(like, 2, box_muller, torch.neg)
 
     def _axis(self, shape: Sequence[int], rows: int) -> int | None:
+        if self.of_all_rows:
+            return None
         if self.row_axis is not None and tuple(shape[: len(self.batch_shape)]) == tuple(self.batch_shape):
             return self.row_axis
         return next((i for i, size in enumerate(shape) if size == rows), None)
@@ -122,7 +132,7 @@ class RowNoise(TorchFunctionMode):
         self._calls += 1
         call = _signed(_digest(*self._address, self._calls))
         keys = self._keys.to(like.device)
-        axis = self._axis(like.shape, len(keys) * self._particles)
+        axis = self._axis(like.shape, len(keys) * self._particles * self._repeats)
         if axis is None:
             first, rest = torch.full((1,), call, dtype=torch.int64, device=like.device), like.shape
         else:
@@ -135,7 +145,8 @@ class RowNoise(TorchFunctionMode):
         numbers = numbers.reshape(-1, *rest)
         if axis is None:
             return numbers[0]
-        return (torch.cat([numbers, mirror(numbers)]) if self._copies == 2 else numbers).movedim(0, axis)
+        numbers = torch.cat([numbers, mirror(numbers)]) if self._copies == 2 else numbers
+        return numbers.repeat(self._repeats, *(1,) * len(rest)).movedim(0, axis)
 
 
 # Odd constants of SplitMix64, as signed 64-bit integers: torch's int64 arithmetic wraps round as C's unsigned does.

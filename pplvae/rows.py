@@ -5,7 +5,7 @@ log-probabilities folded back to (S, N). That asks nothing of the program but it
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pplvae.discrete import States, draw, is_enumerable, joint_states
 from pplvae.errors import ProgramError
 from pplvae.families import map_parameters
 from pplvae.noise import Kind, RowNoise, row_keys
@@ -32,12 +33,24 @@ class Layout:
         model: the same for each model site.
         free: the parameters of each latent site's family that are lambda, as "site.parameter" or a `local` name.
         fixed: whether lambda is the same whatever the guide draws, so that the encoder need not run again.
+        axes: axis of the rows in the value of each latent site of the guide, counted from the left.
+        held: latent sites outside the data plate; they belong to all rows and count for none.
+        discrete: discrete latent sites of the guide.
+        states: of these, where the ELBO sums over them; empty where there are too many and they are drawn.
+        follows: for the names in `free`, the positions in `states` of the sites that lambda depends on.
+        summed: states of discrete latents that the guide leaves to the model.
     """
 
     guide: Mapping[str, int]
     model: Mapping[str, int]
     free: tuple[str, ...] = ()
     fixed: bool = False
+    axes: Mapping[str, int] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
+    discrete: tuple[str, ...] = ()
+    states: Mapping[str, States] = field(default_factory=dict)
+    follows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    summed: Mapping[str, States] = field(default_factory=dict)
 
 
 def tile(tensor: Tensor, particles: int) -> Tensor:
@@ -54,12 +67,14 @@ class Batch:
         keys: of the rows, for their noise.
         positions: of the rows in the whole data set, for plates that ask which rows they hold.
         particles: draws per row.
+        repeats: how often all of that stands there, with the same noise: once for each state of discrete latents.
     """
 
     tensors: tuple[Tensor, ...]
     keys: Int64[Tensor, " row"]
     positions: Int64[Tensor, " row"]
     particles: int = 1
+    repeats: int = 1
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Batch":
@@ -76,18 +91,27 @@ class Batch:
         """The same rows with another number of draws."""
         return replace(self, particles=particles)
 
+    def repeated(self, states: int) -> "Batch":
+        """The same rows and draws, once for each state."""
+        return replace(self, repeats=self.repeats * states)
+
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def copies(self) -> int:
+        """How often each row stands in what the program is called with."""
+        return self.repeats * self.particles
 
     @cached_property
     def tiled(self) -> tuple[Tensor, ...]:
         """What the program is called with."""
-        return tuple(tile(tensor, self.particles) for tensor in self.tensors)
+        return tuple(tile(tensor, self.copies) for tensor in self.tensors)
 
     @cached_property
     def index(self) -> Int64[Tensor, " batch"]:
         """Positions of the tiled rows."""
-        return tile(self.positions, self.particles)
+        return tile(self.positions, self.copies)
 
 
 class PlateIndex(Messenger):
@@ -153,19 +177,24 @@ def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
 
 
 class _RowAxis(Messenger):
-    """Tell the noise where the rows lie in what a site is about to draw."""
+    """Tell the noise where the rows lie in what a site is about to draw, and draw from discrete ones."""
 
     def __init__(self, noise: RowNoise, dims: Mapping[str, int]) -> None:
         super().__init__()
         self._noise, self._dims = noise, dims
 
     def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            return
+        self._noise.of_all_rows = msg["name"] not in self._dims
         if msg["name"] in self._dims:
             self._noise.batch_shape = msg["fn"].batch_shape
             self._noise.row_axis = len(msg["fn"].batch_shape) + self._dims[msg["name"]]
+        if msg["value"] is None and is_enumerable(msg["fn"]):
+            msg["value"], msg["done"] = draw(msg["fn"]), True
 
     def _pyro_post_sample(self, _msg: Any) -> None:
-        self._noise.row_axis = None
+        self._noise.row_axis, self._noise.of_all_rows = None, False
 
 
 def run_guide(
@@ -184,7 +213,7 @@ def run_guide(
         The guide's sample sites by name.
     """
     reader = SiteReader()
-    noise = RowNoise(batch.keys, batch.particles, address, kind)
+    noise = RowNoise(batch.keys, batch.particles, address, kind, batch.repeats)
     with _RowAxis(noise, dims), PlateIndex(batch.index), reader, noise:
         guide(*batch.tiled)
     return reader.sites
@@ -212,7 +241,7 @@ def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bo
     detached = {
         name: map_parameters(site["fn"], _detach, layout.guide[name])
         for name, site in sites.items()
-        if not site["is_observed"]
+        if name in layout.guide and not site["is_observed"]
     }
     return sum_sites(sites, layout.guide, detached)
 
@@ -220,9 +249,33 @@ def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bo
 def sum_sites(
     sites: Mapping[str, Any], dims: Mapping[str, int], fns: Mapping[str, Any] | None = None
 ) -> Float[Tensor, " batch"]:
-    """Sum of the sites' log-probabilities per row."""
-    terms = [row_log_prob(site, dims[name], (fns or {}).get(name)) for name, site in sites.items()]
+    """Sum of the sites' log-probabilities per row; sites that belong to all rows count for none."""
+    terms = [row_log_prob(site, dims[name], (fns or {}).get(name)) for name, site in sites.items() if name in dims]
     return torch.stack(terms).sum(0)
+
+
+def log_model(
+    model: Program, batch: Batch, values: Mapping[str, Tensor], layout: Layout
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Log p(v_i, h_i) and log p(h_i) of tiled rows, in nats; discrete latents that the guide lacks are summed out."""
+    states = joint_states(layout.summed) if layout.summed else {}
+    count = max([1, *(len(site.values) for site in states.values())])
+    if states:
+        size = len(batch) * batch.copies
+        values = {name: _repeated(value, count, layout.axes.get(name)) for name, value in values.items()}
+        values |= {name: site.over(size) for name, site in states.items()}
+    sites = run_model(model, batch.repeated(count), values)
+    latent = {name: site for name, site in sites.items() if not site["is_observed"]}
+    joint, prior = (sum_sites(some, layout.model).unflatten(0, (count, -1)) for some in (sites, latent))
+    return joint.logsumexp(0), prior.logsumexp(0)
+
+
+def _repeated(value: Tensor, count: int, axis: int | None) -> Tensor:
+    """A latent of tiled rows, all of it several times; one that belongs to all rows as it is."""
+    if axis is None:
+        return value
+    rows_first = value.movedim(axis, 0)
+    return rows_first.repeat(count, *(1,) * (value.ndim - 1)).movedim(0, axis)
 
 
 def log_weights_of(
@@ -238,8 +291,8 @@ def log_weights_of(
     """Log p(v_i, h_si) - log q(h_si | v_i) for every draw of every row, in nats; their mean is the ELBO."""
     sites = run_guide(guide, batch, layout.guide, address, kind)
     log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
-    log_p = sum_sites(run_model(model, batch, values_of(sites)), layout.model)
-    return (log_p - log_q).reshape(batch.particles, len(batch))
+    log_p, _ = log_model(model, batch, values_of(sites), layout)
+    return (log_p - log_q).reshape(batch.copies, len(batch))
 
 
 def values_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:

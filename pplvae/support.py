@@ -32,7 +32,8 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
                 sites = run_guide(guide, batch, layout.guide, (0,))
             with in_users_words("model", batch.tensors):
                 model_sites = run_model(model, batch, values_of(sites))
-            odd = (model_sites.keys() ^ layout.model.keys()) | (sites.keys() ^ layout.guide.keys())
+            expected = ({*layout.model, *layout.held}, {*layout.guide, *layout.held})
+            odd = (model_sites.keys() ^ expected[0]) | (sites.keys() ^ expected[1])
             if odd:
                 raise ProgramError(
                     f"The sites {sorted(odd)} exist for some rows and not for others. Every row must have the same "

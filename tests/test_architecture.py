@@ -23,6 +23,7 @@ ROOMS = [
     "models",
     "noise",
     "families",
+    "discrete",
     "rows",
     "latents",
     "objectives",

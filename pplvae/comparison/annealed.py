@@ -80,8 +80,9 @@ class Path:
 
     def take(self, index: Tensor, count: int) -> "Path":
         """The paths of some rows, with another number of steps."""
-        paths = self.temperatures[:, index], self.step_sizes[:, index]
-        return Path(*(_resampled(path, count) for path in paths), self.scale[index], self.spread[index])
+        temperatures = _resampled(self.temperatures[:, index], count)
+        step_sizes = _resampled(self.step_sizes[:, index], count)
+        return Path(temperatures, step_sizes, self.scale[index], self.spread[index])
 
 
 class _Point(NamedTuple):

@@ -26,8 +26,8 @@ def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
 def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     """Shape of the Pareto tail of each row's importance weights: below 0.5 good, above 0.7 unusable.
 
-    Minus infinity where the log weights are equal up to rounding (the guide is the posterior): there is no tail. NaN
-    where weights are not finite, or there are fewer than 25 draws, too few to fit a tail to.
+    Minus infinity where there is no tail: the log weights are equal up to rounding (the guide is the posterior), or the
+    largest of them take few values (discrete latents). NaN where weights are not finite, or there are fewer than 25 draws, too few to fit a tail to.
 
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), arXiv 1507.02646;
@@ -40,10 +40,21 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     k = np.full(len(weights), np.nan)
     k[finite] = -np.inf
     tailed = finite.copy()
-    tailed[finite] = np.ptp(weights[finite], axis=1) > 1e-6
+    tailed[finite] = _tail_quartile(weights[finite]) > 1e-6
     if weights.shape[1] < _FEWEST_DRAWS:
         k[tailed] = np.nan
     elif tailed.any():
         # ArviZ takes log-likelihoods here, whose negatives are the log weights of leave-one-out.
-        k[tailed] = array_stats.psislw(-weights[tailed], axis=-1)[1]
+        with np.errstate(all="ignore"):
+            fitted = array_stats.psislw(-weights[tailed], axis=-1)[1]
+        # NaN: next to the largest weight all others vanish in float64.
+        k[tailed] = np.where(np.isnan(fitted), np.inf, fitted)
     return k
+
+
+def _tail_quartile(log_weights: np.ndarray) -> np.ndarray:
+    """How far the lower quartile of the tail that is fitted lies above its threshold; the fit divides by it."""
+    draws = log_weights.shape[1]
+    tail = int(3 * np.sqrt(draws)) if draws > 225 else draws // 5  # as many as Vehtari et al. fit
+    ordered = np.sort(log_weights, axis=1)
+    return ordered[:, -tail + max(0, int(tail / 4 + 0.5) - 1)] - ordered[:, max(0, draws - tail - 1)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks
 from pplvae.comparison.estimates import log_mean_exp
-from pplvae.comparison.evidence import forward_columns, per_path
+from pplvae.comparison.evidence import check_local, forward_columns, per_path
 from pplvae.comparison.optimise import Schedule
 from pplvae.data import as_parts
 from pplvae.noise import Stream
@@ -94,6 +94,7 @@ def evidence_bracket(
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
 
     def measure(chunk: Chunk) -> Columns:
+        check_local(chunk)
         return _bracket_columns(chunk, settings)
 
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}

@@ -17,7 +17,7 @@ from pplvae.data import Rows
 from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
-from pplvae.noise import Kind, Stream
+from pplvae.noise import Stream
 from pplvae.rows import Batch, Layout, Program
 
 Draws = Float[Tensor, "particle row"]
@@ -59,15 +59,25 @@ class Chunk:
         return self.guides(slice(None), 1).zeros()
 
     def log_weights(
-        self, offsets: Offsets, particles: int, *, index: Any = slice(None), stream: Stream = Stream.SCORE
+        self,
+        offsets: Offsets,
+        particles: int,
+        *,
+        index: Any = slice(None),
+        stream: Stream = Stream.SCORE,
+        evidence: bool = False,
     ) -> Draws:
-        """Log weights of guides from fresh draws, mirrored ones last; the same stream gives the same noise."""
+        """Log weights of guides from fresh draws, mirrored ones last; the same stream gives the same noise.
+
+        With `evidence`, `LocalGuides.evidence_weights`: they differ where discrete latents are summed over.
+        """
         moved = {key: offset[index] for key, offset in offsets.items()}
 
-        def block(draws: range, kind: Kind = "antithetic") -> Tensor:
+        def block(draws: range) -> Tensor:
             with torch.no_grad():
                 guides = self.guides(index, len(draws))
-                weights = guides.log_weights(moved, (self.seed, stream, draws.start), kind)
+                draw = guides.evidence_weights if evidence else guides.log_weights
+                weights = draw(moved, (self.seed, stream, draws.start))
             return weights.to(torch.float64).unflatten(0, (2, -1))
 
         return torch.cat([block(draws) for draws in blocks(particles)], dim=1).flatten(0, 1)
@@ -103,13 +113,15 @@ def over_chunks(
 
     Returns:
         The columns over dimension "row", with the coordinates id, part, content key, and label where all have one. The
-        attribute "lambda" names what is free in a row's own guide.
+        attribute "lambda" names what is free in a row's own guide, "held" the latents that belong to all rows and are
+        drawn from their guide as it is.
     """
     if chunk_size < 1:
         raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
     labelled = all(part.labels is not None for part in parts.values())
     found: list[xr.Dataset] = []
     free: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     total = sum(len(part) for part in parts.values())
     with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
         for part in parts.values():
@@ -118,6 +130,7 @@ def over_chunks(
                 layout = inspect_pair(model, guide, part.tensors)
                 free = layout.free
                 whole = Batch.of(part.tensors)
+                held = layout.held
                 with validation(False):  # the pair has been checked on every row
                     for start in range(0, len(part), chunk_size):
                         rows = slice(start, start + chunk_size)
@@ -126,7 +139,7 @@ def over_chunks(
                             columns = measure(chunk)
                         found.append(_dataset(columns, part[rows], chunk.batch.keys, labelled))
                         bar.update(len(chunk.batch))
-    return xr.concat(found, dim="row").assign_attrs({"lambda": ", ".join(free)})
+    return xr.concat(found, dim="row").assign_attrs({"lambda": ", ".join(free), "held": ", ".join(held)})
 
 
 def add(columns: Columns, name: str, value: Tensor, stderr: Tensor) -> None:

@@ -16,7 +16,7 @@ from pplvae.comparison.chunks import Chunk, Columns, over_chunks
 from pplvae.comparison.estimates import Draws, log_mean_exp
 from pplvae.comparison.optimise import Schedule
 from pplvae.data import as_parts
-from pplvae.errors import UnknownNameError
+from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.noise import Stream
 from pplvae.rows import Program
 
@@ -33,7 +33,8 @@ class Evidence:
     Attributes:
         rows: over dimension "row", in nats: `log_evidence` with `log_evidence_stderr` (Monte Carlo); `jensen_slack`, by
             how much it exceeds the mean log weight (what one draw would give); `effective_sample_size` of the weights;
-            `pareto_k` of their tail; `draws`, how many were used; for annealing `acceptance`, the mean over all moves, and the number of `temperatures`.
+            `pareto_k` of their tail; `draws`, how many were used; for annealing `acceptance`, the mean over all moves,
+            and the number of `temperatures`.
             The attribute `bound` says on which side of the truth the estimate lies in expectation.
     """
 
@@ -104,6 +105,7 @@ def log_evidence(
     settings = annealing or Annealing()
 
     def measure(chunk: Chunk) -> Columns:
+        check_local(chunk)
         if method == "ais":
             return annealed_evidence(chunk, settings)
         return importance_evidence(chunk, particles, tolerance)
@@ -120,18 +122,28 @@ def check_method(method: str) -> None:
         raise UnknownNameError("estimator of the evidence", method, METHODS)
 
 
+def check_local(chunk: Chunk) -> None:
+    """Refuse a pair whose rows have no evidence of their own."""
+    if chunk.layout.held:
+        raise ProgramError(
+            f"The latents {list(chunk.layout.held)} belong to all rows at once, so p(v) is no product over rows and no "
+            "row has a log evidence of its own. Pass `evidence=None`; or condition both programs on one value of them."
+        )
+
+
 def importance_evidence(chunk: Chunk, particles: int | None, tolerance: float) -> Columns:
     """The importance-weighted bound with each row's own guide, with so many draws or as many as are needed."""
     offsets = chunk.optimum.offsets
     if particles is not None:
-        return evidence_columns(chunk.log_weights(offsets, particles, stream=Stream.EVIDENCE), mirrored=True)
-    pilot = chunk.log_weights(offsets, _PILOT_DRAWS, stream=Stream.PILOT)
+        weights = chunk.log_weights(offsets, particles, stream=Stream.EVIDENCE, evidence=True)
+        return evidence_columns(weights, mirrored=True)
+    pilot = chunk.log_weights(offsets, _PILOT_DRAWS, stream=Stream.PILOT, evidence=True)
     needed = _draws_for(log_mean_exp(pilot)[1], tolerance)
     columns: Columns = {}
     for draws in needed.unique().tolist():  # powers of two times the pilot's, so that few passes are made
         members = torch.nonzero(needed == draws).flatten()
         for index in members.split(max(1, _SCORED_AT_ONCE // draws)):
-            weights = chunk.log_weights(offsets, draws, index=index, stream=Stream.EVIDENCE)
+            weights = chunk.log_weights(offsets, draws, index=index, stream=Stream.EVIDENCE, evidence=True)
             for name, values in evidence_columns(weights, mirrored=True).items():
                 columns.setdefault(name, values.new_empty(len(needed)))[index] = values
     return columns

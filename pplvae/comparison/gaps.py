@@ -9,7 +9,7 @@ from pplvae.comparison.annealed import Annealing
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, Draws, add, over_chunks
 from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
-from pplvae.comparison.evidence import annealed_evidence, check_method
+from pplvae.comparison.evidence import annealed_evidence, check_local, check_method
 from pplvae.comparison.ladder import families_of, rung_columns
 from pplvae.comparison.optimise import Schedule, Status
 from pplvae.comparison.result import Comparison, pictures_of
@@ -141,11 +141,16 @@ def _compare(
         own = chunk.log_weights(chunk.optimum.offsets, particles)
         columns = _gap_columns(chunk, amortised, own)
         if evidence is not None:
-            columns["pareto_k_amortised"], columns["pareto_k_local"] = pareto_k(amortised), pareto_k(own)
-        if evidence == "importance":
-            columns |= _importance_columns(amortised, own)
-        if evidence == "ais":
-            columns |= _annealed_columns(columns, annealed_evidence(chunk, annealing))
+            check_local(chunk)
+            weights, own_weights = amortised, own
+            if chunk.layout.states:
+                weights = chunk.log_weights(chunk.zeros, particles, evidence=True)
+                own_weights = chunk.log_weights(chunk.optimum.offsets, particles, evidence=True)
+            columns |= {"pareto_k_amortised": pareto_k(weights), "pareto_k_local": pareto_k(own_weights)}
+            if evidence == "importance":
+                columns |= _importance_columns(amortised, own, own_weights)
+            else:
+                columns |= _annealed_columns(columns, annealed_evidence(chunk, annealing))
         for family in ladder:
             columns |= rung_columns(chunk, family, own)
         return columns
@@ -175,11 +180,11 @@ def _gap_columns(chunk: Chunk, amortised: Draws, own: Draws) -> Columns:
     return columns
 
 
-def _importance_columns(amortised: Draws, own: Draws) -> Columns:
+def _importance_columns(amortised: Draws, own: Draws, own_weights: Draws) -> Columns:
     """Evidence from the very draws that scored the row's own guide."""
     columns: Columns = {}
-    value, stderr = log_mean_exp(own)
-    error = influence(own)
+    value, stderr = log_mean_exp(own_weights)
+    error = influence(own_weights)
     add(columns, "log_evidence", value, stderr)
     for name, draws in (("approximation_gap", own), ("inference_gap", amortised)):
         # The gap's error is that of a mean of these draws, since both terms come from the same noise.

@@ -108,12 +108,11 @@ class RicherGuides:
         self.batch, self.elements = batch, elements
         self._family, self._base = family, base
 
-    def zeros(self) -> Offsets:
+    def starts(self) -> list[Offsets]:
         """Offsets at which every row has its own guide."""
         shapes = {key: value.shape for key, value in self._family.start(self.elements).items()}
-        return {
-            key: torch.zeros(len(self.batch), *shape, device=self.batch.keys.device) for key, shape in shapes.items()
-        }
+        device, rows = self.batch.keys.device, len(self.batch)
+        return [{key: torch.zeros(rows, *shape, device=device) for key, shape in shapes.items()}]
 
     def log_weights(
         self,

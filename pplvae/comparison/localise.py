@@ -15,10 +15,11 @@ from pyro.poutine.runtime import effectful
 from torch import Tensor
 from torch.distributions import constraints
 
+from pplvae.discrete import joint_states
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.latents import LatentSpace
 from pplvae.noise import Kind
-from pplvae.rows import Batch, Layout, Program, log_weights_of, run_guide, tile
+from pplvae.rows import Batch, Given, Layout, Program, log_guide, log_model, run_guide, sum_sites, tile, values_of
 
 Offsets = dict[str, Tensor]
 
@@ -55,14 +56,14 @@ class Localise(Messenger):
     Args:
         offsets: by name (see `Layout.free`); rows first, in unconstrained space. A name that is missing is not moved.
         layout: of the pair.
-        particles: how often the rows are tiled.
+        copies: how often the rows are tiled.
     """
 
-    def __init__(self, offsets: Mapping[str, Tensor], layout: Layout, particles: int) -> None:
+    def __init__(self, offsets: Mapping[str, Tensor], layout: Layout, copies: int) -> None:
         super().__init__()
         self._offsets = offsets
         self._layout = layout
-        self._particles = particles
+        self._copies = copies
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
@@ -74,17 +75,31 @@ class Localise(Messenger):
         msg["value"] = self._move(msg["name"], Parameter(msg["name"], value, constraint, -value.ndim))
 
     def _move(self, key: str, parameter: Parameter) -> Tensor:
-        offset = self._offsets.get(key)
-        if offset is None:
+        if key not in self._offsets:
             return parameter.value
-        offset = tile(offset, self._particles).movedim(0, parameter.axis)
+        offset = self._spread(key).movedim(0, parameter.axis)
         return constrained(parameter.constraint, unconstrained(parameter) + offset)
+
+    def _spread(self, key: str) -> Tensor:
+        """A row's offset for each of its copies; its own for each state that lambda depends on."""
+        offset, follows = self._offsets[key], self._layout.follows.get(key, ())
+        if not follows:
+            return tile(offset, self._copies)
+        sizes = [len(states.values) for states in self._layout.states.values()]
+        states_first = offset.movedim([*range(1, 1 + len(follows))], [*range(len(follows))])
+        for axis in range(len(sizes)):
+            states_first = states_first if axis in follows else states_first.unsqueeze(axis)
+        each = states_first.expand(*sizes, *states_first.shape[len(sizes) :]).flatten(0, len(sizes) - 1)
+        draws = self._copies // len(each)
+        return each.unsqueeze(1).expand(-1, draws, *each.shape[1:]).flatten(0, 2)
 
 
 class LocalGuides:
     """A batch of rows of one pair, each with a guide of its own.
 
-    Where lambda does not depend on what the guide draws, the encoder runs once, when the batch is made.
+    Where lambda does not depend on what the guide draws, the encoder runs once, when the batch is made. Discrete
+    latents with few states are summed over exactly; a latent that belongs to all rows is drawn afresh for every
+    mirrored pair of draws.
 
     Args:
         model: p(v, h; theta).
@@ -98,6 +113,12 @@ class LocalGuides:
         self._model = model
         self._guide = guide
         self._layout = layout
+        self._states = joint_states(layout.states) if layout.states else {}
+        count = max([1, *(len(site.values) for site in self._states.values())])
+        # Where everything is summed over, one draw says it all.
+        self._exact = bool(self._states) and set(self._states) == set(layout.axes) and not layout.held
+        particles = 1 if self._exact else 2 if layout.held else batch.particles
+        self._run_batch = batch.times(particles).repeated(count)
         if layout.fixed:
             self._guide = self._read_once()
 
@@ -105,20 +126,53 @@ class LocalGuides:
     def elements(self) -> int:
         """How many latent numbers a row has."""
         sites = self._run(self._guide)
-        return sum(site["value"].numel() for site in sites.values()) // (len(self.batch) * self.batch.particles)
+        size = sum(sites[name]["value"].numel() for name in self._layout.axes)
+        return size // (len(self.batch) * self._run_batch.copies)
 
     def zeros(self) -> Offsets:
         """Offsets at which every local guide is the amortised one."""
-        found: Offsets = {}
-        rows = len(self.batch)
+        sizes = [len(states.values) for states in self._layout.states.values()]
+        follows = {key: [sizes[k] for k in self._layout.follows.get(key, ())] for key in self._layout.free}
+        return {
+            key: lam.new_zeros(lam.shape[1], *follows[key], *lam.shape[2:]) for key, lam in self.parameters({}).items()
+        }
+
+    def starts(self) -> list[Offsets]:
+        """Zeros; and, where discrete latents are summed over, offsets at which all their states are equally likely.
+
+        From an encoder that is sure of a wrong state the slope towards the right one vanishes.
+        """
+        zeros = self.zeros()
+        flat = [key for key in zeros if key.endswith(".logits") and key.removesuffix(".logits") in self._layout.states]
+        if not flat:
+            return [zeros]
+        lam = self.parameters({})
+        return [zeros, zeros | {key: zeros[key] - self._by_state(key, lam[key]) for key in flat}]
+
+    def _by_state(self, key: str, lam: Tensor) -> Tensor:
+        """Lambda of every row as an offset is shaped, averaged over what it does not follow."""
+        sizes = [len(states.values) for states in self._layout.states.values()]
+        follows = self._layout.follows.get(key, ())
+        grid = lam.reshape(*sizes, -1, *lam.shape[1:])
+        averaged = [axis for axis in range(len(sizes) + 1) if axis not in follows]
+        return grid.mean(averaged).movedim(len(follows), 0)
+
+    def parameters(self, offsets: Offsets) -> dict[str, Float[Tensor, "particle row ..."]]:
+        """Lambda of every row in unconstrained space, for each draw that an earlier latent may have made it depend on.
+
+        The row's offset is counted in.
+        """
+        found: dict[str, Tensor] = {}
 
         class Read(Localise):
             def _move(self, key: str, parameter: Parameter) -> Tensor:
+                moved = super()._move(key, parameter)
                 if key in self._layout.free:
-                    found[key] = torch.zeros_like(unconstrained(parameter).movedim(parameter.axis, 0)[:rows])
-                return parameter.value
+                    lam = unconstrained(parameter._replace(value=moved)).movedim(parameter.axis, 0)
+                    found[key] = lam.unflatten(0, (self._copies, -1))
+                return moved
 
-        self._run(Read({}, self._layout, self.batch.particles)(self._guide))
+        self._run(Read(offsets, self._layout, self._run_batch.copies)(self._guide))
         return found
 
     def log_weights(
@@ -131,21 +185,58 @@ class LocalGuides:
     ) -> Float[Tensor, "particle row"]:
         """Log p(v_i, h_si) - log q(h_si; lambda_i) in nats; the same address gives the same noise at any offset.
 
-        The second half of the draws mirrors the first.
+        The second half of the draws mirrors the first. Where discrete latents are summed over, an entry is the mean
+        over their states by q; where they are drawn, it carries the score-function gradient.
         """
-        localised = Localise(offsets, self._layout, self.batch.particles)(self._guide)
-        return log_weights_of(
-            self._model, localised, self._layout, self.batch, address, kind, stick_the_landing=stick_the_landing
-        )
+        return self._draws(offsets, address, kind, stick_the_landing)[0]
+
+    def evidence_weights(
+        self, offsets: Offsets, address: tuple[int, ...], kind: Kind = "antithetic"
+    ) -> Float[Tensor, "particle row"]:
+        """Log of unbiased estimates of p(v_i), of the same draws: `log_weights`, but summed over states as weights."""
+        return self._draws(offsets, address, kind, False)[1]
 
     def space(self, offsets: Offsets) -> LatentSpace:
         """The latents as vectors, under the guides at these offsets."""
         localised = Localise(offsets, self._layout, self.batch.particles)(self._guide)
         return LatentSpace(self._model, localised, self._layout, self.batch)
 
+    def _draws(
+        self, offsets: Offsets, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
+    ) -> tuple[Tensor, Tensor]:
+        localised = Localise(offsets, self._layout, self._run_batch.copies)(self._guide)
+        if self._exact:
+            elbo, evidence = self._one_run(localised, address, "independent", stick_the_landing)
+            return elbo.expand(self.batch.particles, -1), evidence.expand(self.batch.particles, -1)
+        if not self._layout.held:
+            return self._one_run(localised, address, kind, stick_the_landing)
+        pairs = range(self.batch.particles // 2)
+        runs = [self._one_run(localised, (*address, k), "antithetic", stick_the_landing) for k in pairs]
+        elbo, evidence = (torch.stack(draws, 1).flatten(0, 1) for draws in zip(*runs, strict=True))
+        return elbo, evidence
+
+    def _one_run(
+        self, localised: Program, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
+    ) -> tuple[Tensor, Tensor]:
+        batch, layout = self._run_batch, self._layout
+        given = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
+        with Given(given):
+            sites = run_guide(localised, batch, layout.guide, address, kind)
+        log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
+        log_p, _ = log_model(self._model, batch, values_of(sites), layout)
+        weights = (log_p - log_q).unflatten(0, (batch.repeats, batch.particles, len(batch)))
+        if not layout.discrete:
+            return weights[0], weights[0]
+        dims = {name: layout.guide[name] for name in layout.discrete}
+        log_discrete = sum_sites(sites, dims).reshape(weights.shape)
+        if self._states:
+            return (log_discrete.exp() * weights).sum(0), (log_discrete + weights).logsumexp(0)
+        weights = weights[0] + _score(weights[0].detach(), log_discrete[0])
+        return weights, weights
+
     def _run(self, guide: Program) -> dict[str, Any]:
         with torch.no_grad():
-            return run_guide(guide, self.batch, self._layout.guide, (0,))
+            return run_guide(guide, self._run_batch, self._layout.guide, (0,))
 
     def _read_once(self) -> Program:
         sites = self._run(self._guide)
@@ -156,3 +247,19 @@ class LocalGuides:
                 pyro.sample(name, fn, infer=site["infer"])
 
         return guide
+
+
+def _score(
+    weights: Float[Tensor, "particle row"], log_q: Float[Tensor, "particle row"]
+) -> Float[Tensor, "particle row"]:
+    """Zeros whose gradient is that of drawing from q: the score function with a leave-one-out baseline.
+
+    The baseline of a draw is the mean over all others but its mirror image, on which it depends.
+
+    References:
+        Buy 4 REINFORCE samples, get a baseline for free (Kool et al., 2019).
+    """
+    pairs = weights.unflatten(0, (2, -1)).sum(0)
+    others = max(1, len(pairs) - 1)
+    baseline = ((pairs.sum(0) - pairs) / (2 * others)).repeat(2, 1)
+    return (weights - baseline) * (log_q - log_q.detach())

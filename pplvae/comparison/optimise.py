@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,6 +20,7 @@ from pplvae.noise import Kind, Stream
 from pplvae.rows import Batch
 
 
+@runtime_checkable
 class Guides(Protocol):
     """A batch of rows, each with a guide of its own that offsets move."""
 
@@ -30,8 +31,8 @@ class Guides(Protocol):
         """How many latent numbers a row has."""
         ...
 
-    def zeros(self) -> Offsets:
-        """Offsets at which the search starts."""
+    def starts(self) -> list[Offsets]:
+        """Offsets from which the search starts: zeros, and others where the slope may vanish there."""
         ...
 
     def log_weights(
@@ -108,32 +109,35 @@ def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int) ->
     Returns:
         For each row the best offset by the selection sample (offset zero among the candidates), status and steps.
     """
-    search = _Search(make_batch, rows, schedule, seed)
-    while len(search.active) and search.step < schedule.max_steps:
-        search.run_window()
-    return search.result()
+    found = []
+    for start in make_batch(torch.arange(rows), 2).starts():
+        search = _Search(make_batch, rows, schedule, seed, start)
+        while len(search.active) and search.step < schedule.max_steps:
+            search.run_window()
+        found.append(search)
+    return _best_of(found)
 
 
 class _Search:
-    def __init__(self, make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int) -> None:
+    def __init__(self, make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, start: Offsets) -> None:
         self._make_batch, self._schedule, self._seed = make_batch, schedule, seed
         self.step = 0
         first = make_batch(torch.arange(rows), 2)
         self._selection_draws = schedule.selection_draws_for(first.elements)
         self.active = torch.arange(rows, device=first.batch.keys.device)
-        self._best = first.zeros()
-        self._start_weights = self._select(self._best)
+        self.best = {key: offset.clone() for key, offset in start.items()}
+        self._start, self._start_weights = start, self._select(start)
         self._best_weights = self._start_weights.clone()
-        self._status = torch.where(self._start_weights.isfinite().all(0), _OPEN, _NONFINITE)
-        self._steps = torch.zeros_like(self.active)
+        self.status = torch.where(self._start_weights.isfinite().all(0), _OPEN, _NONFINITE)
+        self.steps = torch.zeros_like(self.active)
         # State of the active rows, in the order of `active`.
-        self._now = {key: offset.clone() for key, offset in self._best.items()}
-        self._mean = {key: torch.zeros_like(offset) for key, offset in self._best.items()}
-        self._square = {key: torch.zeros_like(offset) for key, offset in self._best.items()}
+        self._now = {key: offset.clone() for key, offset in start.items()}
+        self._mean = {key: torch.zeros_like(offset) for key, offset in start.items()}
+        self._square = {key: torch.zeros_like(offset) for key, offset in start.items()}
         self._rate = self._best_weights.new_full((rows,), schedule.first_step)
         self._cycle_start = self._best_weights.mean(0)
-        self._broken = torch.zeros_like(self._status, dtype=torch.bool)
-        self._retire(self._status != _OPEN)
+        self._broken = torch.zeros_like(self.status, dtype=torch.bool)
+        self._retire(self.status != _OPEN)
 
     def run_window(self) -> None:
         """Take a window of steps, then judge the mean offset of its second half on the selection sample."""
@@ -192,12 +196,12 @@ class _Search:
         # of noisy looks instead left 3 times as many nats on the table (0.0066 and 0.0019 on a linear-Gaussian model).
         better = gain > -stderr  # False for NaN
         for key, offset in candidate.items():
-            self._best[key][active[better]] = offset[better]
+            self.best[key][active[better]] = offset[better]
         self._best_weights[:, active[better]] = weights[:, better]
-        self._steps[active] = self.step
+        self.steps[active] = self.step
         # A row that has been shaken away from its best goes back, and on with smaller steps.
         for key, offset in self._now.items():
-            offset[~better] = self._best[key][active[~better]]
+            offset[~better] = self.best[key][active[~better]]
         enough = schedule.tolerance * self._rate / schedule.first_step
         self._rate = torch.where(gain > enough, self._rate, self._rate / 2)
         self._end_cycles(self._rate < schedule.last_step)
@@ -206,7 +210,7 @@ class _Search:
         """Of the rows whose step size has run out, retire those whose cycle gained too little, restart the others."""
         elbo = self._best_weights[:, self.active].mean(0)
         idle = ended & ~(elbo - self._cycle_start > self._schedule.tolerance)
-        self._status[self.active[idle]] = torch.where(self._broken[idle], _NONFINITE, _CONVERGED)
+        self.status[self.active[idle]] = torch.where(self._broken[idle], _NONFINITE, _CONVERGED)
         self._rate = torch.where(ended, self._schedule.first_step / 4, self._rate)
         self._cycle_start = torch.where(ended, elbo, self._cycle_start)
         self._retire(idle)
@@ -219,10 +223,24 @@ class _Search:
             for key in state:
                 state[key] = state[key].detach()[staying]
 
-    def result(self) -> Optimum:
-        """Offsets, status and steps of all rows; a row that has gained nothing keeps the amortised guide."""
+    def finish(self) -> Float[Tensor, " row"]:
+        """Put rows that have gained nothing back to their start; the ELBO of all rows on the selection sample."""
         gained = (self._best_weights - self._start_weights).mean(0) > 0
-        for offset in self._best.values():
-            offset[~gained] = 0
-        names = {_OPEN: Status.MAX_STEPS, _CONVERGED: Status.CONVERGED, _NONFINITE: Status.NONFINITE}
-        return Optimum(self._best, [names[code] for code in self._status.tolist()], self._steps)
+        for key, offset in self.best.items():
+            offset[~gained] = self._start[key][~gained]
+        return torch.where(gained, self._best_weights.mean(0), self._start_weights.mean(0))
+
+
+def _best_of(searches: list[_Search]) -> Optimum:
+    """The best offsets of each row over several starts; the first one unless another gained."""
+    first = searches[0]
+    elbo, steps = first.finish(), first.steps.clone()
+    for other in searches[1:]:
+        theirs = other.finish()
+        better = theirs > elbo
+        for key, offset in first.best.items():
+            offset[better] = other.best[key][better]
+        first.status[better] = other.status[better]
+        elbo, steps = torch.where(better, theirs, elbo), steps + other.steps
+    names = {_OPEN: Status.MAX_STEPS, _CONVERGED: Status.CONVERGED, _NONFINITE: Status.NONFINITE}
+    return Optimum(first.best, [names[code] for code in first.status.tolist()], steps)

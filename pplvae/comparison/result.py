@@ -169,6 +169,8 @@ def _stderr_over_rows(part: xr.Dataset, term: str) -> float:
 def _monte_carlo_stderr(part: xr.Dataset, term: str) -> float:
     # Rows with the same content share their noise, so their errors add up; equal rows have equal results.
     _, groups = np.unique(part["elbo_amortised"].values.round(9), return_inverse=True)
+    if part.attrs.get("held"):
+        groups = np.zeros_like(groups)  # a latent that belongs to all rows is drawn for all of them at once
     errors = np.bincount(groups, weights=part[f"{term}_stderr"].values)
     return float(np.sqrt((errors**2).sum()) / part.sizes["row"]) if part.sizes["row"] else float("nan")
 

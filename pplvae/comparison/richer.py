@@ -7,7 +7,7 @@ nothing, so that its optimum cannot lie below that of the guide it starts from; 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -74,6 +74,7 @@ class Branch(NamedTuple):
     log_q: PerDraw
 
 
+@runtime_checkable
 class Family(Protocol):
     """What `compare(families=...)` needs of a family."""
 
