@@ -26,7 +26,7 @@ class ProgramError(PplvaeError, ValueError):
 
 
 class RowwiseError(ProgramError):
-    """The pair may be fitted, but its rows have no gap of their own: no data plate, or no latent inside it that can vary."""
+    """The pair may be fitted, but its rows have no gap of their own: no data plate, or nothing that can vary in it."""
 
 
 class StoreError(PplvaeError, OSError):

@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from pplvae._version import __version__
 from pplvae.data import Data, Rows, as_rows
-from pplvae.errors import PplvaeWarning, StoreError
+from pplvae.errors import PplvaeWarning, StoreError, UnknownNameError
 from pplvae.isolate import isolated
 from pplvae.noise import row_keys
 from pplvae.objectives import KLWeight, Objective
-from pplvae.preparation import follow_rows, merged_stores, prepare
+from pplvae.preparation import follow_rows, guide_parameters, merged_stores, prepare
 from pplvae.rows import Program
 from pplvae.store import (
     HISTORY,
@@ -38,6 +38,8 @@ from pplvae.store import (
 )
 from pplvae.training import FitStatus, Loop
 from pplvae.weights import Fitted, Weights
+
+_TRAINED = ("both", "guide")
 
 MakeOptimiser = Callable[[list[Tensor]], Optimizer]
 
@@ -92,6 +94,7 @@ def fit(
     epochs: int = 200,
     batch_size: int = 128,
     lr: float = 1e-3,
+    train: str = "both",
     optimiser: MakeOptimiser | None = None,
     kl_weight: KLWeight = 1.0,
     clip: float | None = None,
@@ -118,6 +121,7 @@ def fit(
         epochs: passes over the rows.
         batch_size: rows per step; the last batch of an epoch may be smaller.
         lr: step size of the default optimiser, Adam.
+        train: "both", or "guide" to hold the model fixed: only parameters that the guide alone uses are moved.
         optimiser: from a list of parameters to a torch optimiser, such as
             `functools.partial(torch.optim.AdamW, lr=1e-3)`; replaces Adam.
         kl_weight: weight of the KL term, or a function of the epoch (a float) such as `objectives.warm_up(20)`.
@@ -137,25 +141,28 @@ def fit(
         DataError: rows that cannot be used, or lie outside the likelihood's support.
         ProgramError: programs that fail, declare no parameters, or (with `validation`) cannot be scored row by row.
         StoreError: a run folder that is occupied, damaged, or from another fit.
-        UnknownNameError: an unknown objective.
+        UnknownNameError: an unknown objective, or value of `train`.
     """
     if isinstance(rows, Data):
         rows, validation = rows.train, rows.valid if validation is None and len(rows.valid) else validation
-    train = as_rows(rows)
+    training = as_rows(rows)
     held_out = None if validation is None else as_rows(validation, argument="validation")
     _check_numbers(epochs=epochs, batch_size=batch_size, validation_particles=validation_particles)
     if patience is not None and held_out is None:
         raise ValueError("`patience` counts epochs of the validation ELBO: pass `validation` rows with it.")
     if validation_particles % 2:
         raise ValueError(f"`validation_particles` must be even (draws are mirrored), got {validation_particles}.")
+    if train not in _TRAINED:
+        raise UnknownNameError("value of `train`", train, _TRAINED)
     chosen = Objective(objective)
     settings = {
-        "rows": len(train),
-        "binarisation": train.binarisation,
-        "rows_digest": _digest(train),
+        "rows": len(training),
+        "binarisation": training.binarisation,
+        "rows_digest": _digest(training),
         "objective": chosen.settings,
         "batch_size": batch_size,
         "lr": lr,
+        "train": train,
         "optimiser": "Adam" if optimiser is None else _name_of(optimiser),
         "kl_weight": kl_weight if isinstance(kl_weight, (int, float)) else _name_of(kl_weight),
         "clip": clip,
@@ -166,19 +173,21 @@ def fit(
         "seed": seed,
     }
     folder = None if run is None else open_run(Path(run), existing)
-    dtype = follow_rows(model, guide, train)
+    dtype = follow_rows(model, guide, training)
     store = merged_stores(model, guide)
     model, guide = _unwrapped(model), _unwrapped(guide)
     with isolated(seed, store=store, dtype=dtype):
-        start = prepare(model, guide, train, held_out)
-        parameters = list(start.weights.parameters.values())
+        start = prepare(model, guide, training, held_out)
+        if train == "guide":
+            start.trained = guide_parameters(model, guide, training, start)
+        parameters = list(start.trained.values())
         stepper = torch.optim.Adam(parameters, lr=lr, fused=True) if optimiser is None else optimiser(parameters)
         if not isinstance(stepper, Optimizer):
             raise TypeError(
                 "`optimiser` must make a torch optimiser from a list of parameters, such as "
                 f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {stepper!r}."
             )
-        loop = Loop(model, guide, train, held_out, start, chosen, stepper, settings, folder)
+        loop = Loop(model, guide, training, held_out, start, chosen, stepper, settings, folder)
         if existing == "resume":
             loop.resume()
         with tqdm(

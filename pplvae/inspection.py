@@ -126,8 +126,8 @@ def _states_together(found: dict[str, States | None]) -> dict[str, States]:
 def _nothing_free(latent: dict[str, Any], held: list[str]) -> str:
     if not latent:
         return (
-            f"The latents {held} of the guide lie outside the data plate: they belong to all rows at once, and there is "
-            "none inside it, so no row has a gap of its own."
+            f"The latents {held} of the guide lie outside the data plate: they belong to all rows at once, and there "
+            "is none inside it, so no row has a gap of its own."
         )
     return (
         "No parameter of the guide's distributions can be given to each row: "

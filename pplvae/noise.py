@@ -51,7 +51,8 @@ class RowNoise(TorchFunctionMode):
     The rows stand `particles` times one after the other: position s * rows + i holds draw s of row i. While a site is
     being drawn, `row_axis` says where that axis lies in its batch shape (which leads whatever the site draws from);
     elsewhere the first axis of that length is taken. A shape without one, and all that is drawn while `of_all_rows` is
-    set, is drawn alike for every batch of rows. A random function that is not listed in `_DRAWS` falls through to torch's generator.
+    set, is drawn alike for every batch of rows. A random function that is not listed in `_DRAWS` falls through to
+    torch's generator.
 
     Args:
         keys: one key per row, from `row_keys`.

@@ -1,16 +1,16 @@
 """Before the first step: bring a pair to its rows, run it once, and collect what there is to train."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pplvae.data import Rows
 from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
 from pplvae.inspection import inspect_pair, scaling_plate_size
 from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, root_modules
-from pplvae.rows import Layout, Program
+from pplvae.rows import Batch, Layout, Program, log_guide, log_model, run_guide, values_of
 from pplvae.support import check_support
 from pplvae.weights import Fitted, Weights
 
@@ -23,11 +23,16 @@ class Start:
         weights: all tensors of the pair.
         layout: where its rows lie; None for a pair that cannot be scored row by row.
         plate_size: size of a data plate that scales a minibatch up to it; None if no plate scales.
+        trained: those of the parameters that the fit moves.
     """
 
     weights: Weights
     layout: Layout | None
     plate_size: int | None
+    trained: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trained = self.trained or self.weights.parameters
 
 
 def follow_rows(model: Program, guide: Program, rows: Rows) -> torch.dtype | None:
@@ -71,6 +76,38 @@ def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) 
         )
     _warn_of_undeclared(weights, called)
     return Start(weights, layout, size)
+
+
+def guide_parameters(model: Program, guide: Program, rows: Rows, start: Start) -> dict[str, Tensor]:
+    """The parameters that the guide uses and the model does not: what is trained when the decoder is held fixed.
+
+    Raises:
+        RowwiseError: the pair cannot be scored row by row, so the two programs cannot be told apart.
+        ProgramError: the guide has no parameters of its own.
+    """
+    if start.layout is None:
+        raise RowwiseError("To train the guide alone, the pair must be one that can be scored row by row.")
+    batch, parameters = Batch.of([tensor[:3] for tensor in rows.tensors]), start.weights.parameters
+    with evaluation_mode(model, guide):
+        sites = run_guide(guide, batch, start.layout.guide, (0,))
+        log_q = log_guide(sites, start.layout).sum() + sum(value.sum() for value in values_of(sites).values())
+        values = {name: value.detach() for name, value in values_of(sites).items()}
+        log_p, _ = log_model(model, batch, values, start.layout)
+    of_guide, of_model = (
+        torch.autograd.grad(value, list(parameters.values()), allow_unused=True) if value.requires_grad else ()
+        for value in (log_q, log_p.sum())
+    )
+    shared = [name for name, slope in zip(parameters, of_model, strict=False) if slope is not None]
+    found = {
+        name: parameters[name]
+        for name, slope in zip(parameters, of_guide, strict=False)
+        if slope is not None and name not in shared
+    }
+    if not found:
+        raise ProgramError(
+            "The guide has no parameters that the model does not use too, so it cannot be trained alone."
+        )
+    return found
 
 
 def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:

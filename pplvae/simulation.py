@@ -24,7 +24,7 @@ from pplvae.families import family_name
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, reseed
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Layout, Program, row_log_prob, run_guide, run_model, values_of
+from pplvae.rows import Batch, Layout, Program, row_log_prob, run_guide, run_model, tile, values_of
 
 _OBSERVE_A_VIEW = (
     "To be simulated, a program must observe the rows that it is given or a view of them (`v`, `v[:, t]`, "
@@ -40,7 +40,8 @@ class Simulated:
         tensors: like the rows of the template, `particles` times one after the other; what the model observes is
             drawn, everything else (covariates, masks, elements that are masked) is the template's.
         values: latent site -> value, the rows along the axis that the layout says.
-        batch: the same rows as a `Batch`, one draw each. Its keys are of the new rows, and different for equal ones.
+        batch: the same rows as a `Batch`, one draw each. Its keys are those of the templates, told apart: the new rows
+            may be equal to each other and must not share what is drawn for them.
     """
 
     tensors: tuple[Tensor, ...]
@@ -74,8 +75,8 @@ def draw_rows(model: Program, guide: Program, rows: Any, *, seed: int = 0) -> Si
 def simulate(model: Program, layout: Layout, batch: Batch, address: tuple[int, ...]) -> Simulated:
     """Draw latents and rows from a model; only inside `isolated`.
 
-    Noise is keyed by row where `RowNoise` has a keyed counterpart. Discrete draws (Bernoulli, Poisson, Categorical)
-    come from torch's generator, which is seeded here from the address and the keys of the batch.
+    Noise is keyed by row where `RowNoise` has a keyed counterpart. Other draws (Poisson counts, say) come from torch's
+    generator, which is seeded here from the address and the keys of the batch.
 
     Args:
         model: the model, under whatever handlers it needs.
@@ -99,7 +100,7 @@ def simulate(model: Program, layout: Layout, batch: Batch, address: tuple[int, .
     with torch.no_grad(), in_users_words("model", batch.tensors):
         sites = run_guide(program, batch, layout.model, address)
         latents = {name: value for name, value in values_of(sites).items() if not sites[name]["is_observed"]}
-        made = told_apart(replace(Batch.of(tensors), positions=batch.index))
+        made = told_apart(Batch(tensors, tile(batch.keys, batch.copies), batch.index))
         _check_the_same_again(draw.log_probs, run_model(model, made, latents), layout.model)
     return Simulated(tensors, latents, made)
 

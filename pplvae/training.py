@@ -120,7 +120,7 @@ class Loop:
         return None
 
     def _step(self, index: Tensor, batch: Sequence[Tensor], weight: float, clip: float | None) -> float:
-        parameters = list(self.weights.parameters.values())
+        parameters = list(self._start.trained.values())
         scale = 1 / (self._start.plate_size or len(index))
         with ExitStack() as stack:
             stack.enter_context(PlateIndex(index.to(batch[0].device)))

@@ -27,7 +27,8 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     """Shape of the Pareto tail of each row's importance weights: below 0.5 good, above 0.7 unusable.
 
     Minus infinity where there is no tail: the log weights are equal up to rounding (the guide is the posterior), or the
-    largest of them take few values (discrete latents). NaN where weights are not finite, or there are fewer than 25 draws, too few to fit a tail to.
+    largest of them take few values (discrete latents). NaN where weights are not finite, or there are fewer than 25
+    draws, too few to fit a tail to.
 
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), arXiv 1507.02646;

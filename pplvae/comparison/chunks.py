@@ -21,7 +21,7 @@ from pplvae.noise import Stream
 from pplvae.rows import Batch, Layout, Program
 
 Draws = Float[Tensor, "particle row"]
-Columns = dict[str, Any]
+Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
 
 _BLOCK = 50  # draws of every row of a chunk in memory at once while scoring; even
 
@@ -43,6 +43,10 @@ class Chunk:
     ) -> None:
         self.model, self.guide, self.layout = model, guide, layout
         self.batch, self.schedule, self.seed = batch, schedule, seed
+
+    def take(self, index: Any) -> "Chunk":
+        """Some of the rows."""
+        return Chunk(self.model, self.guide, self.layout, self.batch.take(index), self.schedule, self.seed)
 
     def guides(self, index: Any, particles: int) -> LocalGuides:
         """The guides of some of the rows."""
@@ -147,12 +151,35 @@ def add(columns: Columns, name: str, value: Tensor, stderr: Tensor) -> None:
     columns[name], columns[f"{name}_stderr"] = value, stderr
 
 
-_NO_NATS = ("status", "steps", "draws", "acceptance", "temperatures", "effective_sample_size")
+def spread(columns: Columns, index: Tensor, rows: int) -> Columns:
+    """Columns of some rows as columns of all; the others are NaN, 0, False or "skipped"."""
+    found: Columns = {}
+    for name, values in columns.items():
+        some = values.cpu().numpy() if isinstance(values, Tensor) else values
+        blank = np.nan if some.dtype.kind == "f" else "skipped" if some.dtype.kind == "U" else 0
+        kind = some.dtype if some.dtype.kind != "U" else "U16"
+        found[name] = np.full((rows, *some.shape[1:]), blank, dtype=kind)
+        found[name][index.cpu().numpy()] = some
+    return found
+
+
+_IN_NATS = (
+    "elbo",
+    "amortisation_gap",
+    "log_evidence",
+    "approximation_gap",
+    "inference_gap",
+    "family_gap",
+    "jensen_slack",
+    "lower",
+    "upper",
+    "width",
+)
 
 
 def _dataset(columns: Columns, rows: Rows, keys: Tensor, labelled: bool) -> xr.Dataset:
     arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
-    variables = {name: ("row", values) for name, values in arrays.items()}
+    variables = {n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()}
     coordinates = {
         "row": rows.ids,
         "part": ("row", np.array([rows.name] * len(rows))),
@@ -162,6 +189,6 @@ def _dataset(columns: Columns, rows: Rows, keys: Tensor, labelled: bool) -> xr.D
         coordinates["label"] = ("row", rows.labels)
     dataset = xr.Dataset(variables, coords=coordinates)
     for name in columns:
-        if name not in _NO_NATS and not name.startswith("pareto_k"):
+        if name.startswith(_IN_NATS):
             dataset[name].attrs["units"] = "nats"
     return dataset

@@ -1,21 +1,27 @@
 """`compare` and `amortisation_gap`: where the nats of each row go."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
 
 from pplvae.comparison.annealed import Annealing
 from pplvae.comparison.arviz import pareto_k
-from pplvae.comparison.chunks import Chunk, Columns, Draws, add, over_chunks
+from pplvae.comparison.chunks import Chunk, Columns, Draws, add, over_chunks, spread
 from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
 from pplvae.comparison.evidence import annealed_evidence, check_local, check_method
 from pplvae.comparison.ladder import families_of, rung_columns
 from pplvae.comparison.optimise import Schedule, Status
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.comparison.richer import Family
-from pplvae.data import Rows, as_parts
+from pplvae.data import as_parts
 from pplvae.rows import Program
+
+_SCREEN = 0.1  # nats
 
 
 def amortisation_gap(
@@ -59,10 +65,8 @@ def amortisation_gap(
     References:
         Inference suboptimality in variational autoencoders (Cremer, Li and Duvenaud, 2018), arXiv 1801.03558.
     """
-    schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
-    return _compare(
-        model, guide, as_parts(rows), None, Annealing(), [], schedule, seed, particles, chunk_size, progress
-    )
+    asked = _Asked(particles=particles, schedule=Schedule(tolerance=tolerance, max_steps=max_steps))
+    return _compare(model, guide, rows, asked, seed, chunk_size, progress)
 
 
 def compare(
@@ -73,6 +77,7 @@ def compare(
     families: Sequence[str | Family] = (),
     evidence: str | None = "importance",
     annealing: Annealing | None = None,
+    screen: bool | float = False,
     seed: int = 0,
     particles: int = 1000,
     tolerance: float = 0.01,
@@ -92,6 +97,10 @@ def compare(
             bound in expectation, so the approximation gap is under-estimated); "ais" anneals from the row's own guide
             (see `log_evidence`); None leaves it out.
         annealing: settings of "ais".
+        screen: optimise only the rows whose gap may exceed so many nats (True: 0.1). Importance weights of the
+            encoder's guide bound a row's gap from above where their k-hat is below 0.7; a row whose bound is lower is
+            skipped: its `status` is "skipped", its gaps are NaN, and `amortisation_gap_bound` says what it may lose at
+            most.
         seed: see `amortisation_gap`.
         particles: draws per row for scoring, and for the importance weights.
         tolerance: see `amortisation_gap`.
@@ -113,59 +122,121 @@ def compare(
     """
     if evidence is not None:
         check_method(evidence)
-    ladder, chosen = families_of(families), annealing or Annealing()
-    schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
-    return _compare(
-        model, guide, as_parts(rows), evidence, chosen, ladder, schedule, seed, particles, chunk_size, progress
+    if screen is True:
+        screen = _SCREEN
+    asked = _Asked(
+        particles=particles,
+        schedule=Schedule(tolerance=tolerance, max_steps=max_steps),
+        evidence=evidence,
+        annealing=annealing or Annealing(),
+        ladder=families_of(families),
+        screen=None if screen is False else screen,
     )
+    return _compare(model, guide, rows, asked, seed, chunk_size, progress)
 
 
-def _compare(
-    model: Program,
-    guide: Program,
-    parts: Mapping[str, Rows],
-    evidence: str | None,
-    annealing: Annealing,
-    ladder: Sequence[Family],
-    schedule: Schedule,
-    seed: int,
-    particles: int,
-    chunk_size: int,
-    progress: bool,
-) -> Comparison:
-    if particles < 4 or particles % 2:
-        raise ValueError(f"`particles` must be even (draws come in mirrored pairs) and at least 4, got {particles}.")
+@dataclass(frozen=True)
+class _Asked:
+    """What a comparison was asked for."""
 
-    def measure(chunk: Chunk) -> Columns:
-        amortised = chunk.log_weights(chunk.zeros, particles)
-        own = chunk.log_weights(chunk.optimum.offsets, particles)
-        columns = _gap_columns(chunk, amortised, own)
-        if evidence is not None:
+    particles: int
+    schedule: Schedule
+    evidence: str | None = None
+    annealing: Annealing = field(default_factory=Annealing)
+    ladder: Sequence[Family] = ()
+    screen: float | None = None
+
+    def measure(self, chunk: Chunk) -> Columns:
+        """Everything that the rows will hold for a chunk."""
+        amortised = chunk.log_weights(chunk.zeros, self.particles)
+        if self.screen is None:
+            return self._refine(chunk, amortised)
+        bound, worth = _worth_refining(amortised, self.screen)
+        kept = torch.nonzero(worth).flatten()
+        columns: Columns = {"amortisation_gap_bound": bound}
+        add(columns, "elbo_amortised", *mean_and_stderr(amortised))
+        if len(kept) == 0:
+            return columns | {"status": np.full(len(bound), "skipped"), "steps": torch.zeros(len(bound)).long()}
+        return columns | spread(self._refine(chunk.take(kept), amortised[:, kept]), kept, len(bound))
+
+    def _refine(self, chunk: Chunk, amortised: Draws) -> Columns:
+        own = chunk.log_weights(chunk.optimum.offsets, self.particles)
+        columns = _gap_columns(chunk, amortised, own) | _parameter_columns(chunk)
+        if self.evidence is not None:
             check_local(chunk)
             weights, own_weights = amortised, own
             if chunk.layout.states:
-                weights = chunk.log_weights(chunk.zeros, particles, evidence=True)
-                own_weights = chunk.log_weights(chunk.optimum.offsets, particles, evidence=True)
+                weights = chunk.log_weights(chunk.zeros, self.particles, evidence=True)
+                own_weights = chunk.log_weights(chunk.optimum.offsets, self.particles, evidence=True)
             columns |= {"pareto_k_amortised": pareto_k(weights), "pareto_k_local": pareto_k(own_weights)}
-            if evidence == "importance":
+            if self.evidence == "importance":
                 columns |= _importance_columns(amortised, own, own_weights)
             else:
-                columns |= _annealed_columns(columns, annealed_evidence(chunk, annealing))
-        for family in ladder:
+                columns |= _annealed_columns(columns, annealed_evidence(chunk, self.annealing))
+        for family in self.ladder:
             columns |= rung_columns(chunk, family, own)
         return columns
 
+
+def _compare(
+    model: Program, guide: Program, rows: Any, asked: _Asked, seed: int, chunk_size: int, progress: bool
+) -> Comparison:
+    if asked.particles < 4 or asked.particles % 2:
+        raise ValueError(
+            f"`particles` must be even (draws come in mirrored pairs) and at least 4, got {asked.particles}."
+        )
+    parts = as_parts(rows)
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    rows = over_chunks(measure, model, guide, parts, schedule, **options)
+    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, **options)
     settings = {
         "seed": seed,
-        "particles": particles,
-        "tolerance": schedule.tolerance,
-        "max_steps": schedule.max_steps,
-        "evidence": evidence or "none",
+        "particles": asked.particles,
+        "tolerance": asked.schedule.tolerance,
+        "max_steps": asked.schedule.max_steps,
+        "evidence": asked.evidence or "none",
+        "families": ", ".join(family.name for family in asked.ladder),
+        "screen": "none" if asked.screen is None else asked.screen,
     }
-    rows = rows.assign_attrs(settings)
-    return Comparison(rows, pictures_of(rows, parts))
+    found, parameters = _parted(found.assign_attrs(settings))
+    return Comparison(found, pictures_of(found, parts), parameters)
+
+
+def _worth_refining(amortised: Draws, screen: float) -> tuple[Tensor, Tensor]:
+    """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
+
+    Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where
+    k-hat is low.
+    """
+    evidence, stderr = log_mean_exp(amortised)
+    bound = evidence - amortised.mean(0) + 2 * stderr
+    trusted = torch.from_numpy(pareto_k(amortised) < 0.7).to(bound.device)
+    bound = torch.where(trusted, bound, torch.inf)
+    return bound, ~(bound < screen)
+
+
+_PARAMETER = "lambda "
+
+
+def _parameter_columns(chunk: Chunk) -> Columns:
+    """Lambda of the encoder and of the row's own guide, one line per row."""
+    guides = chunk.guides(slice(None), 2)
+    both = [guides.parameters(offsets) for offsets in (chunk.zeros, chunk.optimum.offsets)]
+    return {
+        f"{_PARAMETER}{key}": torch.stack([lam[key].reshape(len(lam[key]), -1) for lam in both], 1).to(torch.float64)
+        for key in both[0]
+    }
+
+
+def _parted(found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The columns with one number per row, and lambda over (row, guide, element)."""
+    names = [str(name) for name in found.data_vars if str(name).startswith(_PARAMETER)]
+    parameters = xr.Dataset(coords=found.coords if names else None)
+    for name in names:
+        key = name.removeprefix(_PARAMETER)
+        parameters[key] = (("row", "guide", f"element of {key}"), found[name].values)
+    if names:
+        parameters = parameters.assign_coords(guide=["amortised", "local"])
+    return found.drop_vars(names), parameters
 
 
 def _gap_columns(chunk: Chunk, amortised: Draws, own: Draws) -> Columns:

@@ -69,7 +69,7 @@ class _Rung:
     def __init__(self, chunk: Chunk, family: Family) -> None:
         self._chunk, self._family = chunk, family
         guides = chunk.guides(slice(None), 2)
-        draws = chunk.schedule.selection_draws_for(guides.elements)
+        draws = chunk.schedule.selection_draws_for(guides.elements())
         # Matched noise: of a Gaussian guide these are the moments themselves.
         with torch.no_grad():
             space = chunk.guides(slice(None), draws).space(chunk.optimum.offsets)
@@ -105,12 +105,16 @@ class RicherGuides:
     """
 
     def __init__(self, family: Family, base: Base, batch: Batch, elements: int) -> None:
-        self.batch, self.elements = batch, elements
+        self.batch, self._elements = batch, elements
         self._family, self._base = family, base
+
+    def elements(self) -> int:
+        """How many latent numbers a row has."""
+        return self._elements
 
     def starts(self) -> list[Offsets]:
         """Offsets at which every row has its own guide."""
-        shapes = {key: value.shape for key, value in self._family.start(self.elements).items()}
+        shapes = {key: value.shape for key, value in self._family.start(self._elements).items()}
         device, rows = self.batch.keys.device, len(self.batch)
         return [{key: torch.zeros(rows, *shape, device=device) for key, shape in shapes.items()}]
 
@@ -123,7 +127,7 @@ class RicherGuides:
         stick_the_landing: bool = False,
     ) -> Float[Tensor, "particle row"]:
         """Log p(v_i, h_si) - log q(h_si; lam_i) in nats, the components of a mixture summed by their weights."""
-        start = self._family.start(self.elements)
+        start = self._family.start(self._elements)
         lam = {key: start[key].to(offset) + offset for key, offset in offsets.items()}
         branches = self._family.branches(lam, self._base, address, kind, stick_the_landing=stick_the_landing)
         terms = [branch.weight * (self._base.log_target(branch.y) - branch.log_q) for branch in branches]

@@ -122,7 +122,6 @@ class LocalGuides:
         if layout.fixed:
             self._guide = self._read_once()
 
-    @property
     def elements(self) -> int:
         """How many latent numbers a row has."""
         sites = self._run(self._guide)
@@ -131,11 +130,12 @@ class LocalGuides:
 
     def zeros(self) -> Offsets:
         """Offsets at which every local guide is the amortised one."""
-        sizes = [len(states.values) for states in self._layout.states.values()]
-        follows = {key: [sizes[k] for k in self._layout.follows.get(key, ())] for key in self._layout.free}
-        return {
-            key: lam.new_zeros(lam.shape[1], *follows[key], *lam.shape[2:]) for key, lam in self.parameters({}).items()
-        }
+        found: Offsets = {}
+        for key, parameter in self._read({}).items():
+            lam = unconstrained(parameter)
+            follows = [self._sizes[k] for k in self._layout.follows.get(key, ())]
+            found[key] = lam.new_zeros(len(self.batch), *follows, *lam.shape[1:])
+        return found
 
     def starts(self) -> list[Offsets]:
         """Zeros; and, where discrete latents are summed over, offsets at which all their states are equally likely.
@@ -143,37 +143,17 @@ class LocalGuides:
         From an encoder that is sure of a wrong state the slope towards the right one vanishes.
         """
         zeros = self.zeros()
-        flat = [key for key in zeros if key.endswith(".logits") and key.removesuffix(".logits") in self._layout.states]
-        if not flat:
-            return [zeros]
-        lam = self.parameters({})
-        return [zeros, zeros | {key: zeros[key] - self._by_state(key, lam[key]) for key in flat}]
+        lam = self._read({})
+        flat = {
+            key: -self._by_state(key, unconstrained(lam[key]))
+            for key in zeros
+            if key.endswith(".logits") and key.removesuffix(".logits") in self._layout.states
+        }
+        return [zeros, zeros | flat] if flat else [zeros]
 
-    def _by_state(self, key: str, lam: Tensor) -> Tensor:
-        """Lambda of every row as an offset is shaped, averaged over what it does not follow."""
-        sizes = [len(states.values) for states in self._layout.states.values()]
-        follows = self._layout.follows.get(key, ())
-        grid = lam.reshape(*sizes, -1, *lam.shape[1:])
-        averaged = [axis for axis in range(len(sizes) + 1) if axis not in follows]
-        return grid.mean(averaged).movedim(len(follows), 0)
-
-    def parameters(self, offsets: Offsets) -> dict[str, Float[Tensor, "particle row ..."]]:
-        """Lambda of every row in unconstrained space, for each draw that an earlier latent may have made it depend on.
-
-        The row's offset is counted in.
-        """
-        found: dict[str, Tensor] = {}
-
-        class Read(Localise):
-            def _move(self, key: str, parameter: Parameter) -> Tensor:
-                moved = super()._move(key, parameter)
-                if key in self._layout.free:
-                    lam = unconstrained(parameter._replace(value=moved)).movedim(parameter.axis, 0)
-                    found[key] = lam.unflatten(0, (self._copies, -1))
-                return moved
-
-        self._run(Read(offsets, self._layout, self._run_batch.copies)(self._guide))
-        return found
+    def parameters(self, offsets: Offsets) -> dict[str, Float[Tensor, "row ..."]]:
+        """Lambda of every row, averaged over draws where an earlier latent changes it; by state as offsets are."""
+        return {key: self._by_state(key, parameter.value) for key, parameter in self._read(offsets).items()}
 
     def log_weights(
         self,
@@ -233,6 +213,32 @@ class LocalGuides:
             return (log_discrete.exp() * weights).sum(0), (log_discrete + weights).logsumexp(0)
         weights = weights[0] + _score(weights[0].detach(), log_discrete[0])
         return weights, weights
+
+    def _read(self, offsets: Offsets) -> dict[str, Parameter]:
+        """Each parameter that is free at these offsets, the tiled rows first."""
+        found: dict[str, Parameter] = {}
+
+        class Read(Localise):
+            def _move(self, key: str, parameter: Parameter) -> Tensor:
+                moved = super()._move(key, parameter)
+                if key in self._layout.free:
+                    value = moved.movedim(parameter.axis, 0)
+                    found[key] = parameter._replace(value=value, axis=-value.ndim)
+                return moved
+
+        self._run(Read(offsets, self._layout, self._run_batch.copies)(self._guide))
+        return found
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(states.values) for states in self._layout.states.values()]
+
+    def _by_state(self, key: str, lam: Float[Tensor, "batch ..."]) -> Float[Tensor, "row ..."]:
+        """Lambda of tiled rows as their offsets are shaped, averaged over what it does not follow."""
+        follows = self._layout.follows.get(key, ())
+        grid = lam.reshape(*self._sizes, -1, len(self.batch), *lam.shape[1:])
+        averaged = [axis for axis in range(len(self._sizes) + 1) if axis not in follows]
+        return grid.mean(averaged).movedim(len(follows), 0)
 
     def _run(self, guide: Program) -> dict[str, Any]:
         with torch.no_grad():

@@ -26,7 +26,6 @@ class Guides(Protocol):
 
     batch: Batch
 
-    @property
     def elements(self) -> int:
         """How many latent numbers a row has."""
         ...
@@ -123,7 +122,7 @@ class _Search:
         self._make_batch, self._schedule, self._seed = make_batch, schedule, seed
         self.step = 0
         first = make_batch(torch.arange(rows), 2)
-        self._selection_draws = schedule.selection_draws_for(first.elements)
+        self._selection_draws = schedule.selection_draws_for(first.elements())
         self.active = torch.arange(rows, device=first.batch.keys.device)
         self.best = {key: offset.clone() for key, offset in start.items()}
         self._start, self._start_weights = start, self._select(start)

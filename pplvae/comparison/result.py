@@ -27,13 +27,18 @@ class Comparison:
         rows: over dimension "row" (coordinates: the row's id, its part, its label where there is one), in nats:
             `elbo_amortised`, `elbo_local`, `amortisation_gap`, each with `<name>_stderr` (Monte Carlo); `status` and
             `steps` of each row's optimisation; where asked for `log_evidence`, `approximation_gap`, `inference_gap`,
-            `pareto_k_amortised`, `pareto_k_local`. Its attributes are the settings. Nothing is clipped: a negative gap
-            is an optimisation that failed, or noise.
+            `pareto_k_amortised`, `pareto_k_local`; for each family `elbo_local_<family>` and `family_gap_<family>`.
+            Its attributes are the settings. Nothing is clipped: a negative gap is an optimisation that failed, or
+            noise.
         pictures: where rows are images, those with the largest gaps.
+        parameters: lambda over dimensions "row", "guide" ("amortised", the encoder's answer, and "local", the row's
+            own optimum) and the elements of each parameter, in the distribution's own units; averaged over draws where
+            an earlier latent changes it.
     """
 
     rows: xr.Dataset
     pictures: xr.Dataset = field(default_factory=xr.Dataset, repr=False)
+    parameters: xr.Dataset = field(default_factory=xr.Dataset, repr=False)
 
     @property
     def parts(self) -> list[str]:
@@ -47,19 +52,26 @@ class Comparison:
     def summary(self) -> xr.Dataset:
         """Means over rows, with both errors, quantiles and shares.
 
-        Rows whose optimisation or score is not finite are left out of means and quantiles, and counted.
+        Rows whose optimisation or score is not finite, and rows that a screen skipped, are left out of means and
+        quantiles, and counted.
 
         Returns:
             Over dimensions "part", "term" and "quantile": `mean` in nats per row; `stderr`, its standard error over
             rows (for a gap from paired differences, Monte Carlo noise included); `mc_stderr`, the part of it that more
-            draws would remove; `quantiles` over rows. Per part: `count`; `nonfinite`, the number of rows left out;
-            `unconverged`, the share of rows whose optimisation did not converge; `negative`, the share of gaps below
+            draws would remove; `quantiles` over rows. Per part: `count`; `nonfinite` and `skipped`, the numbers of rows
+            left out; `unconverged`, the share of rows whose search did not converge; `negative`, the share of gaps
+            below
             -3 standard errors (about 0.1 % by chance where there is no gap); with evidence `unreliable`, the share of
-            rows whose k-hat is above 0.7: their log evidence may be too low by more than its standard error says.
+            rows whose k-hat is above 0.7: their log evidence may be too low by more than its standard error says. With
+            a screen `gap_at_most`, the mean gap over all rows at most. For each family `unnested`, the share of rows
+            whose optimum in it lies more than 3 standard errors below that of the guide's own, which it contains.
         """
         everything = [self.part(name) for name in self.parts]
-        parts = [part.isel(row=np.flatnonzero((part["status"] != "nonfinite").values)) for part in everything]
-        terms = [term for term in _TERMS if term in self.rows]
+        parts = [part.isel(row=np.flatnonzero(_is_counted(part))) for part in everything]
+        ladder = [
+            str(name) for name in self.rows if str(name).startswith(_LADDER) and not str(name).endswith("_stderr")
+        ]
+        terms = [term for term in _TERMS if term in self.rows] + sorted(ladder, key=_family_first)
 
         def table(statistic: Any) -> np.ndarray:
             return np.array([[statistic(part, term) for term in terms] for part in parts])
@@ -73,12 +85,19 @@ class Comparison:
             "mc_stderr": (("part", "term"), table(_monte_carlo_stderr)),
             "quantiles": (("part", "term", "quantile"), table(_quantiles)),
             "count": ("part", [part.sizes["row"] for part in everything]),
-            "nonfinite": ("part", [a.sizes["row"] - b.sizes["row"] for a, b in zip(everything, parts, strict=True)]),
+            "nonfinite": ("part", [int((part["status"] == "nonfinite").sum()) for part in everything]),
+            "skipped": ("part", [int((part["status"] == "skipped").sum()) for part in everything]),
             "unconverged": share(lambda part: part["status"] != "converged"),
             "negative": share(lambda part: part["amortisation_gap"] < -3 * part["amortisation_gap_stderr"]),
         }
         if "pareto_k_local" in self.rows:
             columns["unreliable"] = share(lambda part: part["pareto_k_local"] > 0.7)
+        if "amortisation_gap_bound" in self.rows:
+            columns["gap_at_most"] = ("part", [_gap_at_most(part) for part in everything])
+        for term in terms:
+            if term.startswith("family_gap_"):
+                name = term.removeprefix("family_gap_")
+                columns[f"unnested_{name}"] = share(lambda part, term=term: part[term] < -3 * part[f"{term}_stderr"])
         coordinates = {"part": self.parts, "term": terms, "quantile": list(QUANTILES)}
         return xr.Dataset(columns, coords=coordinates, attrs=dict(self.rows.attrs))
 
@@ -119,8 +138,8 @@ class Comparison:
         return f"<pre>{escape(str(self))}</pre>"
 
     def _groups(self) -> dict[str, xr.Dataset]:
-        groups = {"comparison": self.rows}
-        return groups | {"pictures": self.pictures} if self.pictures.sizes else groups
+        others = {"pictures": self.pictures, "parameters": self.parameters}
+        return {"comparison": self.rows} | {name: group for name, group in others.items() if group.sizes}
 
 
 def load_comparison(path: str | Path) -> Comparison:
@@ -132,7 +151,7 @@ def load_comparison(path: str | Path) -> Comparison:
     groups = open_datasets(Path(path), "comparison")
     if "comparison" not in groups or "amortisation_gap" not in groups["comparison"]:
         raise StoreError(f"{str(path)!r} holds no comparison; expected a file written by `Comparison.save`.")
-    return Comparison(groups["comparison"], groups.get("pictures", xr.Dataset()))
+    return Comparison(*(groups.get(name, xr.Dataset()) for name in ("comparison", "pictures", "parameters")))
 
 
 def pictures_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:
@@ -151,6 +170,24 @@ def pictures_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:
         return xr.Dataset()
     coordinates = {"id": ("picture", ids), "part": ("picture", names)}
     return xr.Dataset({"image": (("picture", "y", "x"), np.stack(images))}, coords=coordinates)
+
+
+_LADDER = ("elbo_local_", "family_gap_")
+
+
+def _family_first(term: str) -> str:
+    """Sorts the terms of a family together."""
+    return term.removeprefix("elbo_local_").removeprefix("family_gap_")
+
+
+def _is_counted(part: xr.Dataset) -> np.ndarray:
+    return ~np.isin(part["status"].values, ("nonfinite", "skipped"))
+
+
+def _gap_at_most(part: xr.Dataset) -> float:
+    """The mean gap over all rows, the skipped ones at their bounds."""
+    gaps = np.where(part["status"] == "skipped", part["amortisation_gap_bound"], part["amortisation_gap"])
+    return float(np.nanmean(gaps))
 
 
 def _mean(part: xr.Dataset, term: str) -> float:
@@ -182,6 +219,17 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
         part = summary.sel(part=name)
         if int(part["nonfinite"]):
             found.append(f"{name}: {int(part['nonfinite'])} rows have no finite ELBO or gradient and are left out.")
+        if int(part["skipped"]):
+            found.append(
+                f"{name}: {int(part['skipped'])} rows were screened out and are not in these means; over all rows the "
+                f"mean amortisation gap is at most {float(part['gap_at_most']):.3f}."
+            )
+        for term in (str(t) for t in part if str(t).startswith("unnested_")):
+            if float(part[term]) > 0.01:
+                found.append(
+                    f"{name}: on {100 * float(part[term]):.1f} % of the rows the optimum in the richer family "
+                    f"{term.removeprefix('unnested_')} lies below that of the guide's own: its search failed there."
+                )
         if float(part["unconverged"]) > 0:
             share = f"{100 * float(part['unconverged']):.1f} %"
             found.append(f"{name}: {share} of the rows did not converge, so their gaps are lower bounds.")
