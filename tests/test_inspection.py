@@ -50,27 +50,38 @@ def unrelated_plate(v):
         pyro.sample("h", dist.Normal(0.0, 1.0))
 
 
-def global_latent(v):
+def global_observation(v):
+    model(v)
+    pyro.sample("total", dist.Normal(0.0, 1.0), obs=v.sum())
+
+
+def only_global(v):
     weight = pyro.sample("weight", dist.Normal(0.0, 1.0))
     with pyro.plate("data", len(v)):
-        h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-        pyro.sample("v", dist.Normal(weight * h.sum(-1, keepdim=True), 1.0).expand([len(v), 3]).to_event(1), obs=v)
+        pyro.sample("v", dist.Normal(weight, 1.0).expand([len(v), 3]).to_event(1), obs=v)
 
 
-def global_guide(v):
+def only_global_guide(v):
     pyro.sample("weight", dist.Normal(0.0, 1.0))
-    guide(v)
-
-
-def discrete(v):
     with pyro.plate("data", len(v)):
-        h = pyro.sample("h", dist.Bernoulli(0.5))
+        pyro.factor("idle", torch.zeros(len(v)), has_rsample=False)
+
+
+def counts(v):
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Poisson(2.0))
         pyro.sample("v", dist.Normal(h.unsqueeze(-1), 1.0).expand([len(v), 3]).to_event(1), obs=v)
 
 
-def discrete_guide(v):
+def counts_guide(v):
     with pyro.plate("data", len(v)):
-        pyro.sample("h", dist.Bernoulli(logits=v[:, 0]))
+        pyro.sample("h", dist.Poisson(v[:, 0].exp()))
+
+
+def many_states(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("z", dist.Bernoulli(torch.full((10,), 0.5)).to_event(1))
+    model(v)
 
 
 def von_mises(v):
@@ -179,8 +190,10 @@ CASES = [
         ProgramError,
         r"No plate of the guide has the number of rows.*'columns' \(size 2\)",
     ),
-    (global_latent, global_guide, RowwiseError, r"latent 'weight' of the guide lies outside the data plate.*parameter"),
-    (discrete, discrete_guide, RowwiseError, r"'h' is discrete \(Bernoulli\).*relaxation"),
+    (global_observation, guide, RowwiseError, r"observed site 'total' of the model lies outside the data plate"),
+    (only_global, only_global_guide, RowwiseError, r"\['weight'\] of the guide lie outside the data plate"),
+    (counts, counts_guide, RowwiseError, r"'h' is discrete and has no end of states \(Poisson\)"),
+    (many_states, guide, RowwiseError, r"\['z'\] of the model are not in the guide, and have more than 512 states"),
     (model, von_mises, ProgramError, r"shape|reparameterised"),
     (model, extra_site, ProgramError, r"has \['h2'\], which the model does not sample"),
     (model, missing_site, ProgramError, r"misses \['h'\]"),

@@ -263,13 +263,13 @@ def _equal_lengths(grid: Float[Tensor, "step row"], spread: Float[Tensor, "step 
     return torch.cat([torch.zeros_like(found[:1]), found[1:-1], torch.ones_like(found[:1])])
 
 
-def _resampled(path: Float[Tensor, "step row"], count: int) -> Float[Tensor, "step row"]:
+def _resampled(path: Float[Tensor, "step row"], count: int) -> Float[Tensor, "point row"]:
     """The same path in another number of steps."""
     along = [_grid("linear", steps, path[0]) for steps in (len(path) - 1, count)]
     return _interpolate(along[0], path, along[1])
 
 
-def _interpolate(x: Tensor, y: Tensor, at: Tensor) -> Float[Tensor, "step row"]:
+def _interpolate(x: Tensor, y: Tensor, at: Tensor) -> Float[Tensor, "point row"]:
     """Piecewise linear y(x) at other points; every column for itself, x increasing."""
     x, y, at = x.T.contiguous(), y.T, at.T.contiguous()
     right = torch.searchsorted(x, at).clamp(1, x.shape[1] - 1)

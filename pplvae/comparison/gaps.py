@@ -74,7 +74,7 @@ def compare(
     guide: Program,
     rows: Any,
     *,
-    families: Sequence[str | Family] = (),
+    families: Sequence[Any] = (),
     evidence: str | None = "importance",
     annealing: Annealing | None = None,
     screen: bool | float = False,

@@ -19,7 +19,7 @@ from pplvae.rows import Batch
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}
 
 
-def families_of(families: Sequence[str | Family]) -> list[Family]:
+def families_of(families: Sequence[Any]) -> list[Family]:
     """Families by name, or as they are.
 
     Raises:

@@ -215,6 +215,11 @@ def _monte_carlo_stderr(part: xr.Dataset, term: str) -> float:
 def warnings_of(summary: xr.Dataset) -> list[str]:
     """What a reader of a summary must know before believing it, a sentence each."""
     found = []
+    if summary.attrs.get("held"):
+        found.append(
+            f"The latents {summary.attrs['held']} belong to all rows: they are drawn from their guide as it is, and the "
+            "gaps are those of the other latents."
+        )
     for name in summary["part"].values:
         part = summary.sel(part=name)
         if int(part["nonfinite"]):

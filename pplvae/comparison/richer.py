@@ -255,16 +255,15 @@ def _sinh_arcsinh_inverse(lam: Parameters, y: Vectors) -> tuple[Vectors, PerDraw
     return inner.sinh(), slope.sum(-1)
 
 
-def _conditioner(lam: Parameters, given: Vectors, k: int) -> tuple[Vectors, Vectors]:
+def _conditioner(lam: Parameters, given: Tensor, k: int) -> tuple[Tensor, Tensor]:
     hidden = torch.tanh(torch.einsum("nij,snj->sni", lam[f"inner_{k}"], given) + lam[f"bias_{k}"])
     out = torch.einsum("nij,snj->sni", lam[f"outer_{k}"], hidden) + lam[f"outer_bias_{k}"]
     shift, raw = out.chunk(2, -1)
     return shift, 2 * torch.tanh(raw / 2)  # within a factor of e^2, so that no step can blow up
 
 
-def _interleave(y: Vectors, changed: Vectors, side: int) -> Vectors:
+def _interleave(y: Vectors, changed: Tensor, side: int) -> Vectors:
     """`y` with every second element replaced."""
-    given = y[..., 1 - side :: 2]
-    pieces = (changed, given) if side == 0 else (given, changed)
-    paired = torch.stack([torch.nn.functional.pad(p, (0, pieces[0].shape[-1] - p.shape[-1])) for p in pieces], -1)
-    return paired.flatten(-2)[..., : y.shape[-1]]
+    y = y.clone()
+    y[..., side::2] = changed
+    return y

@@ -1,0 +1,236 @@
+"""Discrete latents against sums over all states; latents of all rows; what cannot be compared."""
+
+import itertools
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import pplvae
+from pplvae import discrete, inspection
+from pplvae.data import as_rows
+from pplvae.discrete import States, draw, joint_states, states_of
+from pplvae.errors import ProgramError
+from pplvae.inspection import inspect_pair
+from pplvae.isolate import isolated
+from pplvae.noise import RowNoise, row_keys
+
+PRIOR = torch.tensor([0.2, 0.3, 0.5, 0.7], dtype=torch.float64)
+
+
+class Switches:
+    """Four binary latents under a linear likelihood: everything is a sum over 16 states."""
+
+    def __init__(self, rows=5):
+        self.weight, self.encoder = torch.randn(4, 5), nn.Linear(5, 4)
+        h = torch.bernoulli(PRIOR.expand(rows, -1))
+        self.v = h @ self.weight + torch.randn(rows, 5)
+        self.states = torch.tensor([*itertools.product([0.0, 1.0], repeat=4)])
+        log_prior = dist.Bernoulli(PRIOR).log_prob(self.states).sum(-1, keepdim=True)
+        means = (self.states @ self.weight).unsqueeze(1)
+        self.log_joint = log_prior + dist.Normal(means, 1.0).log_prob(self.v).sum(-1)
+
+    def model(self, v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Bernoulli(PRIOR).to_event(1))
+            pyro.sample("v", dist.Normal(h @ self.weight, 1.0).to_event(1), obs=v)
+
+    def guide(self, v):
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Bernoulli(logits=self.encoder(v)).to_event(1))
+
+    def elbo(self, logits):
+        log_q = dist.Bernoulli(logits=logits).log_prob(self.states.unsqueeze(1)).sum(-1)
+        return (log_q.exp() * (self.log_joint - log_q)).sum(0)
+
+    def best(self):
+        logits = torch.zeros_like(self.v[:, :4]).requires_grad_()
+        steps = torch.optim.Adam([logits], lr=0.02)
+        for _ in range(2000):
+            steps.zero_grad()
+            (-self.elbo(logits).sum()).backward()
+            steps.step()
+        return self.elbo(logits).detach().numpy()
+
+
+def test_summed_over_all_states():
+    switches = Switches()
+    rows = pplvae.compare(switches.model, switches.guide, switches.v).rows
+    exact = switches.elbo(switches.encoder(switches.v)).detach().numpy()
+    np.testing.assert_allclose(rows["elbo_amortised"], exact, atol=1e-10)
+    np.testing.assert_allclose(rows["log_evidence"], switches.log_joint.logsumexp(0), atol=1e-10)
+    np.testing.assert_allclose(rows["elbo_amortised_stderr"], 0, atol=1e-10)
+    short = switches.best() - rows["elbo_local"].values
+    assert (short < 0.02).all()  # below 0: the reference itself stopped at a worse optimum
+    assert (rows["elbo_local"] <= rows["log_evidence"] + 1e-9).all()
+
+
+@pytest.mark.statistical
+def test_drawn_where_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(discrete, "MOST_STATES", 8)
+    monkeypatch.setattr(inspection, "MOST_STATES", 8)
+    switches = Switches(rows=30)
+    rows = pplvae.compare(switches.model, switches.guide, switches.v, particles=2000).rows
+    exact = switches.elbo(switches.encoder(switches.v)).detach().numpy()
+    error = (rows["elbo_amortised"].values - exact) / rows["elbo_amortised_stderr"].values
+    assert 0.7 < error.std() < 1.3
+    short = switches.best() - rows["elbo_local"].values
+    assert np.median(short) < 0.03
+    assert short.mean() < 0.15
+
+
+@pytest.mark.statistical
+def test_score_function_gradient_is_unbiased(monkeypatch):
+    from pplvae.comparison.localise import LocalGuides
+    from pplvae.rows import Batch
+
+    monkeypatch.setattr(discrete, "MOST_STATES", 8)
+    switches = Switches(rows=3)
+    with isolated(0):
+        layout = inspect_pair(switches.model, switches.guide, as_rows(switches.v).tensors)
+        assert layout.discrete == ("h",)
+        assert not layout.states
+        logits = switches.encoder(switches.v).detach().requires_grad_()
+        (exact,) = torch.autograd.grad(switches.elbo(logits).sum(), logits)
+        guides = LocalGuides(switches.model, switches.guide, layout, Batch.of([switches.v]).times(16))
+        found = []
+        for step in range(400):
+            offsets = {"h.logits": torch.zeros(3, 4).requires_grad_()}
+            weights = guides.log_weights(offsets, (step,), stick_the_landing=True)
+            found.append(torch.autograd.grad(weights.mean(0).sum(), offsets["h.logits"])[0])
+    found = torch.stack(found)
+    score = (found.mean(0) - exact) / (found.std(0) / 20)
+    assert float(score.abs().max()) < 4
+
+
+def mixture(guide_has_z, rows=20):
+    """A mixture of three Gaussians for h, and a linear likelihood: the evidence is exact."""
+    centres, weight, shares = 2 * torch.randn(3, 2), torch.randn(2, 4), torch.tensor([0.2, 0.3, 0.5])
+    z = dist.Categorical(shares).sample((rows,))
+    v = (centres[z] + 0.5 * torch.randn(rows, 2)) @ weight + torch.randn(rows, 4)
+    covariance = 0.25 * weight.T @ weight + torch.eye(4)
+    parts = [shares[k].log() + dist.MultivariateNormal(centres[k] @ weight, covariance).log_prob(v) for k in range(3)]
+    encoder, which = nn.Linear(7, 4), nn.Linear(4, 3)
+    with torch.no_grad():
+        encoder.weight.mul_(0.1)
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            z = pyro.sample("z", dist.Categorical(shares), infer={"enumerate": "parallel"})
+            h = pyro.sample("h", dist.Normal(centres[z], 0.5).to_event(1))
+            pyro.sample("v", dist.Normal(h @ weight, 1.0).to_event(1), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            z = torch.zeros(len(v), dtype=torch.long)
+            if guide_has_z:
+                z = pyro.sample("z", dist.Categorical(logits=which(v)))
+            loc, log_scale = encoder(torch.cat([v, nn.functional.one_hot(z, 3).to(v)], -1)).chunk(2, -1)
+            pyro.sample("h", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+    return model, guide, v, torch.stack(parts).logsumexp(0).numpy()
+
+
+@pytest.mark.statistical
+def test_a_guide_with_a_category_and_a_gaussian_for_each():
+    model, guide, v, exact = mixture(guide_has_z=True, rows=10)
+    rows = pplvae.compare(model, guide, v, max_steps=1000).rows
+    lost = exact - rows["elbo_local"].values
+    assert (lost > -4 * rows["elbo_local_stderr"].values).all()
+    assert np.median(lost) < 0.1  # a Gaussian of its own for every category
+    assert np.median(abs(rows["log_evidence"].values - exact)) < 0.01  # a row may miss its category
+    assert rows.attrs["lambda"] == "z.logits, h.loc, h.scale"
+
+
+def test_a_category_left_to_the_model_is_summed_out():
+    model, guide, v, exact = mixture(guide_has_z=False)
+    for evidence in ("importance", "ais"):
+        rows = pplvae.compare(model, guide, v, evidence=evidence).rows
+        reliable = rows["pareto_k_local"].values < 0.5
+        error = rows["log_evidence"].values - exact
+        assert np.median(abs(error[reliable])) < 0.05, evidence
+        assert (error < 4 * rows["log_evidence_stderr"].values + 1e-3).all(), evidence  # a lower bound
+
+
+@pytest.mark.statistical
+def test_a_latent_of_all_rows_is_held_at_its_guide():
+    """A Bayesian decoder: the ELBO of a row is a mean over its weights, in closed form."""
+    centre, spread = torch.randn(2, 4), 0.2
+
+    def model(v):
+        weight = pyro.sample("weight", dist.Normal(torch.zeros(2, 4), 1.0).to_event(2))
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("v", dist.Normal(h @ weight, 1.0).to_event(1), obs=v)
+
+    def guide(v):
+        pyro.sample("weight", dist.Normal(centre, spread).to_event(2))
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(0.1 * v[:, :2], 0.8).to_event(1))
+
+    v = torch.randn(4, 4)
+    second = centre @ centre.T + 4 * spread**2 * torch.eye(2)  # E[W W']
+    precision = torch.eye(2) + second
+
+    def elbo(loc, variance):
+        fit = -0.5 * (v.square().sum(1) + 4 * np.log(2 * np.pi)) + (loc * (v @ centre.T)).sum(1)
+        fit = fit - 0.5 * ((loc @ second) * loc).sum(1) - 0.5 * (second.diagonal() * variance).sum(-1)
+        return (fit - 0.5 * (loc**2 + variance - 1 - variance.log()).sum(-1)).numpy()
+
+    result = pplvae.amortisation_gap(model, guide, v, particles=100, max_steps=250)
+    rows = result.rows
+    best = elbo(torch.linalg.solve(precision, centre @ v.T).T, 1 / precision.diagonal().expand(4, 2))
+    for name, exact in (("elbo_amortised", elbo(0.1 * v[:, :2], torch.full((4, 2), 0.64))), ("elbo_local", best)):
+        error = rows[name].values - exact
+        assert (abs(error) < 4 * rows[f"{name}_stderr"].values + 0.01).all(), name
+    assert rows.attrs["held"] == "weight"
+    assert "weight" in str(result)
+    # One weight is drawn for all rows: their errors are one, not ten.
+    summary = result.summary().isel(part=0)
+    stderr = float(summary["mc_stderr"].sel(term="elbo_amortised"))
+    np.testing.assert_allclose(stderr, rows["elbo_amortised_stderr"].mean())
+    with pytest.raises(ProgramError, match=r"weight.*evidence=None"):
+        pplvae.compare(model, guide, v, particles=4, max_steps=0)
+
+
+def test_states():
+    site = {"fn": dist.Bernoulli(torch.full((5, 3), 0.5)).to_event(1), "value": torch.zeros(5, 3)}
+    states = states_of(site, -1)
+    assert states.values.shape == (8, 3)
+    assert states.over(5).shape == (40, 3)
+    site = {"fn": dist.OneHotCategorical(torch.ones(2, 5, 3)), "value": torch.zeros(2, 5, 3)}
+    states = states_of(site, -1)  # a plate of two left of the rows
+    assert states.values.shape == (9, 2, 3)
+    assert states.over(5).shape == (2, 45, 3)
+    assert (states.values.sum(-1) == 1).all()
+    together = joint_states({"a": States(torch.arange(2), 0), "b": States(torch.arange(3), 0)})
+    assert [*zip(together["a"].values.tolist(), together["b"].values.tolist(), strict=True)] == [
+        (a, b) for a in range(2) for b in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fn", "counts"),
+    [
+        (dist.Categorical(torch.tensor([0.1, 0.6, 0.3])), [0.1, 0.6, 0.3]),
+        (dist.Binomial(2, torch.tensor(0.3)), [0.49, 0.42, 0.09]),
+    ],
+)
+def test_draws_have_their_probabilities(fn, counts):
+    keys = row_keys([torch.arange(4000.0)])
+    with RowNoise(keys, 1, (0,)):
+        drawn = draw(fn.expand([4000]))
+    found = np.array([(drawn == k).double().mean() for k in range(3)])
+    error = np.sqrt(np.array(counts) * (1 - np.array(counts)) / 4000)
+    assert (abs(found - counts) < 4 * error).all()
+
+
+def test_drawn_states_belong_to_their_rows():
+    switches = Switches()
+    weights = pplvae.log_weights(switches.model, switches.guide, switches.v, particles=3)
+    alone = pplvae.log_weights(switches.model, switches.guide, switches.v[4:5], particles=3)
+    torch.testing.assert_close(alone, weights[:, 4:5])

@@ -1,0 +1,209 @@
+"""Evidence against exact answers: linear-Gaussian models, quadrature over two latents, and the bracket around both."""
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from oracles import bad_encoder, random_linear
+from scipy.special import logsumexp
+from torch import nn
+
+import pplvae
+from pplvae.comparison.annealed import Path, _equal_lengths, _interpolate
+from pplvae.comparison.estimates import log_mean_exp
+from pplvae.errors import ProgramError, UnknownNameError
+
+BRIEF = pplvae.Annealing(chains=16, temperatures=10)
+
+
+def pair(seed, rows):
+    model, v = random_linear(seed, rows=rows)
+    encode = bad_encoder(model, seed)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(*encode(v)).to_event(1))
+
+    return model, guide, v
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("seed", [0, 7, 9])
+@pytest.mark.parametrize(
+    ("method", "annealing"),
+    [("importance", None), ("ais", None), ("ais", pplvae.Annealing(start="prior")),
+     ("ais", pplvae.Annealing(schedule="sigmoid"))],
+    ids=["importance", "ais", "prior", "sigmoid"],
+)  # fmt: skip
+def test_exact_log_evidence(seed, method, annealing):
+    model, guide, v = pair(seed, 40)
+    rows = pplvae.log_evidence(model.model, guide, v, method=method, annealing=annealing, seed=seed).rows
+    error = rows["log_evidence"].values - model.log_evidence(v).detach().numpy()
+    of_mean = np.sqrt((rows["log_evidence_stderr"].values ** 2).sum()) / len(v)
+    assert abs(error.mean()) < max(0.02, 3 * of_mean)
+    assert of_mean < 0.02
+    assert (rows["jensen_slack"] > 0).all()
+    assert rows.attrs["bound"] == "lower"
+    if method == "ais":
+        assert 0.5 < float(rows["acceptance"].mean()) < 0.8  # step sizes were tuned to 0.65
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("method", ["importance", "ais"])
+def test_reported_errors_are_right_over_fifty_seeds(method):
+    model, guide, v = pair(9, 4)
+    settings = pplvae.Annealing(temperatures=25) if method == "ais" else None
+    exact = model.log_evidence(v).detach().numpy()
+    scores = []
+    for seed in range(50):
+        options = {"particles": 400} if method == "importance" else {"annealing": settings}
+        rows = pplvae.log_evidence(model.model, guide, v, method=method, seed=seed, max_steps=200, **options).rows
+        scores.append((rows["log_evidence"].values - exact) / rows["log_evidence_stderr"].values)
+    assert 0.8 < np.std(scores) < 1.25
+    assert abs(np.mean(scores)) < 4 / np.sqrt(200)
+
+
+def test_compare_by_annealing():
+    model, guide, v = pair(9, 20)
+    rows = pplvae.compare(model.model, guide, v, evidence="ais").rows
+    exact = float(model.approximation_gap().detach())
+    error = np.sqrt((rows["approximation_gap_stderr"].values ** 2).sum()) / len(v)
+    assert abs(float(rows["approximation_gap"].mean()) - exact) < max(0.02, 3 * error)
+
+
+class TwoLatents(nn.Module):
+    """A Bernoulli model whose log p(v) can be integrated on a grid."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 12))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(3)
+
+    def model(self, v):
+        pyro.module("two", self)
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("v", dist.Bernoulli(logits=self.decoder(h)).to_event(1), obs=v)
+
+    def guide(self, v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(torch.zeros(len(v), 2), 1.0).to_event(1))
+
+    def log_evidence(self, v):
+        axis = torch.linspace(-7, 7, 400)
+        h = torch.cartesian_prod(axis, axis)
+        with torch.no_grad():
+            log_prior = dist.Normal(0.0, 1.0).log_prob(h).sum(-1) + 2 * (axis[1] - axis[0]).log()
+            logits = self.decoder(h)
+            return np.array(
+                [logsumexp((log_prior + dist.Bernoulli(logits=logits).log_prob(row).sum(-1)).numpy()) for row in v]
+            )
+
+
+@pytest.mark.statistical
+def test_the_bracket_holds_the_exact_value():
+    program = TwoLatents()
+    templates = torch.zeros(60, 12)
+    from pplvae.simulation import draw_rows
+
+    bracket = pplvae.evidence_bracket(program.model, program.guide, templates, seed=3)
+    exact = program.log_evidence(draw_rows(program.model, program.guide, templates, seed=3).tensors[0])
+    rows = bracket.rows
+    for side, sign in (("lower", 1), ("upper", -1)):
+        error = np.sqrt((rows[f"{side}_stderr"].values ** 2).sum()) / 60
+        assert sign * (exact.mean() - float(rows[side].mean())) > -3 * error
+    width, stderr = bracket.width
+    assert -3 * stderr < width < 0.05
+    assert "simulated" in str(bracket)
+
+
+@pytest.mark.statistical
+def test_the_bracket_of_too_short_an_annealing_is_wide():
+    program = TwoLatents()
+    brief = pplvae.Annealing(start="prior", temperatures=2, leapfrog=1, schedule="linear", chains=4)
+    width, stderr = pplvae.evidence_bracket(program.model, program.guide, torch.zeros(60, 12), annealing=brief).width
+    assert width - 3 * stderr > 0.1
+
+
+def test_latents_on_other_supports():
+    """Gamma latents: a Poisson model whose evidence is negative binomial."""
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Gamma(3.0, 2.0))
+            pyro.sample("v", dist.Poisson(h), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.LogNormal(0.1 * v, 0.6))
+
+    v = torch.arange(8.0)
+    exact = dist.NegativeBinomial(3.0, probs=torch.tensor(1 / 3)).log_prob(v).numpy()
+    for method in ("ais", "importance"):
+        rows = pplvae.log_evidence(model, guide, v, method=method).rows
+        assert (abs(rows["log_evidence"].values - exact) < 4 * rows["log_evidence_stderr"].values + 1e-3).all(), method
+
+
+def test_a_row_does_not_depend_on_the_others():
+    model, guide, v = pair(9, 12)
+
+    def value(rows, **options):
+        found = pplvae.log_evidence(model.model, guide, rows, method="ais", annealing=BRIEF, max_steps=50, **options)
+        return found.rows["log_evidence"].values
+
+    whole, order = value(v), torch.randperm(12)
+    np.testing.assert_allclose(value(v[5:6]), whole[5:6], rtol=1e-6)
+    np.testing.assert_allclose(value(v, chunk_size=5), whole, rtol=1e-6)
+    np.testing.assert_allclose(value(v[order]), whole[order.numpy()], rtol=1e-6)
+    assert not np.array_equal(value(v, seed=1), whole)
+
+
+def test_exact_guide_needs_no_annealing():
+    model, v = random_linear(1, rows=5)
+    rows = pplvae.log_evidence(model.model, model.exact_guide, v, method="ais", annealing=BRIEF).rows
+    np.testing.assert_allclose(rows["log_evidence"], model.log_evidence(v).detach(), atol=1e-6)
+
+
+def test_paths():
+    grid = torch.linspace(0, 1, 5).unsqueeze(1).expand(-1, 2)
+    spread = torch.tensor([[1.0, 4.0], [1.0, 2.0], [1.0, 1.0], [1.0, 0.5], [1.0, 0.2]])
+    found = _equal_lengths(grid, spread)
+    torch.testing.assert_close(found[:, 0], grid[:, 0])  # a constant spread asks for equal steps
+    assert (found.diff(dim=0)[:, 1].diff() > 0).all()  # small steps where the ratio varies much
+    x = torch.tensor([[0.0], [1.0], [3.0]])
+    torch.testing.assert_close(_interpolate(x, x**2, torch.tensor([[0.5], [2.0]])), torch.tensor([[0.5], [5.0]]))
+    path = Path(grid, grid, torch.ones(2, 3), torch.ones(2)).take(torch.tensor([1]), 8)
+    assert path.temperatures.shape == (9, 1)
+    assert path.temperatures[-1] == 1
+
+
+def test_log_mean_exp_of_independent_draws():
+    draws = torch.randn(64, 2000) * 0.3
+    value, stderr = log_mean_exp(draws, mirrored=False)
+    score = (value - 0.045) / stderr  # log E exp(0.3 z) = 0.3^2 / 2
+    assert 0.9 < score.std() < 1.1
+
+
+def test_refusals():
+    model, guide, v = pair(9, 4)
+    with pytest.raises(UnknownNameError, match="Did you mean 'ais'"):
+        pplvae.log_evidence(model.model, guide, v, method="aiss")
+    with pytest.raises(ValueError, match="even"):
+        pplvae.log_evidence(model.model, guide, v, particles=5)
+    with pytest.raises(UnknownNameError, match="prior"):
+        pplvae.Annealing(start="priro")
+    with pytest.raises(UnknownNameError, match="sigmoid"):
+        pplvae.Annealing(schedule="sigmoidal")
+    with pytest.raises(ValueError, match="chains"):
+        pplvae.Annealing(chains=1)
+
+    def point(v):
+        with pyro.plate("data", len(v)):
+            u = pyro.sample("u", dist.Normal(v[:, : model.latent], 1.0).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("h", dist.Delta(u, event_dim=1))
+
+    with pytest.raises(ProgramError, match="point mass"):
+        pplvae.log_evidence(model.model, point, v, method="ais", max_steps=0)
