@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 import pplvae
-from pplvae.comparison.outliers import outlier_scores
-from pplvae.plots.groups import outlier_roc
+from pplvae.plots import outlier_roc
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--epochs", type=int, default=300)
@@ -45,7 +44,7 @@ comparison = pplvae.compare(fit.model, fit.guide, kinds, seed=0, progress=True)
 print(comparison)
 
 for kind in list(kinds)[1:]:
-    outliers = outlier_scores(comparison.part("digits 0-7"), comparison.part(kind))
+    outliers = pplvae.outlier_scores(comparison.part("digits 0-7"), comparison.part(kind))
     print(f"\n{outliers}")
     if arguments.figure and kind == "digits 8-9":
         outlier_roc(outliers).savefig(arguments.figure, dpi=150)

@@ -33,6 +33,7 @@ class Flow(nn.Module):
         self.steps = nn.ModuleList(affine_autoregressive(latent, hidden_dims=[200], stable=True) for _ in range(2))
 
     def forward(self, v):
+        """q(h; lambda(v))."""
         loc, log_scale = self.encoder(v)
         loc, log_scale = pplvae.local("loc", loc), pplvae.local("log_scale", log_scale)
         return dist.TransformedDistribution(dist.Normal(loc, log_scale.exp()).to_event(1), [*self.steps])
@@ -79,7 +80,9 @@ def measured(kind, parts, latent, options):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, help="mnist_static_binarized.npz: bits packed, x_train, x_valid, x_test")
+    arguments.add_argument(
+        "--data", type=Path, help="mnist_static_binarized.npz: bits packed, x_train, x_valid, x_test"
+    )
     arguments.add_argument("--epochs", type=int, default=60)
     arguments.add_argument("--rows", type=int, default=100, help="of each part that are compared")
     arguments.add_argument("--temperatures", type=int, default=100)

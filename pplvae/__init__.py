@@ -2,26 +2,31 @@
 
 from pplvae import models
 from pplvae._version import __version__
+from pplvae.attribution import Advice, Attribution, attribute
 from pplvae.comparison import (
-    Advice,
     Annealing,
-    Attribution,
     Bracket,
     Comparison,
     Evidence,
     Mixture,
+    Outliers,
+    PairedRuns,
     Transport,
     amortisation_gap,
-    attribute,
     compare,
+    compare_runs,
     evidence_bracket,
     flow,
     full_covariance,
+    gap_by_group,
     load_comparison,
     local,
     log_evidence,
+    outlier_scores,
+    posterior_means,
 )
 from pplvae.data import Data, Rows, load_data
+from pplvae.diagnostics import Calibration, JointDivergence, LatentUse, calibrate, joint_kl, latent_use
 from pplvae.fit import Fit, FitStatus, fit, load_fit
 from pplvae.scoring import log_weights
 
@@ -30,22 +35,32 @@ __all__ = [
     "Annealing",
     "Attribution",
     "Bracket",
+    "Calibration",
     "Comparison",
     "Data",
     "Evidence",
     "Fit",
     "FitStatus",
+    "JointDivergence",
+    "LatentUse",
     "Mixture",
+    "Outliers",
+    "PairedRuns",
     "Rows",
     "Transport",
     "__version__",
     "amortisation_gap",
     "attribute",
+    "calibrate",
     "compare",
+    "compare_runs",
     "evidence_bracket",
     "fit",
     "flow",
     "full_covariance",
+    "gap_by_group",
+    "joint_kl",
+    "latent_use",
     "load_comparison",
     "load_data",
     "load_fit",
@@ -53,4 +68,6 @@ __all__ = [
     "log_evidence",
     "log_weights",
     "models",
+    "outlier_scores",
+    "posterior_means",
 ]

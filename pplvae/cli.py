@@ -27,10 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Deep latent variable models as Pyro programs, and what amortised inference costs them, in nats per row.\n\n"
     "Start with [bold]pplvae demo[/bold]. Exit status: 0 done; 2 an input was refused (the message says why); "
-    "3 the fit's loss stopped being finite; 130 interrupted.",
+    "3 the fit's loss stopped being finite; 4 the second run is worse; 130 interrupted.",
 )
 
-_REFUSED, _NONFINITE, _INTERRUPTED = 2, 3, 130
+_REFUSED, _NONFINITE, _WORSE, _INTERRUPTED = 2, 3, 4, 130
 _SPEC, _COMPARISON, _PAGE = "command.json", "comparison.nc", "report.html"
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -99,18 +99,33 @@ def fit(
 @app.command()
 def compare(
     run: RunFolder,
+    other: Annotated[
+        Path | None, typer.Argument(help="A second run that has been compared on the same rows: print the differences.")
+    ] = None,
     seed: Seed = 0,
     particles: Particles = 1000,
-    evidence: Annotated[str, typer.Option(help="importance, or none to leave log p(v) out.")] = "importance",
+    families: Annotated[str, typer.Option(help="Richer families, by commas: full_covariance, flow, mixture.")] = "",
+    evidence: Annotated[str, typer.Option(help="importance, ais, or none to leave log p(v) out.")] = "importance",
+    screen: Annotated[float | None, typer.Option(help="Skip rows whose gap is below so many nats for sure.")] = None,
+    margin: Annotated[float, typer.Option(help="With OTHER: nats per row that it may lose.")] = 0.0,
     tolerance: Annotated[float, typer.Option(help="Nats; smaller optimises each row longer.")] = 0.01,
     max_steps: Annotated[int, typer.Option(help="Optimisation steps per row at most.")] = 3000,
     threads: Threads = None,
 ) -> None:
-    """Optimise a guide for every train and test row of a run, and print where the nats go."""
+    """Optimise a guide for every train and test row of a run, and print where the nats go.
+
+    With OTHER, compare two runs row by row instead, from what was saved; exit status 4 if OTHER's amortised ELBO is
+    lower by more than the margin (one-sided, 1 %).
+    """
     _set_threads(threads)
+    if other is not None:
+        pair = pplvae.compare_runs(*(pplvae.load_comparison(folder / _COMPARISON) for folder in (run, other)))
+        _out.print(str(pair), markup=False)
+        raise typer.Exit(_WORSE if pair.worse(margin) else 0)
     chosen = None if evidence == "none" else evidence
     options = {"seed": seed, "particles": particles, "evidence": chosen, "tolerance": tolerance, "max_steps": max_steps}
-    _compare_in(run, options)
+    options |= {"families": [name.strip() for name in families.split(",") if name.strip()]}
+    _compare_in(run, options | {"screen": False if screen is None else screen})
 
 
 @app.command()

@@ -103,6 +103,12 @@ class LatentSpace:
         parts = [site.vector(values[site.name]) for site in self._sites]
         return torch.cat(parts, 1).unflatten(0, (self._batch.particles, len(self._batch)))
 
+    def values(self, u: Vectors) -> dict[str, Float[Tensor, "particle row element"]]:
+        """The latents by site, the elements of each in one axis."""
+        values, _ = self._values(u)
+        flat = {site.name: site.flat(values[site.name]) for site in self._sites}
+        return {name: value.unflatten(0, u.shape[:2]) for name, value in flat.items()}
+
     def _values(self, u: Vectors) -> tuple[dict[str, Tensor], PerDraw]:
         """Latents by site, and the log-determinant of the map that made them."""
         values: dict[str, Tensor] = {}
@@ -141,9 +147,11 @@ class _Site:
         used = self._mask.reshape(*self._mask.shape, *events).expand(value.shape)  # type: ignore[union-attr]
         self.used = used.movedim(axis, 0).reshape(used.shape[axis], -1)
 
+    def flat(self, value: Tensor) -> Tensor:
+        return value.movedim(self._axis, 0).reshape(value.shape[self._axis], -1)
+
     def vector(self, value: Tensor) -> Tensor:
-        inverse = self._transform.inv(value)  # pyright: ignore[reportOptionalMemberAccess]
-        return inverse.movedim(self._axis, 0).reshape(inverse.shape[self._axis], -1)  # type: ignore[union-attr]
+        return self.flat(self._transform.inv(value))  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
 
     def value(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         u = vector.reshape(-1, *self._shape).movedim(0, self._axis)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -23,7 +23,7 @@ from pplvae.errors import ProgramError, in_users_words
 from pplvae.families import family_name
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, reseed
-from pplvae.noise import Stream
+from pplvae.noise import Stream, row_keys
 from pplvae.rows import Batch, Layout, Program, row_log_prob, run_guide, run_model, tile, values_of
 
 _OBSERVE_A_VIEW = (
@@ -40,8 +40,8 @@ class Simulated:
         tensors: like the rows of the template, `particles` times one after the other; what the model observes is
             drawn, everything else (covariates, masks, elements that are masked) is the template's.
         values: latent site -> value, the rows along the axis that the layout says.
-        batch: the same rows as a `Batch`, one draw each. Its keys are those of the templates, told apart: the new rows
-            may be equal to each other and must not share what is drawn for them.
+        batch: the same rows as a `Batch`, one draw each. Its keys come from the templates' keys, not from the content:
+            new rows may be equal to each other, and must not share what is drawn for them.
     """
 
     tensors: tuple[Tensor, ...]
@@ -100,7 +100,8 @@ def simulate(model: Program, layout: Layout, batch: Batch, address: tuple[int, .
     with torch.no_grad(), in_users_words("model", batch.tensors):
         sites = run_guide(program, batch, layout.model, address)
         latents = {name: value for name, value in values_of(sites).items() if not sites[name]["is_observed"]}
-        made = told_apart(Batch(tensors, tile(batch.keys, batch.copies), batch.index))
+        number = torch.arange(batch.copies, device=batch.keys.device).repeat_interleave(len(batch))
+        made = Batch(tensors, row_keys((tile(batch.keys, batch.copies), number)), batch.index)
         _check_the_same_again(draw.log_probs, run_model(model, made, latents), layout.model)
     return Simulated(tensors, latents, made)
 
@@ -113,8 +114,8 @@ def told_apart(batch: Batch) -> Batch:
     first = np.searchsorted(ranked, ranked)  # where the run of equal keys starts
     again = np.empty_like(keys)
     again[order] = np.arange(len(keys)) - first
-    different: Int64[Tensor, " row"] = torch.from_numpy(keys + again).to(batch.keys.device)
-    return replace(batch, keys=different)
+    repeats = torch.from_numpy(again).to(batch.keys.device)
+    return replace(batch, keys=torch.where(repeats == 0, batch.keys, row_keys((batch.keys, repeats))))
 
 
 def counted(site: Any) -> Bool[Tensor, "..."]:

@@ -37,6 +37,7 @@ ROOMS = [
     "training",
     "fit",
     "comparison",
+    "attribution",
     "diagnostics",
     "plots",
     "report",

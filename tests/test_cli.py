@@ -121,3 +121,24 @@ def test_help(command):
         [sys.executable, "-m", "pplvae", command, "--help"], capture_output=True, text=True, check=True
     )
     assert "Usage" in done.stdout
+
+
+def test_two_runs_on_the_same_rows(run, tmp_path):
+    """The second is fitted for longer: better one way round, worse the other."""
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(200, 4)) @ np.full((4, 4), 0.7))
+    for name, epochs in (("a", 1), ("b", 25)):
+        assert (
+            run("fit", "--model", "ppca", "--data", "rows.npy", "--epochs", epochs, "--latent", 1, "--run", name)[0]
+            == 0
+        )
+        quick = ("--particles", 50, "--max-steps", 25, "--families", "full_covariance", "--screen", 0.01)
+        code, out, _ = run("compare", name, *quick)
+        assert code == 0
+        assert "elbo_local_full_covariance" in out
+    code, out, _ = run("compare", "a", "b")
+    assert code == 0
+    assert "elbo_amortised" in out
+    assert run("compare", "b", "a")[0] == 4
+    assert run("compare", "b", "a", "--margin", 1000)[0] == 0
+    assert run("compare", "a", "c")[0] == 2
+    assert run("report", "b")[0] == 0

@@ -11,6 +11,9 @@ REDUCED = {
     "01_linear.py": ["--rows", "30"],
     "02_digits.py": ["--epochs", "30", "--rows", "40"],
     "03_your_own_model.py": ["--epochs", "5", "--rows", "60"],
+    "04_when_amortisation_can_work.py": ["--rows", "200", "--seeds", "1", "--epochs", "5"],
+    "05_outliers.py": ["--epochs", "30", "--rows", "30"],
+    "06_inference_suboptimality.py": ["--epochs", "2", "--rows", "10", "--temperatures", "10"],
 }
 
 

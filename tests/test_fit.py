@@ -418,3 +418,21 @@ def test_bad_calls():
 
     with pytest.raises(ProgramError, match="declare no parameters"):
         pplvae.fit(bare_model, bare, v)
+
+
+def test_training_the_guide_alone():
+    vae = pplvae.models.BernoulliVAE(visible=16, latent=2, hidden=(8,))
+    v = (torch.rand(60, 16) < 0.4).to(torch.get_default_dtype())
+    before = {name: p.clone() for name, p in vae.named_parameters()}
+    pplvae.fit(vae.model, vae.guide, v, train="guide", epochs=2)
+    moved = {name for name, p in vae.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if name.startswith("family.")}
+    with pytest.raises(UnknownNameError, match="Did you mean 'guide'"):
+        pplvae.fit(vae.model, vae.guide, v, train="guid")
+
+    def fixed_guide(rows):
+        with pyro.plate("data", len(rows)):
+            pyro.sample("h", dist.Normal(torch.zeros(len(rows), 2), 1.0).to_event(1))
+
+    with pytest.raises(ProgramError, match="cannot be trained alone"):
+        pplvae.fit(vae.model, fixed_guide, v, train="guide", epochs=1)

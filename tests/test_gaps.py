@@ -237,3 +237,61 @@ def test_unknown_evidence():
     model, v = random_linear(0, rows=4)
     with pytest.raises(UnknownNameError, match="Did you mean 'importance'"):
         pplvae.compare(model.model, model.guide, v, evidence="importnce")
+
+
+def test_a_screen_skips_rows_that_cannot_lose_much():
+    model, v = random_linear(9, rows=24)
+    encode = bad_encoder(model, 9)
+    bad = torch.arange(24) % 3 == 0
+
+    def guide(rows):
+        mean, scale = model.best_factorised(rows)
+        far_mean, far_scale = encode(rows)
+        poor = torch.isin(rows[:, 0], v[bad, 0]).unsqueeze(1)
+        with pyro.plate("data", len(rows)):
+            loc, spread = torch.where(poor, far_mean, mean.detach()), torch.where(poor, far_scale, scale.detach())
+            pyro.sample("h", dist.Normal(loc, spread).to_event(1))
+
+    whole = pplvae.compare(model.model, guide, v).rows
+    result = pplvae.compare(model.model, guide, v, screen=0.2, chunk_size=10)
+    rows = result.rows
+    skipped = (rows["status"] == "skipped").values
+    assert not skipped[bad.numpy()].any()
+    assert skipped[~bad.numpy()].all()
+    assert np.isnan(rows["amortisation_gap"].values[skipped]).all()
+    refined = {name: rows[name].values[~skipped] for name in ("amortisation_gap", "log_evidence", "elbo_local")}
+    for name, values in refined.items():
+        np.testing.assert_allclose(values, whole[name].values[~skipped], rtol=1e-6)
+    np.testing.assert_allclose(rows["elbo_amortised"], whole["elbo_amortised"], rtol=1e-9)
+    assert (whole["amortisation_gap"].values[skipped] < rows["amortisation_gap_bound"].values[skipped]).all()
+    summary = result.summary().isel(part=0)
+    assert int(summary["skipped"]) == 16
+    assert float(summary["gap_at_most"]) > float(whole["amortisation_gap"].mean())
+    assert "16 rows were screened out" in str(result)
+    everything = pplvae.compare(model.model, guide, v[~bad], screen=True, max_steps=50)
+    assert (everything.rows["status"] == "skipped").all()
+    str(everything)
+
+
+def test_lambda_of_the_encoder_and_of_each_row():
+    model, v = random_linear(9, rows=8)
+    guide, encode = bad_guide(model, 9)
+    parameters = pplvae.amortisation_gap(model.model, guide, v, particles=50).parameters
+    for name, exact, best in zip(("h.loc", "h.scale"), encode(v), model.best_factorised(v), strict=True):
+        np.testing.assert_allclose(parameters[name].sel(guide="amortised"), exact.detach(), rtol=1e-9)
+        np.testing.assert_allclose(parameters[name].sel(guide="local"), best.detach(), atol=0.05)
+
+
+def test_posterior_means_of_a_poor_guide_are_corrected():
+    model, v = random_linear(9, rows=12)
+    guide, encode = bad_guide(model, 9)
+    exact = model.posterior(v).mean.detach().numpy()
+    found = pplvae.posterior_means(model.model, guide, v, particles=4000)
+    error = (found["h"].values - exact) / found["h_stderr"].values
+    assert 0.7 < error.std() < 1.4
+    poor = pplvae.posterior_means(model.model, guide, v, particles=4000, max_steps=0)
+    np.testing.assert_allclose(poor["h_guide"], encode(v)[0].detach(), atol=0.2)
+    off, corrected = (abs(poor[name].values - exact).mean() for name in ("h_guide", "h"))
+    assert corrected < 0.5 * off
+    with pytest.raises(ValueError, match="25"):
+        pplvae.posterior_means(model.model, guide, v, particles=10)

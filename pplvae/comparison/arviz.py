@@ -7,6 +7,7 @@ when it is first needed: that takes a second, and the last 0.x releases print a 
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
@@ -34,6 +35,13 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
         Pareto smoothed importance sampling (Vehtari et al., 2024), arXiv 1507.02646;
         Yes, but did it work? (Yao et al., 2018), arXiv 1802.02538.
     """
+    return smoothed_weights(log_weights)[1]
+
+
+def smoothed_weights(
+    log_weights: Float[Tensor, "particle row"],
+) -> tuple[Float[Tensor, "particle row"], np.ndarray]:
+    """Log weights whose tail is replaced by quantiles of a fitted Pareto distribution, and `pareto_k`."""
     from arviz_stats.base.array import array_stats
 
     weights = log_weights.T.cpu().numpy()
@@ -44,13 +52,15 @@ def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
     tailed[finite] = _tail_quartile(weights[finite]) > 1e-6
     if weights.shape[1] < _FEWEST_DRAWS:
         k[tailed] = np.nan
-    elif tailed.any():
+        return log_weights, k
+    smoothed = weights.copy()
+    if tailed.any():
         # ArviZ takes log-likelihoods here, whose negatives are the log weights of leave-one-out.
         with np.errstate(all="ignore"):
-            fitted = array_stats.psislw(-weights[tailed], axis=-1)[1]
+            smoothed[tailed], fitted = array_stats.psislw(-weights[tailed], axis=-1)
         # NaN: next to the largest weight all others vanish in float64.
         k[tailed] = np.where(np.isnan(fitted), np.inf, fitted)
-    return k
+    return torch.from_numpy(smoothed).T.to(log_weights.device), k
 
 
 def _tail_quartile(log_weights: np.ndarray) -> np.ndarray:

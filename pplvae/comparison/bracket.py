@@ -1,6 +1,7 @@
 """`evidence_bracket`: annealing settings certified on rows whose posterior can be drawn from exactly."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from pplvae.comparison.evidence import check_local, forward_columns, per_path
 from pplvae.comparison.optimise import Schedule
 from pplvae.data import as_parts
 from pplvae.noise import Stream
-from pplvae.rows import Program
+from pplvae.rows import Batch, Program
 from pplvae.simulation import simulate, told_apart
 
 
@@ -98,12 +99,17 @@ def evidence_bracket(
         return _bracket_columns(chunk, settings)
 
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    found = over_chunks(measure, model, guide, as_parts(rows), schedule, **options)
+    found = over_chunks(measure, model, guide, as_parts(rows), schedule, batch_of=_told_apart, **options)
     return Bracket(found.assign_attrs(seed=seed))
 
 
+def _told_apart(tensors: Sequence[Tensor]) -> Batch:
+    """Templates, of which equal ones too are simulated differently."""
+    return told_apart(Batch.of(tensors))
+
+
 def _bracket_columns(templates: Chunk, settings: Annealing) -> Columns:
-    made = simulate(templates.model, templates.layout, told_apart(templates.batch), (templates.seed, Stream.SIMULATE))
+    made = simulate(templates.model, templates.layout, templates.batch, (templates.seed, Stream.SIMULATE))
     chunk = Chunk(templates.model, templates.guide, templates.layout, made.batch, templates.schedule, templates.seed)
     exact = chunk.guides(slice(None), 1).space(chunk.zeros).vectors(made.values)
 

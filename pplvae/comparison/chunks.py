@@ -1,6 +1,6 @@
 """Rows on their way through a comparison: some at a time, each with the guide that was optimised for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -102,6 +102,7 @@ def over_chunks(
     seed: int,
     chunk_size: int,
     progress: bool,
+    batch_of: Callable[[Sequence[Tensor]], Batch] = Batch.of,
 ) -> xr.Dataset:
     """Measure all rows, some at a time, in a process state of their own.
 
@@ -114,6 +115,7 @@ def over_chunks(
         seed: the same.
         chunk_size: rows per chunk.
         progress: show a progress bar, on a terminal.
+        batch_of: makes a batch of all rows.
 
     Returns:
         The columns over dimension "row", with the coordinates id, part, content key, and label where all have one. The
@@ -133,7 +135,7 @@ def over_chunks(
             with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
                 layout = inspect_pair(model, guide, part.tensors)
                 free = layout.free
-                whole = Batch.of(part.tensors)
+                whole = batch_of(part.tensors)
                 held = layout.held
                 with validation(False):  # the pair has been checked on every row
                     for start in range(0, len(part), chunk_size):

@@ -157,7 +157,7 @@ class _Asked:
         add(columns, "elbo_amortised", *mean_and_stderr(amortised))
         if len(kept) == 0:
             return columns | {"status": np.full(len(bound), "skipped"), "steps": torch.zeros(len(bound)).long()}
-        return columns | spread(self._refine(chunk.take(kept), amortised[:, kept]), kept, len(bound))
+        return spread(self._refine(chunk.take(kept), amortised[:, kept]), kept, len(bound)) | columns
 
     def _refine(self, chunk: Chunk, amortised: Draws) -> Columns:
         own = chunk.log_weights(chunk.optimum.offsets, self.particles)

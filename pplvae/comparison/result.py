@@ -217,8 +217,8 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
     found = []
     if summary.attrs.get("held"):
         found.append(
-            f"The latents {summary.attrs['held']} belong to all rows: they are drawn from their guide as it is, and the "
-            "gaps are those of the other latents."
+            f"The latents {summary.attrs['held']} belong to all rows: they are drawn from their guide as it is, and "
+            "the gaps are those of the other latents."
         )
     for name in summary["part"].values:
         part = summary.sel(part=name)

@@ -76,6 +76,53 @@ def decomposition(summary: xr.Dataset) -> Figure:
     return figure
 
 
+def ladder(summary: xr.Dataset, part: str) -> Figure:
+    """The rungs from the amortised ELBO to log p(v) as far as they were measured, in nats above the first.
+
+    Args:
+        summary: `Comparison.summary()`.
+        part: whose rows.
+    """
+    lines = summary.sel(part=part)
+    gains = {"encoder's guide": (0.0, 0.0), "row's own guide": _bar(lines, "amortisation_gap")}
+    for term in lines["term"].values:
+        if str(term).startswith("family_gap_"):
+            gain, error = _bar(lines, str(term))
+            name = str(term).removeprefix("family_gap_").replace("_", " ")
+            gains[name] = (gains["row's own guide"][0] + gain, error)
+    if "inference_gap" in lines["term"].values:
+        gains["log p(v)"] = _bar(lines, "inference_gap")
+    figure, axes = one_panel(0.9 + 0.4 * len(gains))
+    heights, errors = zip(*gains.values(), strict=True)
+    axes.errorbar(heights, np.arange(len(gains)), xerr=2 * np.array(errors), fmt="o", color=COLOURS[0], capsize=3)
+    axes.set_yticks(np.arange(len(gains)), [*gains])
+    axes.set_xlabel(f"nats per row above the encoder's guide, {part} (± 2 s.e. of the step from the row's own guide)")
+    return figure
+
+
+def lambda_scatter(parameters: xr.Dataset, most: int = 4) -> Figure:
+    """Lambda of the encoder against that of each row's own guide, a point per row and element.
+
+    Args:
+        parameters: `Comparison.parameters`.
+        most: parameters shown, side by side.
+    """
+    names = [str(name) for name in parameters.data_vars][:most]
+    figure = Figure(figsize=(WIDTH, WIDTH / max(2, len(names)) + 0.4), layout="constrained")
+    for k, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), k + 1)
+        amortised, own = (parameters[name].sel(guide=guide).values.flatten() for guide in ("amortised", "local"))
+        axes.scatter(amortised, own, s=3, color=COLOURS[k % len(COLOURS)], alpha=0.4, linewidth=0, rasterized=True)
+        middle = float(np.nanmean(own))
+        axes.axline((middle, middle), slope=1, color="black", linewidth=0.8)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("encoder's", fontsize=8)
+        axes.set_ylabel("row's own" if k == 0 else "", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def learning_curves(history: xr.Dataset) -> Figure:
     """Objective on the training rows and ELBO on the validation rows, by epoch.
 
@@ -118,6 +165,10 @@ def picture_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8) ->
         axes.set_title(title, fontsize=8)
         axes.set_axis_off()
     return figure
+
+
+def _bar(lines: xr.Dataset, term: str) -> tuple[float, float]:
+    return float(lines["mean"].sel(term=term)), float(lines["stderr"].sel(term=term))
 
 
 def finite_of(rows: xr.Dataset, part: str) -> xr.Dataset:

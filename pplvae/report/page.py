@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 
 from pplvae import plots
 from pplvae.comparison import Comparison
+from pplvae.comparison.groups import gap_by_group, sentences_of
 from pplvae.comparison.result import warnings_of
 from pplvae.store import write_text
 
 _SHOWN = 10  # rows listed per part
+_MOST_GROUPS = 100
 
 
 def write_report(
@@ -37,12 +39,16 @@ def write_report(
         title: of the page.
     """
     summary = comparison.summary()
+    groups = gap_by_group(comparison) if _is_grouped(comparison) else None
     run = {f"fit: {name}": value for name, value in (settings or {}).items()}
     run |= {f"comparison: {name}": value for name, value in comparison.rows.attrs.items()}
     figures = {
         "decomposition": _image(plots.decomposition(summary)),
         "histogram": _image(plots.gap_histogram(comparison.rows)),
         "scatter": _image(plots.elbo_scatter(comparison.rows)),
+        "ladders": [_image(plots.ladder(summary, part)) for part in comparison.parts if _has_families(summary)],
+        "parameters": _image(plots.lambda_scatter(comparison.parameters)) if comparison.parameters.data_vars else None,
+        "groups": None if groups is None else _image(plots.gaps_by_group(groups)),
         "curves": None if history is None or not history.sizes.get("epoch") else _image(plots.learning_curves(history)),
     }
     page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("page.html")
@@ -53,10 +59,25 @@ def write_report(
         tables=[_table(summary.sel(part=part)) for part in comparison.parts],
         galleries=[_gallery(comparison, part) for part in comparison.parts],
         figures=figures,
+        groups=[] if groups is None else sentences_of(groups),
         run=run.items(),
         has_evidence="log_evidence" in comparison.rows,
+        evidence={"ais": "by annealed importance sampling"}.get(
+            comparison.rows.attrs.get("evidence", ""), "by importance weighting"
+        ),
     )
     return write_text(path, html)
+
+
+def _has_families(summary: xr.Dataset) -> bool:
+    return any(str(term).startswith("family_gap_") for term in summary["term"].values)
+
+
+def _is_grouped(comparison: Comparison) -> bool:
+    """Whether the rows have labels, and not one for each."""
+    if "label" not in comparison.rows.coords:
+        return False
+    return 1 < len(np.unique(comparison.rows["label"].values.astype(str))) <= _MOST_GROUPS
 
 
 def _sentence(part: xr.Dataset) -> str:

@@ -126,7 +126,7 @@ def attribute(
     """
     training = as_rows(train)
     some = {_TRAIN: _some_of(training, rows, seed), _HELD_OUT: _some_of(as_rows(held_out), rows, seed)}
-    options = {"seed": seed, "particles": particles}
+    options: dict[str, Any] = {"seed": seed, "particles": particles}
     search = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
     result = compare(model, guide, some, families=["full_covariance"], **options, **search)
 
@@ -163,8 +163,7 @@ class _Larger(nn.Module):
         for head in self.network.heads:
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
-        self.register_buffer("_mean", features.mean(0))
-        self.register_buffer("_scale", features.std(0).clamp(min=1e-3))
+        self._mean, self._scale = features.mean(0), features.std(0).clamp(min=1e-3)
         self.encoder = nn.ModuleList(root_modules(guide))
         self._guide = guide.func
 

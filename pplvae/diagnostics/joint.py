@@ -1,0 +1,96 @@
+"""The divergence that fitting minimises, on rows whose distribution is known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from pplvae.comparison.estimates import mean_and_stderr
+from pplvae.data import as_rows
+from pplvae.diagnostics.elements import refuse_global_latents
+from pplvae.errors import ShapeError, in_users_words
+from pplvae.inspection import inspect_pair
+from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.noise import Stream
+from pplvae.rows import Batch, Program, log_weights_of
+from pplvae.simulation import told_apart
+
+
+@dataclass(frozen=True)
+class JointDivergence:
+    """KL(p_*(v) q(h | v) || p(v, h; theta)) over rows from a known p_*.
+
+    Attributes:
+        rows: over dimension "row", in nats: `log_true`, `elbo` with `elbo_stderr` (Monte Carlo), `difference`.
+        mean: of log p_*(v) - ELBO over rows: the divergence.
+        stderr: over rows, Monte Carlo noise included.
+    """
+
+    rows: xr.Dataset
+    mean: float
+    stderr: float
+
+    def __str__(self) -> str:
+        return (
+            f"KL(p_*(v) q(h|v) || p(v, h)) = {self.mean:.4f} ± {self.stderr:.4f} nats per row "
+            f"({self.rows.sizes['row']} rows)"
+        )
+
+
+def joint_kl(
+    model: Program,
+    guide: Program,
+    rows: Any,
+    log_true: Callable[..., Tensor],
+    *,
+    particles: int = 100,
+    seed: int = 0,
+    chunk_size: int = 150,
+) -> JointDivergence:
+    """The divergence that fitting minimises, where the distribution of the rows is known.
+
+    KL(p_*(v) q(h | v) || p(v, h)) = KL(p_*(v) || p(v)) + E KL(q(h | v) || p(h | v)): what the model and what the
+    inference lose, together. Zero if and only if the model is p_* and the guide its posterior.
+
+    Args:
+        model: p(v, h; theta), called as `model(*rows)`.
+        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
+        rows: independent draws from p_*: a tensor or array, a tuple of them, or rows from `load_data`.
+        log_true: called as `log_true(*rows)`: log p_*(v_i) in nats, shape (row,).
+        particles: draws per row for the ELBO.
+        seed: names the noise.
+        chunk_size: rows per run; changes memory and speed, not the result.
+
+    Raises:
+        DataError: rows that cannot be used; ShapeError: `log_true` gives another shape.
+        ProgramError: a pair whose rows cannot be told apart.
+    """
+    if particles < 2 or chunk_size < 1:
+        raise ValueError(f"`particles` must be at least 2 and `chunk_size` 1, got {particles} and {chunk_size}.")
+    some = as_rows(rows)
+    dtype = next((t.dtype for t in some.tensors if t.is_floating_point()), None)
+    with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
+        layout = inspect_pair(model, guide, some.tensors)
+        refuse_global_latents(layout, "The joint divergence")
+        truth = log_true(*some.tensors)
+        if truth.shape != (len(some),):
+            raise ShapeError(
+                f"`log_true` must give one number per row, shape {(len(some),)}; got {tuple(truth.shape)}."
+            )
+        whole = told_apart(Batch.of(some.tensors))
+        with validation(False), in_users_words("pair of model and guide", some.tensors):
+            chunks = [whole.take(slice(i, i + chunk_size)).times(particles) for i in range(0, len(whole), chunk_size)]
+            weights = [log_weights_of(model, guide, layout, chunk, (seed, Stream.SCORE)) for chunk in chunks]
+    elbo, elbo_stderr = mean_and_stderr(torch.cat(weights, 1).double(), mirrored=False)
+    difference = (truth.double() - elbo).cpu().numpy()
+    columns = {"log_true": truth, "elbo": elbo, "elbo_stderr": elbo_stderr}
+    arrays = {name: ("row", value.cpu().numpy()) for name, value in columns.items()}
+    found = xr.Dataset(
+        arrays | {"difference": ("row", difference)}, coords={"id": ("row", some.ids)}, attrs={"units": "nats"}
+    )
+    stderr = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.nan
+    return JointDivergence(found, float(difference.mean()), float(stderr))
