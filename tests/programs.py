@@ -412,6 +412,49 @@ def guide_with_noise_of_its_own_and_an_unused_latent():
     return model, guide, real()
 
 
+def topics_of_word_counts():
+    """In the way of ProdLDA (Srivastava and Sutton, 2017): logistic-normal topics, dropout, BatchNorm."""
+    words, topics = 9, 3
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.beta, self.norm, self.drop = (
+                nn.Linear(topics, words, bias=False),
+                nn.BatchNorm1d(words),
+                nn.Dropout(0.2),
+            )
+
+        def forward(self, theta):
+            return self.norm(self.beta(self.drop(theta))).softmax(-1)
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.norm = nn.Linear(words, 2 * topics), nn.BatchNorm1d(2 * topics)
+
+        def forward(self, docs):
+            loc, log_variance = self.norm(self.body(docs)).chunk(2, -1)
+            return loc, (0.5 * log_variance).exp()
+
+    decoder, encoder = Decoder(), Encoder()
+
+    def model(docs):
+        pyro.module("decoder", decoder)
+        with pyro.plate("documents", docs.shape[0]):
+            log_theta = pyro.sample("logtheta", dist.Normal(docs.new_zeros(len(docs), topics), 1.0).to_event(1))
+            share = decoder(log_theta.softmax(-1))
+            pyro.sample("obs", dist.Multinomial(int(docs.sum(-1).max()), share), obs=docs)
+
+    def guide(docs):
+        pyro.module("encoder", encoder)
+        with pyro.plate("documents", docs.shape[0]):
+            pyro.sample("logtheta", dist.Normal(*encoder(docs)).to_event(1))
+
+    counts = torch.randint(0, 6, (ROWS, words), generator=torch.Generator().manual_seed(5))
+    return model, guide, counts.to(torch.get_default_dtype())
+
+
 def trained_by_its_owner():
     model, guide, rows = functions_with_pyro_param()
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
@@ -443,5 +486,6 @@ ALL = [
     laplace_latent_with_a_noise_axis_of_its_own,
     logistic_latent_on_a_uniform_base,
     guide_with_noise_of_its_own_and_an_unused_latent,
+    topics_of_word_counts,
     trained_by_its_owner,
 ]

@@ -90,8 +90,9 @@ class Comparison:
             "unconverged": share(lambda part: part["status"] != "converged"),
             "negative": share(lambda part: part["amortisation_gap"] < -3 * part["amortisation_gap_stderr"]),
         }
-        if "pareto_k_local" in self.rows:
-            columns["unreliable"] = share(lambda part: part["pareto_k_local"] > 0.7)
+        k_hat = "pareto_k_ais" if "pareto_k_ais" in self.rows else "pareto_k_local"
+        if k_hat in self.rows:
+            columns["unreliable"] = share(lambda part: part[k_hat] > 0.7)
         if "amortisation_gap_bound" in self.rows:
             columns["gap_at_most"] = ("part", [_gap_at_most(part) for part in everything])
         for term in terms:
