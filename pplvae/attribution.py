@@ -204,6 +204,8 @@ def _causes(result: Comparison, with_longer: np.ndarray, with_larger: np.ndarray
     train, held_out = result.part(_TRAIN), result.part(_HELD_OUT)
     gaps, others = train["amortisation_gap"].values, held_out["amortisation_gap"].values
     before = train["elbo_amortised"].values
+    finite = np.isfinite(gaps + before + with_longer + with_larger)  # the same rows for all, so that causes add up
+    gaps, before, with_longer, with_larger = (x[finite] for x in (gaps, before, with_longer, with_larger))
     found = {
         "under_training": _mean(with_longer - before),
         "capacity": _mean(with_larger - with_longer),

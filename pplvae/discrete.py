@@ -46,8 +46,17 @@ def is_enumerable(fn: Any) -> bool:
     return is_discrete(fn) and bool(getattr(_elements(fn), "has_enumerate_support", False))
 
 
+def is_masked(site: Any) -> bool:
+    """Whether a site may be masked: its log-probability is then 0 in every state, which is no weight."""
+    fn, found = site["fn"], site["mask"] is not None
+    while isinstance(fn, td.Independent | MaskedDistribution):
+        found = found or isinstance(fn, MaskedDistribution)
+        fn = fn.base_dist
+    return found
+
+
 def states_of(site: Any, dim: int) -> States | None:
-    """Every state of a site of one row, or None where there are more than `MOST_STATES`.
+    """Every state of a site of one row, or None where there are more than `MOST_STATES`, or it is masked.
 
     Args:
         site: an enumerable site.
@@ -59,7 +68,7 @@ def states_of(site: Any, dim: int) -> States | None:
     alphabet = elements.enumerate_support(expand=False).reshape(-1, *elements.event_shape)
     shape = value.movedim(axis, 0).shape[1:]
     count = shape.numel() // max(1, torch.Size(elements.event_shape).numel())
-    if len(alphabet) ** count > MOST_STATES:
+    if is_masked(site) or len(alphabet) ** count > MOST_STATES:
         return None
     index = torch.tensor(list(itertools.product(range(len(alphabet)), repeat=count)), device=alphabet.device)
     return States(alphabet[index].reshape(-1, *shape), axis)

@@ -109,8 +109,8 @@ def _sites_left_to_the_model(
     states = _states_together(found)
     if found and not states:
         raise RowwiseError(
-            f"The discrete latents {list(found)} of the model are not in the guide, and have more than {MOST_STATES} "
-            "states together, too many to sum them out for every draw. Put them into the guide."
+            f"The discrete latents {list(found)} of the model are not in the guide, and cannot be summed out: they "
+            f"have more than {MOST_STATES} states together, or are masked. Put them into the guide."
         )
     return states
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
+from torch import distributions as td
 from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
@@ -31,11 +32,16 @@ class LatentSpace:
         batch: the rows, at the number of draws that every call here will have.
 
     Raises:
-        ProgramError: a latent of the guide without a density of its own (`Delta`), or one whose support changes with
-            the latents before it.
+        ProgramError: a latent of the guide without a density of its own (`Delta`), one whose support changes with
+            the latents before it, or one that belongs to all rows.
     """
 
     def __init__(self, model: Program, guide: Program, layout: Layout, batch: Batch) -> None:
+        if layout.held:
+            raise ProgramError(
+                f"The latents {list(layout.held)} belong to all rows at once, so a row's latents are no vector of its "
+                "own: annealing, richer families and posterior means need that. Condition both programs on one value."
+            )
         self._model, self._guide, self._layout, self._batch = model, guide, layout, batch
         with torch.no_grad():
             first, other = (self._latent_sites(address) for address in ((0,), (1,)))
@@ -143,9 +149,7 @@ class _Site:
         self._shape = value.movedim(axis, 0).shape[1:]  # type: ignore[union-attr]
         self.size = self._shape.numel()
         self._mask = _batch_mask(fn, mask, site["value"].device)
-        events = (1,) * (value.ndim - len(fn.batch_shape))  # type: ignore[union-attr]
-        used = self._mask.reshape(*self._mask.shape, *events).expand(value.shape)  # type: ignore[union-attr]
-        self.used = used.movedim(axis, 0).reshape(used.shape[axis], -1)
+        self.used = self.flat(_counted(fn, mask, value))  # type: ignore[arg-type]
 
     def flat(self, value: Tensor) -> Tensor:
         return value.movedim(self._axis, 0).reshape(value.shape[self._axis], -1)
@@ -188,4 +192,16 @@ def _batch_mask(fn: Any, mask: Any, device: torch.device) -> Tensor:
     for found in masks:
         if found is not None:
             counted = counted & found
+    return counted
+
+
+def _counted(fn: Any, mask: Any, value: Tensor) -> Tensor:
+    """Which elements of a value in the whole space the program counts, masks inside `to_event` included."""
+    counted = torch.ones(value.shape, dtype=torch.bool, device=value.device)
+    while mask is not None or isinstance(fn, td.Independent | MaskedDistribution):
+        if mask is not None:
+            found = torch.as_tensor(mask, device=value.device)
+            counted = counted & found.reshape(*found.shape, *(1,) * (value.ndim - len(fn.batch_shape)))
+        mask = fn._mask if isinstance(fn, MaskedDistribution) else None
+        fn = fn.base_dist if isinstance(fn, td.Independent | MaskedDistribution) else fn
     return counted

@@ -40,5 +40,10 @@ def log_weights(
     dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)
     with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
         layout = inspect_pair(model, guide, tensors)
+        batch = Batch.of(tensors)
         with in_users_words("pair of model and guide", tensors):
-            return log_weights_of(model, guide, layout, Batch.of(tensors).times(particles), (seed,))
+            if not layout.held:
+                return log_weights_of(model, guide, layout, batch.times(particles), (seed,))
+            # A latent that belongs to all rows is drawn once in a run.
+            runs = [log_weights_of(model, guide, layout, batch, (seed, k)) for k in range(particles)]
+            return torch.cat(runs)

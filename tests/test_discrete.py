@@ -13,7 +13,7 @@ import pplvae
 from pplvae import discrete, inspection
 from pplvae.data import as_rows
 from pplvae.discrete import States, draw, joint_states, states_of
-from pplvae.errors import ProgramError
+from pplvae.errors import ProgramError, RowwiseError
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import isolated
 from pplvae.noise import RowNoise, row_keys
@@ -234,3 +234,87 @@ def test_drawn_states_belong_to_their_rows():
     weights = pplvae.log_weights(switches.model, switches.guide, switches.v, particles=3)
     alone = pplvae.log_weights(switches.model, switches.guide, switches.v[4:5], particles=3)
     torch.testing.assert_close(alone, weights[:, 4:5])
+
+
+def masked_category(seen, in_guide):
+    """A category that the likelihood ignores, masked in some rows; without it the model is one observed Gaussian."""
+
+    def model(v, seen):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(0.0, 1.0))
+            with pyro.poutine.mask(mask=seen):
+                pyro.sample("z", dist.Categorical(torch.ones(3)))
+            pyro.sample("v", dist.Normal(h, 1.0), obs=v)
+
+    def guide(v, seen):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(v / 2, 0.5**0.5))
+            if in_guide:
+                with pyro.poutine.mask(mask=seen):
+                    pyro.sample("z", dist.Categorical(logits=torch.zeros(len(v), 3)))
+
+    return model, guide
+
+
+def test_masked_states_are_not_counted():
+    v, seen = torch.randn(4), torch.tensor([True, False, True, False])
+    model, guide = masked_category(seen, in_guide=True)
+    rows = pplvae.compare(model, guide, (v, seen), particles=200, max_steps=25).rows
+    exact = dist.Normal(0.0, 2**0.5).log_prob(v)
+    np.testing.assert_allclose(rows["log_evidence"], exact, atol=0.01)  # log 3 too high if masked states counted
+    with pytest.raises(RowwiseError, match="masked"):
+        pplvae.compare(*masked_category(seen, in_guide=False), (v, seen))
+
+
+def test_states_that_the_guide_excludes():
+    def model(v):
+        with pyro.plate("data", len(v)):
+            z = pyro.sample("z", dist.Categorical(torch.tensor([0.5, 0.3, 0.2])))
+            pyro.sample("v", dist.Normal(z.to(v), 1.0), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("z", dist.Categorical(logits=torch.tensor([0.0, 0.0, -torch.inf]).expand(len(v), 3)))
+
+    v = torch.linspace(-1, 1, 3)
+    rows = pplvae.compare(model, guide, v).rows
+    terms = [torch.tensor(p).log() + dist.Normal(z, 1.0).log_prob(v) for p, z in ((0.5, 0.0), (0.3, 1.0))]
+    np.testing.assert_allclose(rows["log_evidence"], torch.stack(terms).logsumexp(0), atol=1e-6)
+    assert (rows["status"] == "converged").all()
+
+
+def test_a_screen_bounds_summed_states_too():
+    switches = Switches(rows=3)
+    rows = pplvae.compare(switches.model, switches.guide, switches.v, screen=0.1, max_steps=50).rows
+    exact = (switches.log_joint.logsumexp(0) - switches.elbo(switches.encoder(switches.v))).detach().numpy()
+    np.testing.assert_allclose(rows["amortisation_gap_bound"], exact, atol=1e-9)
+
+
+def test_what_moves_real_numbers_refuses_other_latents():
+    switches = Switches(rows=3)
+    for call in (
+        lambda: pplvae.posterior_means(switches.model, switches.guide, switches.v, max_steps=0),
+        lambda: pplvae.log_evidence(switches.model, switches.guide, switches.v, method="ais", max_steps=0),
+        lambda: pplvae.compare(switches.model, switches.guide, switches.v, families=["flow"], max_steps=0),
+    ):
+        with pytest.raises(ProgramError, match="are discrete"):
+            call()
+
+
+def test_log_weights_draw_a_latent_of_all_rows_every_time():
+    def model(v):
+        weight = pyro.sample("weight", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(0.0, 1.0))
+            pyro.sample("v", dist.Normal(weight + 0 * h, 1.0), obs=v)
+
+    def guide(v):
+        pyro.sample("weight", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(0.0 * v, 1.0))
+
+    weights = pplvae.log_weights(model, guide, torch.zeros(2), particles=50)
+    assert weights.shape == (50, 2)
+    assert len(weights[:, 0].unique()) == 50
+    with pytest.raises(ProgramError, match="belong to all rows"):
+        pplvae.compare(model, guide, torch.zeros(2), evidence=None, families=["flow"], max_steps=0, particles=4)

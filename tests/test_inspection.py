@@ -193,7 +193,12 @@ CASES = [
     (global_observation, guide, RowwiseError, r"observed site 'total' of the model lies outside the data plate"),
     (only_global, only_global_guide, RowwiseError, r"\['weight'\] of the guide lie outside the data plate"),
     (counts, counts_guide, RowwiseError, r"'h' is discrete and has no end of states \(Poisson\)"),
-    (many_states, guide, RowwiseError, r"\['z'\] of the model are not in the guide, and have more than 512 states"),
+    (
+        many_states,
+        guide,
+        RowwiseError,
+        r"\['z'\] of the model are not in the guide, and cannot be summed out: they have more than 512",
+    ),
     (model, von_mises, ProgramError, r"shape|reparameterised"),
     (model, extra_site, ProgramError, r"has \['h2'\], which the model does not sample"),
     (model, missing_site, ProgramError, r"misses \['h'\]"),

@@ -26,7 +26,8 @@ class Bracket:
 
     Attributes:
         rows: over dimension "row" (the ids are those of the templates), in nats: `lower` and `upper`, bounds in
-            expectation, each with `<name>_stderr` (Monte Carlo), and `width` = upper - lower with its error;
+            expectation, each with `<name>_stderr` (Monte Carlo), and `width` = upper - lower with its error; the
+            reverse chains of a row start from one draw, so the error of `upper` leaves out what that draw adds;
             `acceptance` and `temperatures` of the forward run.
     """
 

@@ -206,6 +206,6 @@ def evidence_columns(log_weights: Draws, *, mirrored: bool) -> dict[str, Tensor]
         "log_evidence_stderr": stderr,
         "jensen_slack": value - log_weights.mean(0),
         "effective_sample_size": relative.sum(0).square() / relative.square().sum(0),
-        "pareto_k": torch.from_numpy(pareto_k(log_weights)),
+        "pareto_k": torch.from_numpy(pareto_k(log_weights)).to(value.device),
         "draws": torch.full_like(value, len(log_weights), dtype=torch.int64),
     }

@@ -44,7 +44,7 @@ def amortisation_gap(
 
     Args:
         model: p(v, h; theta), a Pyro program called as `model(*rows)`, with a data plate.
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`, continuous and reparameterised.
+        guide: q(h; lambda_phi(v)), called as `guide(*rows)`; see the README for what a pair needs.
         rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), the whole of it (train and test
             are then compared side by side), or a mapping from names to any of these.
         seed: names all noise. The same seed gives the same bits, and a row's answer does not depend on the others.
@@ -151,7 +151,8 @@ class _Asked:
         amortised = chunk.log_weights(chunk.zeros, self.particles)
         if self.screen is None:
             return self._refine(chunk, amortised)
-        bound, worth = _worth_refining(amortised, self.screen)
+        weights = chunk.log_weights(chunk.zeros, self.particles, evidence=True) if chunk.layout.states else amortised
+        bound, worth = _worth_refining(amortised, weights, self.screen)
         kept = torch.nonzero(worth).flatten()
         columns: Columns = {"amortisation_gap_bound": bound}
         add(columns, "elbo_amortised", *mean_and_stderr(amortised))
@@ -201,15 +202,15 @@ def _compare(
     return Comparison(found, pictures_of(found, parts), parameters)
 
 
-def _worth_refining(amortised: Draws, screen: float) -> tuple[Tensor, Tensor]:
+def _worth_refining(amortised: Draws, weights: Draws, screen: float) -> tuple[Tensor, Tensor]:
     """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
 
     Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where
     k-hat is low.
     """
-    evidence, stderr = log_mean_exp(amortised)
+    evidence, stderr = log_mean_exp(weights)
     bound = evidence - amortised.mean(0) + 2 * stderr
-    trusted = torch.from_numpy(pareto_k(amortised) < 0.7).to(bound.device)
+    trusted = torch.from_numpy(pareto_k(weights) < 0.7).to(bound.device)
     bound = torch.where(trusted, bound, torch.inf)
     return bound, ~(bound < screen)
 

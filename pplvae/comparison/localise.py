@@ -1,7 +1,8 @@
 """A guide of its own for every row: offsets added to lambda, the guide's answer, in unconstrained space.
 
 At offset zero the local guide is the amortised guide, draw for draw. The family is the same by construction, and where
-a site's lambda depends on a latent drawn earlier the offset form still holds: the row's offset is one for all draws.
+a site's lambda depends on a latent drawn earlier the offset form still holds: the row's offset is one for all draws,
+and one for each state of a discrete latent that is summed over.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pplvae.discrete import joint_states
+from pplvae.errors import ProgramError
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.latents import LatentSpace
 from pplvae.noise import Kind
@@ -138,14 +140,14 @@ class LocalGuides:
         return found
 
     def starts(self) -> list[Offsets]:
-        """Zeros; and, where discrete latents are summed over, offsets at which all their states are equally likely.
+        """Zeros; and, where discrete latents are summed over, offsets at which their logits are zero.
 
         From an encoder that is sure of a wrong state the slope towards the right one vanishes.
         """
         zeros = self.zeros()
         lam = self._read({})
         flat = {
-            key: -self._by_state(key, unconstrained(lam[key]))
+            key: _towards_zero(self._by_state(key, unconstrained(lam[key])))
             for key in zeros
             if key.endswith(".logits") and key.removesuffix(".logits") in self._layout.states
         }
@@ -177,7 +179,16 @@ class LocalGuides:
         return self._draws(offsets, address, kind, False)[1]
 
     def space(self, offsets: Offsets) -> LatentSpace:
-        """The latents as vectors, under the guides at these offsets."""
+        """The latents as vectors, under the guides at these offsets.
+
+        Raises:
+            ProgramError: latents that no vector of real numbers holds; see `LatentSpace`.
+        """
+        if self._layout.discrete:
+            raise ProgramError(
+                f"The latents {list(self._layout.discrete)} of the guide are discrete: annealing, richer families and "
+                'posterior means move real numbers. Use `evidence="importance"`, or leave them to the model.'
+            )
         localised = Localise(offsets, self._layout, self.batch.particles)(self._guide)
         return LatentSpace(self._model, localised, self._layout, self.batch)
 
@@ -210,6 +221,8 @@ class LocalGuides:
         dims = {name: layout.guide[name] for name in layout.discrete}
         log_discrete = sum_sites(sites, dims).reshape(weights.shape)
         if self._states:
+            # A state that q excludes has log weight +inf and counts for nothing.
+            weights = torch.where(log_discrete.isneginf(), 0.0, weights)
             return (log_discrete.exp() * weights).sum(0), (log_discrete + weights).logsumexp(0)
         weights = weights[0] + _score(weights[0].detach(), log_discrete[0])
         return weights, weights
@@ -253,6 +266,11 @@ class LocalGuides:
                 pyro.sample(name, fn, infer=site["infer"])
 
         return guide
+
+
+def _towards_zero(logits: Tensor) -> Tensor:
+    """Offsets that take logits to zero, but for those of states that are excluded."""
+    return torch.where(logits.isinf(), 0.0, -logits)
 
 
 def _score(
