@@ -79,6 +79,8 @@ def decomposition(summary: xr.Dataset) -> Figure:
 def ladder(summary: xr.Dataset, part: str) -> Figure:
     """The rungs from the amortised ELBO to log p(v) as far as they were measured, in nats above the first.
 
+    A family's error is that of its step from the row's own guide.
+
     Args:
         summary: `Comparison.summary()`.
         part: whose rows.
@@ -96,7 +98,7 @@ def ladder(summary: xr.Dataset, part: str) -> Figure:
     heights, errors = zip(*gains.values(), strict=True)
     axes.errorbar(heights, np.arange(len(gains)), xerr=2 * np.array(errors), fmt="o", color=COLOURS[0], capsize=3)
     axes.set_yticks(np.arange(len(gains)), [*gains])
-    axes.set_xlabel(f"nats per row above the encoder's guide, {part} (± 2 s.e. of the step from the row's own guide)")
+    axes.set_xlabel(f"nats per row above the encoder's guide ({part}; ± 2 standard errors)")
     return figure
 
 
