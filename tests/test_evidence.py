@@ -144,7 +144,7 @@ def test_latents_on_other_supports():
     exact = dist.NegativeBinomial(3.0, probs=torch.tensor(1 / 3)).log_prob(v).numpy()
     for method in ("ais", "importance"):
         rows = pplvae.log_evidence(model, guide, v, method=method).rows
-        assert (abs(rows["log_evidence"].values - exact) < 4 * rows["log_evidence_stderr"].values + 1e-3).all(), method
+        assert (abs(rows["log_evidence"].values - exact) < 4 * rows["log_evidence_stderr"].values + 0.02).all(), method
 
 
 def test_a_row_does_not_depend_on_the_others():
@@ -172,7 +172,9 @@ def test_paths():
     spread = torch.tensor([[1.0, 4.0], [1.0, 2.0], [1.0, 1.0], [1.0, 0.5], [1.0, 0.2]])
     found = _equal_lengths(grid, spread)
     torch.testing.assert_close(found[:, 0], grid[:, 0])  # a constant spread asks for equal steps
-    assert (found.diff(dim=0)[:, 1].diff() > 0).all()  # small steps where the ratio varies much
+    steps = found.diff(dim=0)[:, 1]
+    assert (steps.diff() > -1e-9).all()  # small steps where the ratio varies much
+    assert steps[-1] > 3 * steps[0]
     x = torch.tensor([[0.0], [1.0], [3.0]])
     torch.testing.assert_close(_interpolate(x, x**2, torch.tensor([[0.5], [2.0]])), torch.tensor([[0.5], [5.0]]))
     path = Path(grid, grid, torch.ones(2, 3), torch.ones(2)).take(torch.tensor([1]), 8)

@@ -86,7 +86,8 @@ def test_flow_and_mixture_bend_to_a_bimodal_posterior():
     rows = result.rows
     own, mixture, bent = (rows[f"elbo_local{name}"].values for name in ("", "_mixture", "_flow"))
     assert (exact - own > 0.08).all()
-    assert (exact - mixture < 0.03).all()
+    assert np.median(exact - mixture) < 0.03  # a row may keep to one mode
+    assert (mixture >= own - 3 * rows["family_gap_mixture_stderr"].values).all()
     assert (bent >= own - 3 * rows["family_gap_flow_stderr"].values).all()
     assert "family_gap_mixture" in str(result)
 

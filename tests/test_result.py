@@ -161,7 +161,7 @@ def test_page(comparison, tmp_path):
     assert "script" not in page.tags
     assert "&lt;script&gt;" in text
     assert "<b>test</b>" not in text
-    assert page.tags.count("img") == 6  # decomposition, histogram, scatter, two galleries, curves
+    assert page.tags.count("img") == 8  # decomposition, histogram, scatter, lambda, by label, two galleries, curves
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     gap = comparison.summary().sel(part="train", term="amortisation_gap")
     assert f"{float(gap['mean']):.3f} ± {float(gap['stderr']):.3f}" in text

@@ -157,6 +157,9 @@ class _Asked:
         columns: Columns = {"amortisation_gap_bound": bound}
         add(columns, "elbo_amortised", *mean_and_stderr(amortised))
         if len(kept) == 0:
+            nothing = torch.full_like(bound, torch.nan)
+            for name in ("elbo_local", "amortisation_gap"):
+                add(columns, name, nothing, nothing)
             return columns | {"status": np.full(len(bound), "skipped"), "steps": torch.zeros(len(bound)).long()}
         return spread(self._refine(chunk.take(kept), amortised[:, kept]), kept, len(bound)) | columns
 
