@@ -20,7 +20,6 @@ from pplvae.comparison import (
     full_covariance,
     gap_by_group,
     load_comparison,
-    local,
     log_evidence,
     outlier_scores,
     posterior_means,
@@ -28,6 +27,7 @@ from pplvae.comparison import (
 from pplvae.data import Data, Rows, load_data
 from pplvae.diagnostics import Calibration, JointDivergence, LatentUse, calibrate, joint_kl, latent_use
 from pplvae.fit import Fit, FitStatus, fit, load_fit
+from pplvae.local import local
 from pplvae.scoring import log_weights
 
 __all__ = [

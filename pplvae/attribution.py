@@ -52,7 +52,9 @@ class Attribution:
         causes: over dimension "cause", `nats` per row with `stderr` (over rows): under_training and capacity (what
             training the encoder on, and then a larger one, closes of the gap on training rows), remainder (what neither
             closes), generalisation (held-out gap minus training gap), approximation (what the family costs held-out
-            rows, a lower bound), full_covariance (the part of it that Gaussian covariances would win).
+            rows, a lower bound), full_covariance (the part of it that Gaussian covariances would win), evidence_slack
+            (by how much the estimate of log p(v) exceeds that of a single chain on average: where it is large,
+            approximation may be larger than it says).
         advice: most nats first; never empty.
         comparison: of the pair as it was passed in.
     """
@@ -128,7 +130,7 @@ def attribute(
     some = {_TRAIN: _some_of(training, rows, seed), _HELD_OUT: _some_of(as_rows(held_out), rows, seed)}
     options: dict[str, Any] = {"seed": seed, "particles": particles}
     search = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
-    result = compare(model, guide, some, families=["full_covariance"], **options, **search)
+    result = compare(model, guide, some, families=["full_covariance"], evidence="ais", **options, **search)
 
     def elbo(pair_model: Program, pair_guide: Program) -> np.ndarray:
         """Of the training rows, on the noise that the comparison scored with."""
@@ -213,6 +215,7 @@ def _causes(result: Comparison, with_longer: np.ndarray, with_larger: np.ndarray
         "generalisation": _difference(others, gaps),
         "approximation": _mean(held_out["approximation_gap"].values),
         "full_covariance": _mean(held_out["family_gap_full_covariance"].values),
+        "evidence_slack": _mean(held_out["jensen_slack_ais"].values),
     }
     nats, stderr = (np.array([cause[k] for cause in found.values()]) for k in (0, 1))
     causes = xr.Dataset({"nats": ("cause", nats), "stderr": ("cause", stderr)}, coords={"cause": [*found]})

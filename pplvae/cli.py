@@ -15,8 +15,12 @@ from torch import nn
 import pplvae
 from pplvae.data import Data
 from pplvae.errors import PplvaeError, ProgramError, StoreError, UnknownNameError
+from pplvae.guides import GUIDES
 from pplvae.isolate import isolated
+from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
+from pplvae.objectives import OBJECTIVES
+from pplvae.priors import PRIORS
 from pplvae.store import HISTORY, RUN, open_datasets, read_json, write_json
 from pplvae.training import FitStatus
 
@@ -31,6 +35,7 @@ app = typer.Typer(
 )
 
 _REFUSED, _NONFINITE, _WORSE, _INTERRUPTED = 2, 3, 4, 130
+_PARTS = ("likelihood", "prior", "guide")
 _SPEC, _COMPARISON, _PAGE = "command.json", "comparison.nc", "report.html"
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -63,10 +68,13 @@ def fit(
     data: Annotated[str, typer.Option(help='"digits", or a path to a .npy, .npz, .csv or .parquet file.')] = "digits",
     model: Annotated[
         str, typer.Option(help=f"One of {', '.join(MODELS)}; or yours, as [bold]my_file.py:MyVAE[/bold].")
-    ] = "bernoulli-vae",
+    ] = "vae",
+    likelihood: Annotated[str | None, typer.Option(help=f"p(v | h): {', '.join(LIKELIHOODS)}.")] = None,
+    prior: Annotated[str | None, typer.Option(help=f"p(h): {', '.join(PRIORS)}.")] = None,
+    guide: Annotated[str | None, typer.Option(help=f"q(h; λ(v)): {', '.join(GUIDES)}.")] = None,
     run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
     latent: Annotated[int, typer.Option(help="Dimension of h.")] = 8,
-    objective: Annotated[str, typer.Option(help="TraceMeanField_ELBO or Trace_ELBO.")] = "TraceMeanField_ELBO",
+    objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = "TraceMeanField_ELBO",
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
     lr: Annotated[float, typer.Option(help="Step size of Adam.")] = 1e-3,
@@ -91,6 +99,7 @@ def fit(
     """
     _set_threads(threads)
     spec = {"model": _portable(model), "latent": latent, "data": data, "binarise": binarise, "labels": labels}
+    spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     options = {"objective": objective, "epochs": epochs, "batch_size": batch_size, "lr": lr, "clip": clip}
     options |= {"patience": patience, "seed": seed, "existing": existing}
     _fit_to(run, spec | {"scale": scale}, options)
@@ -190,9 +199,13 @@ def _build(spec: dict[str, Any], data: Data, seed: int) -> Any:
     """The model's class, made with what its constructor takes of the data's and the command's sizes."""
     kind = _model_class(spec["model"])
     sizes = {"visible": data.train.values.shape[1], "latent": spec["latent"]}
+    parts = {name: spec[name] for name in _PARTS if spec.get(name) is not None}
     takes = inspect.signature(kind).parameters
+    fixed = [f"--{name}" for name in parts if name not in takes]
+    if fixed:
+        raise ProgramError(f"{spec['model']} has no choice of {', '.join(fixed)}; `--model vae` is composed of parts.")
     with isolated(seed):  # the same initial weights for the same seed
-        program = kind(**{name: size for name, size in sizes.items() if name in takes})
+        program = kind(**{name: value for name, value in (sizes | parts).items() if name in takes})
     for part in ("model", "guide"):
         if not callable(getattr(program, part, None)):
             raise ProgramError(

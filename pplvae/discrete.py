@@ -11,6 +11,8 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 from torch import distributions as td
 
+from pplvae.families import unwrapped
+
 MOST_STATES = 512  # of all discrete latents of a row together; more are drawn, not summed over
 
 
@@ -43,7 +45,7 @@ def is_discrete(fn: Any) -> bool:
 
 def is_enumerable(fn: Any) -> bool:
     """Whether a distribution can list its states."""
-    return is_discrete(fn) and bool(getattr(_elements(fn), "has_enumerate_support", False))
+    return is_discrete(fn) and bool(getattr(unwrapped(fn), "has_enumerate_support", False))
 
 
 def is_masked(site: Any) -> bool:
@@ -64,7 +66,7 @@ def states_of(site: Any, dim: int) -> States | None:
     """
     fn, value = site["fn"], site["value"]
     axis = len(fn.batch_shape) + dim
-    elements = _elements(fn)
+    elements = unwrapped(fn)
     alphabet = elements.enumerate_support(expand=False).reshape(-1, *elements.event_shape)
     shape = value.movedim(axis, 0).shape[1:]
     count = shape.numel() // max(1, torch.Size(elements.event_shape).numel())
@@ -86,7 +88,7 @@ def joint_states(sites: Mapping[str, States]) -> dict[str, States]:
 
 def draw(fn: Any) -> Tensor:
     """A draw of an enumerable distribution from torch's uniforms alone (Gumbel's maximum), which `RowNoise` keys."""
-    elements = _elements(fn)
+    elements = unwrapped(fn)
     support = elements.enumerate_support(expand=True)
     # The states last, so that the batch shape leads the noise and the rows are found in it.
     logits = elements.log_prob(support).movedim(0, -1).contiguous()
@@ -94,10 +96,3 @@ def draw(fn: Any) -> Tensor:
     chosen = (logits + gumbel).argmax(-1)
     index = chosen.reshape(1, *chosen.shape, *(1,) * len(elements.event_shape))
     return support.gather(0, index.expand(1, *support.shape[1:]))[0]
-
-
-def _elements(fn: Any) -> Any:
-    """The distribution of single elements, under wrappers."""
-    while isinstance(fn, td.Independent | MaskedDistribution):
-        fn = fn.base_dist
-    return fn

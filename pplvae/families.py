@@ -90,8 +90,7 @@ def free_names(fn: Any) -> list[str]:
 
 def conditional_transforms(fn: Any) -> list[str]:
     """Class names of the transforms whose own parameters this module cannot reach: those of a flow."""
-    while isinstance(fn, (td.Independent, MaskedDistribution)):
-        fn = fn.base_dist
+    fn = unwrapped(fn)
     if not isinstance(fn, td.TransformedDistribution) or free_names(fn):
         return []
     return [type(t).__name__ for t in _flat(fn.transforms) if not _is_plain(t)] + conditional_transforms(fn.base_dist)
@@ -117,6 +116,13 @@ def unconstrained(parameter: Parameter) -> Tensor:
 def constrained(constraint: constraints.Constraint, value: Tensor) -> Tensor:
     """The inverse of `unconstrained`."""
     return bijection(constraint)(value)  # type: ignore[return-value]
+
+
+def unwrapped(fn: Any) -> Any:
+    """A distribution without its masks and reinterpreted dimensions."""
+    while isinstance(fn, td.Independent | MaskedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def family_name(fn: Any) -> str:

@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
-from torch import distributions as td
 from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.families import bijection, family_name
-from pplvae.rows import Batch, Given, Layout, Program, log_guide, log_model, run_guide, run_model, values_of
+from pplvae.rows import Batch, Given, Layout, Program, counted, log_guide, log_model, run_guide, run_model, values_of
 
 Vectors = Float[Tensor, "particle row element"]
 PerDraw = Float[Tensor, "particle row"]
@@ -133,7 +131,7 @@ class _Site:
     """One latent site, and how its value becomes a piece of u."""
 
     def __init__(self, name: str, site: Any, dim: int) -> None:
-        fn, mask = site["fn"], site["mask"]
+        fn = site["fn"]
         self.name = name
         self._support = fn.support
         try:
@@ -148,8 +146,8 @@ class _Site:
         self._axis = axis
         self._shape = value.movedim(axis, 0).shape[1:]  # type: ignore[union-attr]
         self.size = self._shape.numel()
-        self._mask = _batch_mask(fn, mask, site["value"].device)
-        self.used = self.flat(_counted(fn, mask, value))  # type: ignore[arg-type]
+        self._counted = counted(site, value.shape)  # type: ignore[union-attr]
+        self.used = self.flat(self._counted)
 
     def flat(self, value: Tensor) -> Tensor:
         return value.movedim(self._axis, 0).reshape(value.shape[self._axis], -1)
@@ -161,9 +159,9 @@ class _Site:
         u = vector.reshape(-1, *self._shape).movedim(0, self._axis)
         value: Tensor = self._transform(u)  # type: ignore[assignment]
         log_det = self._transform.log_abs_det_jacobian(u, value)
-        mask = self._mask.reshape(*self._mask.shape, *(1,) * (log_det.ndim - self._mask.ndim))
-        log_det = torch.where(mask, log_det, 0.0)
-        log_det = log_det.movedim(self._axis, 0)
+        # One number for each event: it is left out where the program counts none of the event's elements.
+        events = self._counted.reshape(*log_det.shape, -1).any(-1)
+        log_det = torch.where(events, log_det, 0.0).movedim(self._axis, 0)
         return value, log_det.flatten(1).sum(1) if log_det.ndim > 1 else log_det
 
     def check_same_support(self, other: Any) -> None:
@@ -180,28 +178,3 @@ def _bounds(support: Any) -> list[Any]:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return [value for value in vars(support).values() if isinstance(value, Tensor | float | int)]
-
-
-def _batch_mask(fn: Any, mask: Any, device: torch.device) -> Tensor:
-    """Which elements of the batch shape the program counts."""
-    counted = torch.ones(fn.batch_shape, dtype=torch.bool, device=device)
-    masks = [mask]
-    while isinstance(fn, MaskedDistribution):
-        masks.append(fn._mask)
-        fn = fn.base_dist
-    for found in masks:
-        if found is not None:
-            counted = counted & found
-    return counted
-
-
-def _counted(fn: Any, mask: Any, value: Tensor) -> Tensor:
-    """Which elements of a value in the whole space the program counts, masks inside `to_event` included."""
-    counted = torch.ones(value.shape, dtype=torch.bool, device=value.device)
-    while mask is not None or isinstance(fn, td.Independent | MaskedDistribution):
-        if mask is not None:
-            found = torch.as_tensor(mask, device=value.device)
-            counted = counted & found.reshape(*found.shape, *(1,) * (value.ndim - len(fn.batch_shape)))
-        mask = fn._mask if isinstance(fn, MaskedDistribution) else None
-        fn = fn.base_dist if isinstance(fn, td.Independent | MaskedDistribution) else fn
-    return counted

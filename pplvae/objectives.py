@@ -15,7 +15,7 @@ from pplvae.isolate import root_modules
 
 KLWeight = float | Callable[[float], float]
 
-_BY_NAME: dict[str, Callable[[], Any]] = {
+OBJECTIVES: dict[str, Callable[[], Any]] = {
     "Trace_ELBO": infer.Trace_ELBO,
     "TraceMeanField_ELBO": infer.TraceMeanField_ELBO,
 }
@@ -35,12 +35,12 @@ class Objective:
 
     def __init__(self, objective: Any) -> None:
         if isinstance(objective, str):
-            if objective not in _BY_NAME:
-                raise UnknownNameError("objective", objective, _BY_NAME)
-            objective = _BY_NAME[objective]()
+            if objective not in OBJECTIVES:
+                raise UnknownNameError("objective", objective, OBJECTIVES)
+            objective = OBJECTIVES[objective]()
         elif not hasattr(objective, "loss_and_grads"):
             raise TypeError(
-                f"`objective` must be one of {', '.join(_BY_NAME)} or a Pyro ELBO object such as "
+                f"`objective` must be one of {', '.join(OBJECTIVES)} or a Pyro ELBO object such as "
                 f"`pyro.infer.Trace_ELBO(num_particles=5)`, got {objective!r}."
             )
         self._elbo = objective

@@ -10,11 +10,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
+from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch import distributions as td
 
 from pplvae.discrete import States, draw, is_enumerable, joint_states
 from pplvae.errors import ProgramError
@@ -174,6 +176,25 @@ def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
     fn = msg["fn"] if fn is None else fn
     log_prob = scale_and_mask(fn.log_prob(msg["value"], *msg["args"], **msg["kwargs"]), mask=msg["mask"])
     return log_prob.movedim(dim, 0).flatten(1).sum(1) if log_prob.ndim > 1 else log_prob
+
+
+def counted(site: Any, shape: torch.Size | None = None) -> Bool[Tensor, "..."]:
+    """Which elements of a site's value the program's masks let count, those inside `to_event` included.
+
+    Args:
+        site: a sample site.
+        shape: of the value, in other coordinates of the same batch shape perhaps; by default that of a draw.
+    """
+    fn, mask = site["fn"], site["mask"]
+    shape = torch.Size(fn.shape() if shape is None else shape)
+    found = torch.ones(shape, dtype=torch.bool, device=site["value"].device)
+    while mask is not None or isinstance(fn, td.Independent | MaskedDistribution):
+        if mask is not None:
+            mask = torch.as_tensor(mask, device=found.device)
+            found = found & mask.reshape((*mask.shape, *(1,) * (len(shape) - len(fn.batch_shape))))
+        mask = fn._mask if isinstance(fn, MaskedDistribution) else None
+        fn = fn.base_dist if isinstance(fn, td.Independent | MaskedDistribution) else fn
+    return found
 
 
 class _RowAxis(Messenger):

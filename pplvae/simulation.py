@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from pyro.distributions.torch_distribution import MaskedDistribution
+from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch import distributions as td
 
 from pplvae.data import as_rows
 from pplvae.errors import ProgramError, in_users_words
@@ -24,7 +22,7 @@ from pplvae.families import family_name
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, reseed
 from pplvae.noise import Stream, row_keys
-from pplvae.rows import Batch, Layout, Program, row_log_prob, run_guide, run_model, tile, values_of
+from pplvae.rows import Batch, Layout, Program, counted, row_log_prob, run_guide, run_model, tile, values_of
 
 _OBSERVE_A_VIEW = (
     "To be simulated, a program must observe the rows that it is given or a view of them (`v`, `v[:, t]`, "
@@ -116,21 +114,6 @@ def told_apart(batch: Batch) -> Batch:
     again[order] = np.arange(len(keys)) - first
     repeats = torch.from_numpy(again).to(batch.keys.device)
     return replace(batch, keys=torch.where(repeats == 0, batch.keys, row_keys((batch.keys, repeats))))
-
-
-def counted(site: Any) -> Bool[Tensor, "..."]:
-    """Which elements of a site's value the program's masks let count; in the shape of a draw."""
-    fn = site["fn"]
-    found = torch.ones(fn.shape(), dtype=torch.bool, device=site["value"].device)
-    masks = [] if site["mask"] is None else [(site["mask"], len(fn.event_shape))]
-    while isinstance(fn, (td.Independent, MaskedDistribution)):
-        if isinstance(fn, MaskedDistribution):
-            masks.append((fn._mask, len(fn.event_shape)))
-        fn = fn.base_dist
-    for mask, event_dims in masks:
-        mask = torch.as_tensor(mask, device=found.device)
-        found = found & mask.reshape(mask.shape + (1,) * event_dims)
-    return found
 
 
 class _DrawRows(Messenger):

@@ -1,6 +1,8 @@
 """Closed forms computed by other means than the package's own: SciPy, NumPy, quadrature."""
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import torch
 from scipy import stats
 
@@ -36,10 +38,27 @@ def bad_encoder(model, seed):
     return encode
 
 
+def bad_guide(model, seed):
+    """A guide with that encoder, and the encoder."""
+    encode = bad_encoder(model, seed)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(*encode(v)).to_event(1))
+
+    return guide, encode
+
+
+def bad_pair(seed, rows):
+    """A linear-Gaussian model, its bad guide, and rows of the model."""
+    model, v = random_linear(seed, rows=rows)
+    return model, bad_guide(model, seed)[0], v
+
+
 def marginal(model):
     """N(mean, F F' + Psi) as SciPy sees it."""
     factors, noise = model.factors.detach().numpy(), model.noise.detach().numpy()
     return stats.multivariate_normal(model.mean.detach().numpy(), factors @ factors.T + np.diag(noise))
 
 
-__all__ = ["PPCA", "FactorAnalysis", "bad_encoder", "marginal", "random_linear"]
+__all__ = ["PPCA", "FactorAnalysis", "bad_encoder", "bad_guide", "bad_pair", "marginal", "random_linear"]

@@ -198,11 +198,12 @@ def test_a_latent_of_all_rows_is_held_at_its_guide():
 
 
 def test_states():
-    site = {"fn": dist.Bernoulli(torch.full((5, 3), 0.5)).to_event(1), "value": torch.zeros(5, 3)}
+    fn = dist.Bernoulli(torch.full((5, 3), 0.5)).to_event(1)
+    site = {"fn": fn, "value": torch.zeros(5, 3), "mask": None}
     states = states_of(site, -1)
     assert states.values.shape == (8, 3)
     assert states.over(5).shape == (40, 3)
-    site = {"fn": dist.OneHotCategorical(torch.ones(2, 5, 3)), "value": torch.zeros(2, 5, 3)}
+    site = {"fn": dist.OneHotCategorical(torch.ones(2, 5, 3)), "value": torch.zeros(2, 5, 3), "mask": None}
     states = states_of(site, -1)  # a plate of two left of the rows
     assert states.values.shape == (9, 2, 3)
     assert states.over(5).shape == (2, 45, 3)

@@ -5,21 +5,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import PPCA, FactorAnalysis, bad_encoder, random_linear
+from oracles import PPCA, FactorAnalysis, bad_encoder, bad_guide, random_linear
 
 import pplvae
 from pplvae import log_weights
 from pplvae.errors import UnknownNameError
-
-
-def bad_guide(model, seed):
-    encode = bad_encoder(model, seed)
-
-    def guide(v):
-        with pyro.plate("data", len(v)):
-            pyro.sample("h", dist.Normal(*encode(v)).to_event(1))
-
-    return guide, encode
 
 
 @pytest.mark.statistical

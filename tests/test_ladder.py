@@ -5,22 +5,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from oracles import bad_encoder, random_linear
+from oracles import bad_pair
 
 import pplvae
 from pplvae.comparison.richer import Mixture, flow, full_covariance
 from pplvae.errors import UnknownNameError
-
-
-def pair(seed, rows):
-    model, v = random_linear(seed, rows=rows)
-    encode = bad_encoder(model, seed)
-
-    def guide(v):
-        with pyro.plate("data", len(v)):
-            pyro.sample("h", dist.Normal(*encode(v)).to_event(1))
-
-    return model, guide, v
 
 
 def scale_only(lam, x):
@@ -54,7 +43,7 @@ def test_maps_are_invertible_with_their_own_jacobian(make, elements):
 @pytest.mark.statistical
 @pytest.mark.parametrize("seed", [3, 9])
 def test_full_covariance_reaches_the_evidence(seed):
-    model, guide, v = pair(seed, 25)
+    model, guide, v = bad_pair(seed, 25)
     rows = pplvae.compare(model.model, guide, v, families=["full_covariance"], evidence=None).rows
     short = model.log_evidence(v).detach().numpy() - rows["elbo_local_full_covariance"].values
     stderr = np.sqrt((rows["elbo_local_full_covariance_stderr"].values ** 2).sum()) / 25
@@ -131,7 +120,7 @@ def test_masked_latents_cost_nothing():
 
 def test_a_family_of_ones_own():
     """Scales only, around the row's mean: contained in the factorised Gaussian, so it gains nothing."""
-    model, guide, v = pair(9, 5)
+    model, guide, v = bad_pair(9, 5)
     mine = pplvae.Transport("stretched", lambda elements: {"log_scale": torch.zeros(elements)}, scale_only)
     result = pplvae.compare(model.model, guide, v, families=[mine], evidence=None)
     gain = result.rows["family_gap_stretched"].values
@@ -140,7 +129,7 @@ def test_a_family_of_ones_own():
 
 
 def test_a_family_that_falls_below_the_guides_own_is_reported():
-    model, guide, v = pair(9, 5)
+    model, guide, v = bad_pair(9, 5)
 
     def broken(lam, x):
         return x + 1, lam["unused"].expand(x.shape[:2]) * 0
@@ -152,7 +141,7 @@ def test_a_family_that_falls_below_the_guides_own_is_reported():
 
 
 def test_refusals():
-    model, guide, v = pair(9, 3)
+    model, guide, v = bad_pair(9, 3)
     with pytest.raises(UnknownNameError, match="Did you mean 'flow'"):
         pplvae.compare(model.model, guide, v, families=["flwo"])
     with pytest.raises(TypeError, match="Transport"):

@@ -5,7 +5,6 @@ from pplvae.comparison.bracket import Bracket, evidence_bracket
 from pplvae.comparison.evidence import Evidence, log_evidence
 from pplvae.comparison.gaps import amortisation_gap, compare
 from pplvae.comparison.groups import gap_by_group
-from pplvae.comparison.localise import local
 from pplvae.comparison.outliers import Outliers, outlier_scores
 from pplvae.comparison.paired import PairedRuns, compare_runs
 from pplvae.comparison.posterior import posterior_means
@@ -29,7 +28,6 @@ __all__ = [
     "full_covariance",
     "gap_by_group",
     "load_comparison",
-    "local",
     "log_evidence",
     "outlier_scores",
     "posterior_means",

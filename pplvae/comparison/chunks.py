@@ -77,19 +77,27 @@ class Chunk:
         """
         moved = {key: offset[index] for key, offset in offsets.items()}
 
-        def block(draws: range) -> Tensor:
-            with torch.no_grad():
-                guides = self.guides(index, len(draws))
-                draw = guides.evidence_weights if evidence else guides.log_weights
-                weights = draw(moved, (self.seed, stream, draws.start))
-            return weights.to(torch.float64).unflatten(0, (2, -1))
+        def draw(count: int, start: int) -> Tensor:
+            guides = self.guides(index, count)
+            weights = guides.evidence_weights if evidence else guides.log_weights
+            return weights(moved, (self.seed, stream, start))
 
-        return torch.cat([block(draws) for draws in blocks(particles)], dim=1).flatten(0, 1)
+        return in_blocks(draw, particles)
 
 
-def blocks(particles: int) -> list[range]:
-    """Draws in blocks whose size depends on nothing but their number: the noise of a draw is named by its block."""
-    return [range(start, min(start + _BLOCK, particles)) for start in range(0, particles, _BLOCK)]
+def in_blocks(draw: Callable[[int, int], Tensor], particles: int) -> Draws:
+    """Draws in blocks whose size depends on nothing but their number: the noise of a draw is named by its block.
+
+    Args:
+        draw: from a number of draws, and the number of those before them, to log weights, mirrored ones last.
+        particles: draws in all.
+    """
+    found = []
+    with torch.no_grad():
+        for start in range(0, particles, _BLOCK):
+            weights = draw(min(_BLOCK, particles - start), start)
+            found.append(weights.to(torch.float64).unflatten(0, (2, -1)))
+    return torch.cat(found, dim=1).flatten(0, 1)
 
 
 def over_chunks(

@@ -15,6 +15,7 @@ from pplvae.comparison.chunks import Chunk, Columns, Draws, add, over_chunks, sp
 from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
 from pplvae.comparison.evidence import annealed_evidence, check_local, check_method
 from pplvae.comparison.ladder import families_of, rung_columns
+from pplvae.comparison.localise import Offsets
 from pplvae.comparison.optimise import Schedule, Status
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.comparison.richer import Family
@@ -110,7 +111,8 @@ def compare(
 
     Returns:
         A `Comparison` whose `rows` also hold `log_evidence`, `approximation_gap` = log_evidence - elbo_local and
-        `inference_gap` = log_evidence - elbo_amortised, each with `<name>_stderr`, and `pareto_k_amortised` and
+        `inference_gap` = log_evidence - elbo_amortised, each with `<name>_stderr` (with "ais" also what `log_evidence`
+        says of its weights, as `pareto_k_ais` and so on), and `pareto_k_amortised` and
         `pareto_k_local` (below 0.5 good, above 0.7 the importance weights cannot be trusted). For each family, whose
         members include the row's own guide, `elbo_local_<family>` and `family_gap_<family>` = elbo_local_<family> -
         elbo_local, what the guide's own family costs against it: below -3 standard errors the search has failed.
@@ -151,8 +153,7 @@ class _Asked:
         amortised = chunk.log_weights(chunk.zeros, self.particles)
         if self.screen is None:
             return self._refine(chunk, amortised)
-        weights = chunk.log_weights(chunk.zeros, self.particles, evidence=True) if chunk.layout.states else amortised
-        bound, worth = _worth_refining(amortised, weights, self.screen)
+        bound, worth = _worth_refining(amortised, self._weights(chunk, chunk.zeros, amortised), self.screen)
         kept = torch.nonzero(worth).flatten()
         columns: Columns = {"amortisation_gap_bound": bound}
         add(columns, "elbo_amortised", *mean_and_stderr(amortised))
@@ -163,15 +164,17 @@ class _Asked:
             return columns | {"status": np.full(len(bound), "skipped"), "steps": torch.zeros(len(bound)).long()}
         return spread(self._refine(chunk.take(kept), amortised[:, kept]), kept, len(bound)) | columns
 
+    def _weights(self, chunk: Chunk, offsets: Offsets, draws: Draws) -> Draws:
+        """The same draws as weights for evidence: others only where states of discrete latents are summed over."""
+        return chunk.log_weights(offsets, self.particles, evidence=True) if chunk.layout.states else draws
+
     def _refine(self, chunk: Chunk, amortised: Draws) -> Columns:
         own = chunk.log_weights(chunk.optimum.offsets, self.particles)
         columns = _gap_columns(chunk, amortised, own) | _parameter_columns(chunk)
         if self.evidence is not None:
             check_local(chunk)
-            weights, own_weights = amortised, own
-            if chunk.layout.states:
-                weights = chunk.log_weights(chunk.zeros, self.particles, evidence=True)
-                own_weights = chunk.log_weights(chunk.optimum.offsets, self.particles, evidence=True)
+            weights = self._weights(chunk, chunk.zeros, amortised)
+            own_weights = self._weights(chunk, chunk.optimum.offsets, own)
             columns |= {"pareto_k_amortised": pareto_k(weights), "pareto_k_local": pareto_k(own_weights)}
             if self.evidence == "importance":
                 columns |= _importance_columns(amortised, own, own_weights)
@@ -275,4 +278,5 @@ def _annealed_columns(gaps: Columns, annealed: Columns) -> Columns:
     add(columns, "log_evidence", value, stderr)
     for name, elbo in (("approximation_gap", "elbo_local"), ("inference_gap", "elbo_amortised")):
         add(columns, name, value - gaps[elbo], stderr.hypot(gaps[f"{elbo}_stderr"]))
-    return columns | {"pareto_k_ais": annealed["pareto_k"], "acceptance_ais": annealed["acceptance"]}
+    kept = ("pareto_k", "acceptance", "effective_sample_size", "jensen_slack")
+    return columns | {f"{name}_ais": annealed[name] for name in kept}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplvae.comparison.chunks import Chunk, Columns, Draws, add, blocks
+from pplvae.comparison.chunks import Chunk, Columns, Draws, add, in_blocks
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.localise import Offsets
 from pplvae.comparison.optimise import optimise
@@ -85,13 +85,11 @@ class _Rung:
 
     def log_weights(self, offsets: Offsets, particles: int) -> Draws:
         """Fresh draws, on the noise that the rows' own guides were scored on."""
-        found = []
-        for draws in blocks(particles):
-            with torch.no_grad():
-                guides = self.guides(slice(None), len(draws))
-                weights = guides.log_weights(offsets, (self._chunk.seed, Stream.SCORE, draws.start))
-            found.append(weights.to(torch.float64).unflatten(0, (2, -1)))
-        return torch.cat(found, dim=1).flatten(0, 1)
+
+        def draw(count: int, start: int) -> Tensor:
+            return self.guides(slice(None), count).log_weights(offsets, (self._chunk.seed, Stream.SCORE, start))
+
+        return in_blocks(draw, particles)
 
 
 class RicherGuides:

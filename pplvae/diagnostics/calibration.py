@@ -15,8 +15,8 @@ from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Layout, Program, log_model, run_guide, run_model, values_of
-from pplvae.simulation import counted, simulate, told_apart
+from pplvae.rows import Batch, Layout, Program, counted, log_model, run_guide, run_model, values_of
+from pplvae.simulation import simulate, told_apart
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 LOG_JOINT = "log_joint"

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Num
-from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 from torch import distributions as td
 
 from pplvae.errors import ProgramError
-from pplvae.rows import Layout, row_log_prob
-from pplvae.simulation import counted
+from pplvae.families import unwrapped
+from pplvae.rows import Layout, counted, row_log_prob
 
 
 def rows_first(value: Tensor, axis: int) -> Num[Tensor, "batch element"] | Bool[Tensor, "batch element"]:
@@ -26,13 +25,6 @@ def element_names(name: str, value: Tensor, axis: int) -> list[str]:
     if not shape:
         return [name]
     return [f"{name}[{','.join(map(str, index))}]" for index in product(*map(range, shape))]
-
-
-def unwrapped(fn: Any) -> Any:
-    """A distribution without its masks and reinterpreted dimensions."""
-    while isinstance(fn, (td.Independent, MaskedDistribution)):
-        fn = fn.base_dist
-    return fn
 
 
 def refuse_global_latents(layout: Layout, what: str) -> None:

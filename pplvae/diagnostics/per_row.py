@@ -12,8 +12,18 @@ from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.diagnostics.elements import element_kl, element_names, rows_first, site_kl
 from pplvae.families import family_name
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Layout, Program, log_guide, log_model, run_guide, run_model, sum_sites, values_of
-from pplvae.simulation import counted
+from pplvae.rows import (
+    Batch,
+    Layout,
+    Program,
+    counted,
+    log_guide,
+    log_model,
+    run_guide,
+    run_model,
+    sum_sites,
+    values_of,
+)
 
 TERMS = ("rate", "distortion", "elbo")
 _PRIOR_DRAWS = 10_000  # over all rows

@@ -16,8 +16,7 @@ from torch import Tensor
 from pplvae.diagnostics.elements import rows_first
 from pplvae.families import family_name
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Given, Layout, Program, log_guide, log_model, run_guide, tile, values_of
-from pplvae.simulation import counted
+from pplvae.rows import Batch, Given, Layout, Program, counted, log_guide, log_model, run_guide, tile, values_of
 
 PairDensities = Float[Tensor, "draw row"]
 

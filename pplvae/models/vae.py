@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pplvae.guides import FactorisedGaussian
+from pplvae.errors import ProgramError
+from pplvae.guides import FactorisedGaussian, Family
 from pplvae.likelihoods import Bernoulli, Gaussian, Likelihood
 from pplvae.models.checks import check_columns, unique_name
 from pplvae.nets import MLP
@@ -22,7 +23,10 @@ class VAE(nn.Module):
         prior: p(h).
         decoder: from h to the heads of the likelihood, a tuple of tensors.
         likelihood: from heads to p(v | h).
-        family: from v to q(h | v), the encoder included.
+        family: from what an encoder is shown of v (`likelihood.features`) to q(h | v).
+
+    A likelihood of counts also takes each row's total (library size, length of a document): a second tensor of rows, of
+    shape (row, 1), or else the sum of v. Totals are given, not modelled.
 
     >>> import torch
     >>> vae = VAE(
@@ -42,7 +46,7 @@ class VAE(nn.Module):
         prior: Prior,
         decoder: Callable[[Tensor], tuple[Tensor, ...]],
         likelihood: Likelihood,
-        family: Callable[[Tensor], Distribution],
+        family: Family,
     ) -> None:
         super().__init__()
         self.visible = visible
@@ -52,26 +56,42 @@ class VAE(nn.Module):
         self.family = family
         self._name = unique_name(self)
 
-    def model(self, v: Tensor) -> None:
+    def model(self, v: Tensor, total: Tensor | None = None) -> None:
         """p(v, h; θ), rows on plate "data", latent site "h", observed site "v"."""
         check_columns(v, self.visible)
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
-            pyro.sample("v", self.likelihood(*self.decoder(h)), obs=v)  # pyright: ignore[reportArgumentType]
+            if self.likelihood.takes_total and total is None:
+                total = v.sum(-1, keepdim=True)
+            pyro.sample("v", self.given(h, total), obs=v)  # pyright: ignore[reportArgumentType]
 
-    def guide(self, v: Tensor) -> None:
+    def guide(self, v: Tensor, total: Tensor | None = None) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
-            pyro.sample("h", self.family(v))  # pyright: ignore[reportArgumentType]
+            pyro.sample("h", self.family(self.likelihood.features(v)))  # pyright: ignore[reportArgumentType]
 
-    def generate(self, count: int) -> Float[Tensor, "row column"]:
-        """Draw rows from p(v): h from the prior, v from the likelihood."""
+    def given(self, h: Tensor, total: Tensor | None = None) -> Distribution:
+        """p(v | h), of rows with these totals where the likelihood is one of counts.
+
+        Raises:
+            ProgramError: a likelihood of counts without totals.
+        """
+        if not self.likelihood.takes_total:
+            return self.likelihood(*self.decoder(h))
+        if total is None:
+            raise ProgramError(
+                f"{type(self.likelihood).__name__} needs the total count of each row: pass `total`, of shape (row, 1)."
+            )
+        return self.likelihood(*self.decoder(h), total)
+
+    def generate(self, count: int, total: Tensor | None = None) -> Float[Tensor, "row column"]:
+        """Draw rows from p(v): h from the prior, v from the likelihood; counts for totals of shape (count, 1)."""
         like = next(self.parameters())
         h = self.prior(like).sample(like.new_empty(count).shape)
-        return self.likelihood(*self.decoder(h)).sample()
+        return self.given(h, total).sample()
 
 
 class BernoulliVAE(VAE):

@@ -27,7 +27,7 @@ def heads(likelihood, rows, columns, scale=1.0):
     generator = torch.Generator().manual_seed(0)
     return [
         (scale * torch.randn(rows, columns, generator=generator, dtype=torch.float64)).requires_grad_()
-        for _ in range(likelihood.heads)
+        for _ in likelihood.heads(columns)
     ]
 
 

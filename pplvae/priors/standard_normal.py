@@ -1,19 +1,8 @@
-"""p(h): callables that give a distribution with the event shape of one latent vector."""
-
-from typing import Protocol, runtime_checkable
+"""The standard normal prior."""
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
-
-
-@runtime_checkable
-class Prior(Protocol):
-    """What a model asks of a prior."""
-
-    def __call__(self, like: Tensor) -> Distribution:
-        """p(h) with batch shape () and event shape (latent,), on the device and with the dtype of `like`."""
-        ...
 
 
 class StandardNormal(nn.Module):

@@ -1,0 +1,42 @@
+"""What every shipped part must go through: fit, save and load, gaps; the same on the command line."""
+
+import torch
+
+import pplvae
+from pplvae import cli
+from pplvae.cli import _COMPARISON
+
+
+def check_pair(make, rows, folder, **options):
+    """Fit a program, read its run back into a fresh one, and compare it row by row.
+
+    Args:
+        make: gives the program (with methods model and guide), new each time.
+        rows: to fit and to compare; a few dozen.
+        folder: for the run.
+        options: of the fit.
+
+    Returns:
+        The fitted program and its comparison.
+    """
+    torch.manual_seed(0)
+    program = make().double()
+    fit = pplvae.fit(program.model, program.guide, rows, validation=rows, run=folder, **{"epochs": 2} | options)
+    assert fit.status is pplvae.FitStatus.COMPLETED
+    torch.manual_seed(1)  # other initial weights, which loading must replace
+    other = make().double()
+    back = pplvae.load_fit(folder, other.model, other.guide, rows)
+    gap, again = (
+        pplvae.amortisation_gap(some.model, some.guide, rows, particles=10, max_steps=3) for some in (fit, back)
+    )
+    assert gap.rows["elbo_amortised"].equals(again.rows["elbo_amortised"])
+    assert gap.rows["elbo_local"].notnull().all()
+    return program, gap
+
+
+def check_command(data, folder, **parts):
+    """Fit and compare on the command line; the part is asked for by name."""
+    run = folder / "run"
+    cli.fit(data=str(data), run=run, latent=2, epochs=1, **parts)
+    cli.compare(run, particles=10, max_steps=3, evidence="none")
+    assert (run / _COMPARISON).exists()
