@@ -1,6 +1,6 @@
 """Deep latent variable models as Pyro programs, and what amortised inference costs them, in nats per row."""
 
-from pplvae import models
+from pplvae import guides, likelihoods, models, objectives, priors
 from pplvae._version import __version__
 from pplvae.attribution import Advice, Attribution, attribute
 from pplvae.comparison import (
@@ -59,8 +59,10 @@ __all__ = [
     "flow",
     "full_covariance",
     "gap_by_group",
+    "guides",
     "joint_kl",
     "latent_use",
+    "likelihoods",
     "load_comparison",
     "load_data",
     "load_fit",
@@ -68,6 +70,8 @@ __all__ = [
     "log_evidence",
     "log_weights",
     "models",
+    "objectives",
     "outlier_scores",
     "posterior_means",
+    "priors",
 ]

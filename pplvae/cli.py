@@ -19,7 +19,7 @@ from pplvae.guides import GUIDES
 from pplvae.isolate import isolated
 from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
-from pplvae.objectives import OBJECTIVES
+from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
 from pplvae.store import HISTORY, RUN, open_datasets, read_json, write_json
 from pplvae.training import FitStatus
@@ -75,6 +75,7 @@ def fit(
     run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
     latent: Annotated[int, typer.Option(help="Dimension of h.")] = 8,
     objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = "TraceMeanField_ELBO",
+    objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
     lr: Annotated[float, typer.Option(help="Step size of Adam.")] = 1e-3,
@@ -100,7 +101,7 @@ def fit(
     _set_threads(threads)
     spec = {"model": _portable(model), "latent": latent, "data": data, "binarise": binarise, "labels": labels}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
-    options = {"objective": objective, "epochs": epochs, "batch_size": batch_size, "lr": lr, "clip": clip}
+    options = {"objective": named_objective(objective, objective_particles), "epochs": epochs, "batch_size": batch_size, "lr": lr, "clip": clip}
     options |= {"patience": patience, "seed": seed, "existing": existing}
     _fit_to(run, spec | {"scale": scale}, options)
 

@@ -113,11 +113,13 @@ def fit(
 
     Args:
         model: p(v, h; theta): any callable that Pyro can run as `model(*rows)`.
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
+        guide: q(h; lambda_phi(v)), called as `guide(*rows)`; for a model without latents, a program that draws nothing
+            (`models.no_latents`): what is maximised, and validated, is then log p(v).
         rows: a tensor or array, a tuple of them (passed on positionally), rows from `load_data` (`data.train`), or the
             whole of it (its train part, with its valid part for validation).
         validation: rows for the validation ELBO, in the same forms; the weights of its best epoch are kept.
-        objective: "TraceMeanField_ELBO", "Trace_ELBO", or any Pyro ELBO object.
+        objective: one of `objectives.OBJECTIVES` by name ("TraceMeanField_ELBO", "IWAE", ...), one of them with options
+            such as `objectives.IWAE(particles=20)`, or any Pyro ELBO object.
         epochs: passes over the rows.
         batch_size: rows per step; the last batch of an epoch may be smaller.
         lr: step size of the default optimiser, Adam.

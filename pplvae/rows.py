@@ -219,21 +219,25 @@ class _RowAxis(Messenger):
 
 
 def run_guide(
-    guide: Program, batch: Batch, dims: Mapping[str, int], address: tuple[int, ...], kind: Kind = "independent"
+    guide: Program, batch: Batch, dims: Mapping[str, int], address: tuple[int, ...] | None, kind: Kind = "independent"
 ) -> dict[str, Any]:
-    """Run a guide on tiled rows with noise keyed by row.
+    """Run a guide on tiled rows, with noise keyed by row or torch's own.
 
     Args:
         guide: the guide, under whatever handlers it needs.
         batch: the rows.
         dims: axis of the rows in each guide site (`Layout.guide`).
-        address: names the noise: the same address, the same draws.
-        kind: of noise, see `noise.RowNoise`.
+        address: names the noise: the same address, the same draws. None: torch's own generator, as in training.
+        kind: of noise keyed by row, see `noise.RowNoise`.
 
     Returns:
         The guide's sample sites by name.
     """
     reader = SiteReader()
+    if address is None:
+        with PlateIndex(batch.index), reader:
+            guide(*batch.tiled)
+        return reader.sites
     noise = RowNoise(batch.keys, batch.particles, address, kind, batch.repeats)
     with _RowAxis(noise, dims), PlateIndex(batch.index), reader, noise:
         guide(*batch.tiled)

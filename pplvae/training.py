@@ -18,9 +18,22 @@ from pplvae.data import Rows, few
 from pplvae.errors import StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
 from pplvae.noise import Stream
-from pplvae.objectives import KLWeight, Objective, ScaleLatents
+from pplvae.objectives import KLWeight, Objective
 from pplvae.preparation import Start
-from pplvae.rows import Batch, Given, PlateIndex, Program, SiteReader, log_weights_of, row_log_prob, values_of
+from pplvae.rows import (
+    Batch,
+    Given,
+    Layout,
+    PlateIndex,
+    Program,
+    SiteReader,
+    log_model,
+    log_weights_of,
+    row_log_prob,
+    run_model,
+    sum_sites,
+    values_of,
+)
 from pplvae.store import CHECKPOINT, read_tensors, write_tensors
 
 _ROWS_AT_ONCE = 4096
@@ -119,16 +132,17 @@ class Loop:
         self._end_epoch(-total / len(order), weight, time.perf_counter() - began, bar)
         return None
 
-    def _step(self, index: Tensor, batch: Sequence[Tensor], weight: float, clip: float | None) -> float:
+    def _step(self, index: Tensor, tensors: Sequence[Tensor], weight: float, clip: float | None) -> float:
         parameters = list(self._start.trained.values())
+        positions = index.to(tensors[0].device)
+        batch = Batch(tuple(tensors), positions, positions)  # torch's own noise needs no keys
         scale = 1 / (self._start.plate_size or len(index))
         with ExitStack() as stack:
-            stack.enter_context(PlateIndex(index.to(batch[0].device)))
-            stack.enter_context(ScaleLatents(weight))
-            stack.enter_context(in_users_words("objective", batch))
+            stack.enter_context(in_users_words("objective", tensors))
             if self._validated:  # the first step has shown that shapes and supports are right
                 stack.enter_context(validation(False))
-            loss = self._objective.backward(self._model, self._guide, batch, parameters, scale)
+            layout = self._start.layout
+            loss = self._objective.backward(self._model, self._guide, layout, batch, parameters, scale, weight)
         self._validated = True
         if np.isfinite(loss):
             if clip is not None:
@@ -162,11 +176,19 @@ class Loop:
         at_once = max(1, _ROWS_AT_ONCE // particles)
         with torch.no_grad(), validation(False), evaluation_mode(self._model, self._guide):
             for first in range(0, len(self._held_out), at_once):
-                chunk = self._validation_rows.take(slice(first, first + at_once)).times(particles)
-                address = (self._settings["seed"], Stream.VALIDATE)
-                weights = log_weights_of(self._model, self._guide, self._start.layout, chunk, address, "antithetic")
-                parts.append(weights.mean(0))
+                chunk = self._validation_rows.take(slice(first, first + at_once))
+                parts.append(self._row_elbos(chunk, self._start.layout, particles))
         return torch.cat(parts).to(torch.float64)
+
+    def _row_elbos(self, chunk: Batch, layout: Layout, particles: int) -> Tensor:
+        if layout.guide:
+            address = (self._settings["seed"], Stream.VALIDATE)
+            weights = log_weights_of(self._model, self._guide, layout, chunk.times(particles), address, "antithetic")
+            return weights.mean(0)
+        # The guide draws nothing: the ELBO is log p(v), exactly.
+        if layout.summed:
+            return log_model(self._model, chunk, {}, layout)[0]
+        return sum_sites(run_model(self._model, chunk, {}), layout.model)
 
     def _diagnose(self, step: int, index: Tensor, batch: list[Tensor]) -> str:
         """Where a loss that is not finite came from, in a sentence."""

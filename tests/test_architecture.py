@@ -22,6 +22,7 @@ ROOMS = [
     "discrete",
     "rows",
     "latents",
+    "elements",
     "nets",
     "likelihoods",
     "priors",

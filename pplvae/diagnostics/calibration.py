@@ -9,8 +9,8 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import as_rows
-from pplvae.diagnostics.elements import element_names, refuse_global_latents, rows_first
 from pplvae.diagnostics.uniformity import UniformRanks
+from pplvae.elements import element_names, refuse_global_latents, rows_first
 from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.data import as_rows
-from pplvae.diagnostics.elements import refuse_global_latents
+from pplvae.elements import refuse_global_latents
 from pplvae.errors import ShapeError, in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 
 from pplvae.data import as_rows
-from pplvae.diagnostics.elements import refuse_global_latents
 from pplvae.diagnostics.per_row import TERMS, measure_rows
 from pplvae.diagnostics.surgery import surgery
+from pplvae.elements import refuse_global_latents
 from pplvae.errors import DataError, in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation

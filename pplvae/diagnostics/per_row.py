@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.diagnostics.elements import element_kl, element_names, rows_first, site_kl
+from pplvae.elements import element_kl, element_names, rows_first, site_kl
 from pplvae.families import family_name
 from pplvae.noise import Stream
 from pplvae.rows import (

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pplvae.diagnostics.elements import rows_first
+from pplvae.elements import rows_first
 from pplvae.families import family_name
 from pplvae.noise import Stream
 from pplvae.rows import Batch, Given, Layout, Program, counted, log_guide, log_model, run_guide, tile, values_of

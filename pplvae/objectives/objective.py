@@ -1,0 +1,161 @@
+"""What is maximised, by name or as an object, called in one way whatever it offers."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import pyro
+from pyro import infer
+from torch import Tensor
+
+from pplvae.errors import RowwiseError, UnknownNameError
+from pplvae.isolate import root_modules
+from pplvae.objectives.draws import Draws, draw
+from pplvae.objectives.entropy import EntropyELBO
+from pplvae.objectives.free_bits import FreeBits
+from pplvae.objectives.importance import IWAE, RenyiELBO
+from pplvae.objectives.info import InfoVAE
+from pplvae.objectives.kl_weight import ScaleLatents
+from pplvae.objectives.path import DReG, StickingTheLanding
+from pplvae.objectives.score import ScoreFunction
+from pplvae.rows import Batch, Layout, PlateIndex
+
+_PYROS: dict[str, Callable[..., Any]] = {
+    "Trace_ELBO": infer.Trace_ELBO,
+    "TraceMeanField_ELBO": infer.TraceMeanField_ELBO,
+    "TraceGraph_ELBO": infer.TraceGraph_ELBO,
+    # Programs without a site to enumerate are run by it too: then it is `TraceGraph_ELBO`, and no cause for a warning.
+    "TraceEnum_ELBO": partial(infer.TraceEnum_ELBO, strict_enumeration_warning=False),
+}
+_OURS: dict[str, Callable[..., Any]] = {
+    kind.__name__: kind
+    for kind in (EntropyELBO, ScoreFunction, StickingTheLanding, IWAE, RenyiELBO, DReG, InfoVAE, FreeBits)
+}
+OBJECTIVES = _PYROS | _OURS
+
+
+@runtime_checkable
+class RowObjective(Protocol):
+    """An objective of our own: a function of the draws of a batch, whose gradient is the estimate.
+
+    Attributes:
+        particles: draws per row.
+        cut: whether it needs the graph cut at the draws.
+    """
+
+    particles: int
+    cut: bool
+
+    def __call__(self, draws: Draws) -> Tensor:
+        """Sum over rows, in nats, to be maximised."""
+        ...
+
+
+def named_objective(name: str, particles: int | None = None) -> Any:
+    """An objective by name.
+
+    Args:
+        name: one of `OBJECTIVES`; `TraceEnum_ELBO` is without draws where everything is enumerated.
+        particles: draws per row; by default the objective's own number.
+
+    Raises:
+        UnknownNameError: an unknown name.
+    """
+    if name not in OBJECTIVES:
+        raise UnknownNameError("objective", name, OBJECTIVES)
+    if particles is None:
+        return OBJECTIVES[name]()
+    return OBJECTIVES[name](**{"num_particles" if name in _PYROS else "particles": particles})
+
+
+class Objective:
+    """What `fit` maximises.
+
+    Args:
+        objective: one of `OBJECTIVES` by name; one of ours with its options, such as `IWAE(particles=20)`; or any
+            object with Pyro's `loss_and_grads`.
+
+    Raises:
+        UnknownNameError: an unknown name.
+        TypeError: an object that is no objective.
+    """
+
+    def __init__(self, objective: Any) -> None:
+        if isinstance(objective, str):
+            objective = named_objective(objective)
+        self._rowwise = isinstance(objective, RowObjective) and not hasattr(objective, "loss_and_grads")
+        if not self._rowwise and not hasattr(objective, "loss_and_grads"):
+            raise TypeError(
+                f"`objective` must be one of {', '.join(OBJECTIVES)}, one of these classes with options "
+                "(`pplvae.objectives.IWAE(particles=20)`), or a Pyro ELBO object such as "
+                f"`pyro.infer.Trace_ELBO(num_particles=5)`; got {objective!r}."
+            )
+        self._objective: Any = objective
+        options = {key: value for key, value in vars(objective).items() if isinstance(value, int | float | str)}
+        self.settings = ", ".join([type(objective).__name__, *(f"{key}={value}" for key, value in options.items())])
+
+    def backward(
+        self,
+        model: Any,
+        guide: Any,
+        layout: Layout | None,
+        batch: Batch,
+        parameters: Sequence[Tensor],
+        scale: float,
+        kl_weight: float,
+    ) -> float:
+        """Set every parameter's `.grad` to the gradient of the negative objective, in nats per row.
+
+        Args:
+            model: p(v, h; theta).
+            guide: q(h; lambda_phi(v)).
+            layout: of the pair; None where it cannot be scored row by row.
+            batch: the rows.
+            parameters: those that are trained.
+            scale: what turns a sum that Pyro forms over the batch into a mean per row.
+            kl_weight: of the KL term.
+
+        Returns:
+            The negative objective, in nats per row.
+        """
+        for parameter in parameters:
+            parameter.grad = None
+        if self._rowwise:
+            if layout is None:
+                raise RowwiseError(
+                    f"{type(self._objective).__name__} needs programs that can be scored row by row; use `Trace_ELBO`."
+                )
+            some = batch.times(self._objective.particles)
+            draws = draw(model, guide, layout, some, weight=kl_weight, cut=self._objective.cut)
+            loss = -self._objective(draws) / len(batch)
+            loss.backward()
+            return float(loss.detach())
+        with PlateIndex(batch.index), ScaleLatents(kl_weight):
+            return self._pyros_backward(model, guide, batch.tensors, parameters, scale)
+
+    def _pyros_backward(
+        self, model: Any, guide: Any, tensors: Sequence[Tensor], parameters: Sequence[Tensor], scale: float
+    ) -> float:
+        if hasattr(self._objective, "differentiable_loss"):
+            loss = scale * self._objective.differentiable_loss(model, guide, *tensors)
+            loss.backward()
+            return float(loss.detach())
+        # RenyiELBO, TraceGraph_ELBO and ReweightedWakeSleep have no differentiable loss. They differentiate only where
+        # a parameter is registered with Pyro, which a plain nn.Module's is not.
+        loss = self._objective.loss_and_grads(_registered(model, "model"), _registered(guide, "guide"), *tensors)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        return scale * float(loss)
+
+
+def _registered(program: Any, name: str) -> Any:
+    """The program, registering the modules that it is, or is a method of, with Pyro."""
+    roots = root_modules(program)
+
+    def registered(*args: Any) -> Any:
+        for i, root in enumerate(roots):
+            pyro.module(f"{name}_{i}", root)
+        return program(*args)
+
+    return registered

@@ -1,0 +1,381 @@
+"""Every objective: gradients against closed forms on a linear-Gaussian model, values against each other."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from workflow import check_command, check_pair
+
+import pplvae
+from pplvae.errors import ProgramError, RowwiseError, UnknownNameError
+from pplvae.inspection import inspect_pair
+from pplvae.models import FactorAnalysis, composed_vae
+from pplvae.objectives import (
+    IWAE,
+    OBJECTIVES,
+    DReG,
+    EntropyELBO,
+    FreeBits,
+    InfoVAE,
+    Objective,
+    RenyiELBO,
+    ScoreFunction,
+    StickingTheLanding,
+    cyclical,
+    maximum_mean_discrepancy,
+    named_objective,
+)
+from pplvae.objectives.draws import draw
+from pplvae.rows import Batch
+
+# A new objective is a line here. Those whose mean gradient is the ELBO's, at these settings:
+OF_THE_ELBO = {
+    "Trace_ELBO": {},
+    "TraceMeanField_ELBO": {},
+    "TraceGraph_ELBO": {},
+    "TraceEnum_ELBO": {},
+    "EntropyELBO": {},
+    "ScoreFunction": {"particles": 4},
+    "StickingTheLanding": {"particles": 2},
+    "IWAE": {"particles": 1},
+    "DReG": {"particles": 1},
+    "RenyiELBO": {"particles": 1},
+    "FreeBits": {"nats": 0.0},
+    "InfoVAE": {"penalty": 1.0},
+}
+COPIES, REPLICATES = 150, 120
+
+
+@pytest.fixture
+def linear():
+    torch.manual_seed(3)
+    model = FactorAnalysis(4, 2)
+    with torch.no_grad():
+        model.mean.add_(torch.tensor([0.5, -1.0, 0.0, 2.0]))
+        model.log_noise.copy_(torch.tensor([-0.5, 0.3, 0.0, -1.0]))
+        model.log_scale.copy_(torch.tensor([-0.7, 0.4]))
+    return model, torch.randn(3, 4)
+
+
+def gradients(objective, model, guide, v, parameters, weight=1.0):
+    """Gradients of the negative objective per row, one line each time it is asked; and its value."""
+    layout = inspect_pair(model, guide, (v,))
+    pyro.clear_param_store()
+    found, values = [], []
+    chosen, batch = Objective(objective), Batch.of((v,))
+    for _ in range(REPLICATES):
+        values.append(-chosen.backward(model, guide, layout, batch, parameters, 1 / len(v), weight))
+        found.append(torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters]))
+    return -torch.stack(found), np.array(values)
+
+
+def check_mean(samples, exact, within=4.0):
+    """The mean of the samples is exact within so many standard errors, or to rounding where there is no noise."""
+    mean, stderr = samples.mean(0), samples.std(0) / len(samples) ** 0.5
+    assert ((mean - exact).abs() <= within * stderr + 1e-10).all(), (mean - exact) / stderr
+
+
+def check_same_mean(samples, others, within=4.0):
+    """Two independent sets of samples have one mean."""
+    stderr = ((samples.var(0) + others.var(0)) / REPLICATES).sqrt()
+    assert ((samples.mean(0) - others.mean(0)).abs() <= within * stderr).all()
+
+
+def exact_gradient(model, v, parameters, weight=1.0):
+    """Of E_q[log p(v|h)] - weight KL per row, in closed form."""
+    loc, scale = model.encoder(v), model.log_scale.exp().expand(len(v), -1)
+    kl = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(-1)
+    value = (model.elbo(v, loc, scale) + (1 - weight) * kl).mean()
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters)]), float(value.detach())
+
+
+def test_every_objective_has_a_line():
+    assert set(OF_THE_ELBO) == set(OBJECTIVES)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", OF_THE_ELBO)
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_mean_gradient_is_the_analytic_one(linear, name, weight):
+    model, v = linear
+    parameters = [p for n, p in model.named_parameters()]
+    objective = OBJECTIVES[name](**OF_THE_ELBO[name])
+    exact, value = exact_gradient(model, v, parameters, weight)
+    found, values = gradients(objective, model.model, model.guide, v.repeat(COPIES, 1), parameters, weight)
+    check_mean(found, exact)
+    check_mean(torch.from_numpy(values), value)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_doubly_reparameterised_gradient_is_that_of_iwae(linear, weight):
+    model, v = linear
+    encoder = [*model.encoder.parameters(), model.log_scale]
+    parameters = [model.factors, model.mean, model.log_noise, *encoder]
+    rows, count = v.repeat(COPIES, 1), sum(p.numel() for p in encoder)
+    plain, value = gradients(IWAE(5), model.model, model.guide, rows, parameters, weight)
+    for other in (DReG(5), RenyiELBO(0.0, 5)):
+        found, values = gradients(other, model.model, model.guide, rows, parameters, weight)
+        check_same_mean(found, plain)
+        check_same_mean(torch.from_numpy(values), torch.from_numpy(value))
+        if isinstance(other, DReG):
+            assert found[:, -count:].var(0).sum() < plain[:, -count:].var(0).sum()
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("alpha", [0.5, -1.0, 2.0])
+def test_renyi_bound_with_many_draws(alpha):
+    """With many draws, 1/(1 - alpha) log E_q[w^(1 - alpha)], which a linear-Gaussian model gives by quadrature."""
+    torch.manual_seed(0)
+    model, v = FactorAnalysis(3, 1), torch.randn(1, 3)
+    with torch.no_grad():  # the posterior's own width: the moments of the weights are finite
+        model.log_scale.copy_(-0.5 * model.posterior_precision().diagonal().log())
+    h = torch.linspace(-15, 15, 20001).unsqueeze(-1)
+    with torch.no_grad():
+        log_q = dist.Normal(model.encoder(v), model.log_scale.exp()).log_prob(h).squeeze(-1)
+        mean = model.mean + h @ model.factors.T
+        log_p = dist.Normal(0.0, 1.0).log_prob(h).squeeze(-1) + dist.Normal(mean, model.noise.sqrt()).log_prob(v).sum(
+            -1
+        )
+        step = float(h[1] - h[0])
+        exact = (log_q + (1 - alpha) * (log_p - log_q)).logsumexp(0).add(math.log(step)) / (1 - alpha)
+    _, values = gradients(RenyiELBO(alpha, 4000), model.model, model.guide, v, list(model.parameters()))
+    check_mean(torch.from_numpy(values), exact, within=4)
+
+
+def test_iwae_rises_with_draws_to_the_evidence():
+    torch.manual_seed(1)
+    model, v = FactorAnalysis(3, 1), torch.randn(4, 3)
+    make_exact(model)
+    with torch.no_grad():
+        model.log_scale.add_(0.7)  # wider than the posterior
+    rows, bounds = v.repeat(100, 1), []
+    layout = inspect_pair(model.model, model.guide, (rows,))
+    for particles in (1, 3, 10, 100, 1000):
+        with torch.no_grad():
+            draws = draw(model.model, model.guide, layout, Batch.of((rows,)).times(particles))
+            bounds.append(float(IWAE(particles)(draws)) / len(rows))
+    exact = float(model.log_evidence(v).mean().detach())
+    assert bounds == sorted(bounds)
+    assert bounds[0] < exact - 0.3
+    assert abs(bounds[-1] - exact) < 0.005
+
+
+def make_exact(model):
+    """Set the guide to the posterior, of a model with one latent."""
+    with torch.no_grad():
+        precision = model.posterior_precision()
+        weight = (model.factors / model.noise.unsqueeze(-1)).T / precision
+        model.log_scale.copy_(-0.5 * precision.diagonal().log())
+        model.encoder.weight.copy_(weight)
+        model.encoder.bias.copy_(-weight @ model.mean)
+
+
+def test_no_noise_where_the_guide_is_the_posterior():
+    """Each single gradient of the encoder vanishes, draw by draw; with the score function's term it does not."""
+    torch.manual_seed(1)
+    model, v = FactorAnalysis(3, 1), torch.randn(6, 3)
+    make_exact(model)
+    parameters = [*model.encoder.parameters(), model.log_scale]
+    for objective in (StickingTheLanding(3), DReG(5)):
+        found, _ = gradients(objective, model.model, model.guide, v, parameters)
+        assert found.abs().max() < 1e-12
+    found, _ = gradients("Trace_ELBO", model.model, model.guide, v, parameters)
+    assert found.std(0).max() > 0.1
+
+
+class Chain(nn.Module):
+    """Two latents in a chain, in model and guide."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor([0.7, -0.4, 0.3]))
+        self.b = nn.Parameter(torch.tensor([0.5, -0.2, 0.8, 0.1, -0.6]))
+
+    def model(self, v):
+        with pyro.plate("data", len(v)):
+            first = pyro.sample("first", dist.Normal(0.0, 1.0))
+            second = pyro.sample("second", dist.Normal(self.a[0] * first, 1.0))
+            pyro.sample("v", dist.Normal(self.a[1] * first + second.tanh() + self.a[2], 0.5), obs=v)
+
+    def guide(self, v):
+        with pyro.plate("data", len(v)):
+            first = pyro.sample("first", dist.Normal(self.b[0] * v, self.b[1].exp()))
+            pyro.sample("second", dist.Normal(self.b[2] * first + self.b[3] * v, self.b[4].exp()))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("particles", [1, 5])
+def test_path_gradients_through_a_chain_of_latents(particles):
+    """Where lambda of one latent depends on another, against the plain gradient of the same bound."""
+    torch.manual_seed(0)
+    chain, v = Chain(), torch.randn(3).repeat(2000)
+    plain, _ = gradients(IWAE(particles), chain.model, chain.guide, v, [chain.a, chain.b])
+    for objective in [DReG(particles)] + [StickingTheLanding(5)] * (particles == 1):
+        check_same_mean(gradients(objective, chain.model, chain.guide, v, [chain.a, chain.b])[0], plain)
+
+
+class Coins(nn.Module):
+    """Two binary latents, of which the decoder makes a mean that is not differentiable in them."""
+
+    def __init__(self):
+        super().__init__()
+        self.means = nn.Parameter(torch.tensor([[-1.0, 0.3], [0.4, 1.5]]))
+        self.prior = nn.Parameter(torch.tensor([0.2, -0.5]))
+        self.slope = nn.Parameter(torch.tensor([0.6, -0.9]))
+
+    def model(self, v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Bernoulli(logits=self.prior).to_event(1)).long()
+            pyro.sample("v", dist.Normal(self.means[h[..., 0], h[..., 1]], 0.7), obs=v)
+
+    def guide(self, v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Bernoulli(logits=v.unsqueeze(-1) * self.slope).to_event(1))
+
+    def elbo(self, v):
+        total = 0
+        q, p = dist.Bernoulli(logits=v.unsqueeze(-1) * self.slope), dist.Bernoulli(logits=self.prior)
+        for i, j in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+            h = torch.tensor([i, j]).double()
+            log_q = q.log_prob(h).sum(-1)
+            log_p = p.log_prob(h).sum() + dist.Normal(self.means[i, j], 0.7).log_prob(v)
+            total = total + log_q.exp() * (log_p - log_q)
+        return total
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", ["ScoreFunction", "Trace_ELBO", "TraceGraph_ELBO"])
+def test_discrete_latents_against_a_sum_over_states(name):
+    torch.manual_seed(0)
+    coins, v = Coins(), torch.tensor([-0.5, 1.0, 2.0])
+    parameters = list(coins.parameters())
+    exact = torch.cat([g.flatten() for g in torch.autograd.grad(coins.elbo(v).mean(), parameters)])
+    found, values = gradients(name, coins.model, coins.guide, v.repeat(COPIES), parameters)
+    check_mean(found, exact)
+    check_mean(torch.from_numpy(values), float(coins.elbo(v).mean().detach()))
+
+
+def test_paths_need_draws_with_gradients():
+    coins, v = Coins(), torch.randn(4)
+    for name in ("StickingTheLanding", "DReG"):
+        with pytest.raises(ProgramError, match="'h' have no gradient"):
+            pplvae.fit(coins.model, coins.guide, v, objective=name, epochs=1)
+
+
+def test_entropy_needs_a_closed_form():
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+            base = dist.Normal(torch.zeros(len(v)), scale)
+            pyro.sample("first", dist.TransformedDistribution(base, [dist.transforms.TanhTransform()]))
+            pyro.sample("second", dist.Normal(torch.zeros(len(v)), 1.0))
+
+    with pytest.raises(ProgramError, match="entropy"):
+        pplvae.fit(Chain().model, guide, torch.randn(5), objective="EntropyELBO", epochs=1)
+
+
+def test_free_bits_are_not_charged(linear):
+    model, v = linear
+    encoder = [model.encoder.weight, model.encoder.bias, model.log_scale]
+    layout = inspect_pair(model.model, model.guide, (v,))
+    draws = draw(model.model, model.guide, layout, Batch.of((v,)))
+    likelihood, free = draws.log_likelihood.sum(), FreeBits(nats=1e3)(draws)
+    with_floor, without = (torch.autograd.grad(x, encoder, retain_graph=True)[0] for x in (free, likelihood))
+    torch.testing.assert_close(with_floor, without)  # a KL below the floor has no gradient
+    torch.testing.assert_close(free, likelihood - 3 * 2 * 1e3)
+    loc, scale = model.encoder(v), model.log_scale.exp()
+    each = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).mean(0)
+    floor = float(each.mean().detach())  # one element below it, one above
+    torch.testing.assert_close(FreeBits(nats=floor)(draws), likelihood - 3 * each.clamp(min=floor).sum())
+
+
+@pytest.mark.statistical
+def test_discrepancy_is_unbiased_and_sees_a_difference():
+    """Of samples of one law it is 0 on average; of two, the sum by quadrature over the kernel."""
+    torch.manual_seed(0)
+    same = torch.stack([maximum_mean_discrepancy(torch.randn(30, 2), torch.randn(30, 2)) for _ in range(400)])
+    check_mean(same, torch.tensor(0.0))
+    apart = torch.stack([maximum_mean_discrepancy(torch.randn(30, 1) + 1, torch.randn(30, 1)) for _ in range(400)])
+    # X - Y is N(0, 2) within a sample and N(1, 2) between.
+    z = torch.linspace(-25, 25, 100001)
+    kernel = sum(2 * s / (2 * s + z**2) for s in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
+    step = z[1] - z[0]
+    inside, between = (float((kernel * dist.Normal(m, 2**0.5).log_prob(z).exp()).sum() * step) for m in (0.0, 1.0))
+    check_mean(apart, torch.tensor(2 * inside - 2 * between))
+
+
+def test_info_vae_pulls_the_aggregate_to_the_prior(linear):
+    """Without the KL term of a row, the penalty alone moves a shifted aggregate towards the prior."""
+    model, v = linear
+    with torch.no_grad():
+        model.encoder.bias.add_(3.0)
+    before = float(model.encoder(v).mean().detach())
+    rows = v.repeat(30, 1)
+    pplvae.fit(model.model, model.guide, rows, objective=InfoVAE(1.0, 1e4), epochs=60, lr=0.02, train="guide")
+    assert abs(float(model.encoder(v).mean().detach())) < 0.4 * abs(before)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_by_name_in_fit_and_on_the_command_line(name, tmp_path):
+    rows = (torch.rand(24, 6) < 0.5).double()
+    check_pair(lambda: composed_vae(6, 2, [8]), rows, tmp_path / "pair", objective=name)
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    check_command(tmp_path / "rows.npy", tmp_path, objective=name, objective_particles=2)
+
+
+def test_fits_raise_the_elbo():
+    torch.manual_seed(0)
+    rows = pplvae.load_data("digits", seed=0).train.values[:300].double()
+    for objective in (IWAE(5), DReG(5), StickingTheLanding(), ScoreFunction(10), EntropyELBO(), FreeBits(0.01)):
+        vae = composed_vae(64, 2, [32]).double()
+        fit = pplvae.fit(vae.model, vae.guide, rows, validation=rows, objective=objective, epochs=12, lr=5e-3)
+        elbo = fit.history["elbo_validation"].values
+        assert elbo.max() > elbo[0] + 5, objective
+
+
+def test_number_of_draws():
+    assert named_objective("IWAE", 7) == IWAE(7)
+    assert named_objective("Trace_ELBO", 7).num_particles == 7
+    assert named_objective("DReG") == DReG()
+
+
+def test_refusals():
+    with pytest.raises(UnknownNameError, match="Did you mean 'IWAE'"):
+        Objective("IWAEE")
+    with pytest.raises(TypeError, match=r"objectives\.IWAE"):
+        Objective(3)
+    with pytest.raises(ValueError, match="alpha = 1"):
+        RenyiELBO(1.0)
+    with pytest.raises(ValueError, match="at least 2"):
+        ScoreFunction(1)
+
+    def weights_too(v):
+        pyro.sample("w", dist.Normal(0.0, 1.0))
+        Chain().model(v)
+
+    def guide(v):
+        pyro.sample("w", dist.Normal(pyro.param("m", torch.tensor(0.0)), 1.0))
+        Chain().guide(v)
+
+    with pytest.raises(ProgramError, match=r"'w'.*Trace_ELBO"):
+        pplvae.fit(weights_too, guide, torch.randn(5), objective="IWAE", epochs=1)
+
+    def without_plate(v):
+        h = pyro.sample("h", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("v", dist.Normal(h, 1.0).expand([len(v)]).to_event(1), obs=v)
+
+    def guide_without_plate(v):
+        pyro.sample("h", dist.Normal(pyro.param("m", torch.zeros(1)), 1.0).to_event(1))
+
+    with pytest.raises(RowwiseError, match="row by row"):
+        pplvae.fit(without_plate, guide_without_plate, torch.randn(5), objective="IWAE", epochs=1)
+
+
+def test_cyclical_weight():
+    weight = cyclical(4.0, rising=0.25)
+    assert [weight(e) for e in (0.0, 0.5, 1.0, 3.9, 4.5)] == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.5])
