@@ -24,7 +24,7 @@ from pplvae.comparison import (
     outlier_scores,
     posterior_means,
 )
-from pplvae.data import Data, Rows, load_data
+from pplvae.data import Data, Rows, load_data, with_mask
 from pplvae.diagnostics import Calibration, JointDivergence, LatentUse, calibrate, joint_kl, latent_use
 from pplvae.fit import Fit, FitStatus, fit, load_fit
 from pplvae.local import local
@@ -74,4 +74,5 @@ __all__ = [
     "outlier_scores",
     "posterior_means",
     "priors",
+    "with_mask",
 ]

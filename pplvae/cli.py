@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 import pplvae
-from pplvae.data import Data
+from pplvae.data import DATA_SETS, Data
 from pplvae.errors import PplvaeError, ProgramError, StoreError, UnknownNameError
 from pplvae.guides import GUIDES
 from pplvae.isolate import isolated
@@ -65,7 +65,9 @@ def demo(
 
 @app.command()
 def fit(
-    data: Annotated[str, typer.Option(help='"digits", or a path to a .npy, .npz, .csv or .parquet file.')] = "digits",
+    data: Annotated[
+        str, typer.Option(help=f"A path to a .npy, .npz, .csv or .parquet file, or one of {', '.join(DATA_SETS)}.")
+    ] = "digits",
     model: Annotated[
         str, typer.Option(help=f"One of {', '.join(MODELS)}; or yours, as [bold]my_file.py:MyVAE[/bold].")
     ] = "vae",
@@ -88,6 +90,13 @@ def fit(
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Label column (.csv, .parquet) or array (.npz).")] = None,
     scale: Annotated[float, typer.Option(help="Values are divided by it: 255 for bytes.")] = 1.0,
+    missing: Annotated[
+        str | None,
+        typer.Option(
+            help="Missing values (NaN, empty fields): refuse; or mask, for a model whose programs take (v, observed). "
+            "By default mask for air_quality_uci and penguins."
+        ),
+    ] = None,
     seed: Seed = 0,
     existing: Annotated[str, typer.Option(help="If the folder holds a run: refuse, resume or overwrite.")] = "refuse",
     threads: Threads = None,
@@ -103,7 +112,7 @@ def fit(
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     options = {"objective": named_objective(objective, objective_particles), "epochs": epochs, "batch_size": batch_size, "lr": lr, "clip": clip}
     options |= {"patience": patience, "seed": seed, "existing": existing}
-    _fit_to(run, spec | {"scale": scale}, options)
+    _fit_to(run, spec | {"scale": scale, "missing": missing}, options)
 
 
 @app.command()
@@ -148,7 +157,7 @@ def main() -> None:
     """Run the command line; refused input ends in one line and exit status 2, not in a traceback."""
     try:
         app()
-    except (PplvaeError, ValueError) as error:
+    except (PplvaeError, ValueError, ImportError) as error:
         _err.print(f"[bold red]pplvae:[/bold red] {_plain(error)}")
         sys.exit(_REFUSED)
     except KeyboardInterrupt:
@@ -192,8 +201,8 @@ def _report_of(run: Path) -> None:
 
 
 def _load(spec: dict[str, Any], seed: int) -> Data:
-    names = ("binarise", "labels", "scale")
-    return pplvae.load_data(spec["data"], seed=seed, **{name: spec[name] for name in names})
+    names = ("binarise", "labels", "scale", "missing")
+    return pplvae.load_data(spec["data"], seed=seed, **{name: spec[name] for name in names if name in spec})
 
 
 def _build(spec: dict[str, Any], data: Data, seed: int) -> Any:

@@ -5,13 +5,14 @@ of `map_parameters` with another function.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import MaskedMixture, MixtureOfDiagNormals
 from pyro.distributions import transforms as pyro_transforms
 from pyro.distributions.torch import TransformedDistribution  # pyright: ignore[reportAttributeAccessIssue]
-from pyro.distributions.torch_distribution import MaskedDistribution
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from torch import Tensor, nn
 from torch import distributions as td
 from torch.distributions import constraints
@@ -30,13 +31,31 @@ class Parameter(NamedTuple):
 Change = Callable[[Parameter], Tensor]
 
 
+class LowerCholeskyAffine(pyro_transforms.LowerCholeskyAffine):
+    """y = L x + r with L lower triangular, as Pyro's, which takes one matrix for all rows only.
+
+    Args:
+        loc: r, of shape (..., element).
+        scale_tril: L, of shape (..., element, element), with a positive diagonal.
+        cache_size: see `torch.distributions.Transform`.
+    """
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Sum of the logs of the diagonal of L, for every x."""
+        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1).expand(x.shape[:-1])
+
+    def with_cache(self, cache_size: int = 1) -> "LowerCholeskyAffine":
+        """The same map with another cache."""
+        return self if self._cache_size == cache_size else type(self)(self.loc, self.scale_tril, cache_size)
+
+
 def map_parameters(fn: Any, change: Change, dim: int) -> Any:
     """Rebuild a distribution with every free parameter replaced by `change(parameter)`.
 
     A parameter is free if its constraint is fixed and continuous, so that a bijection can map it to the whole space;
     the ends of a uniform, temperatures, degrees of a transform and the like are held. Each family has one canonical
     parametrisation: `scale_tril` for the multivariate normal (torch has no bijection onto covariance matrices), logits
-    rather than probs.
+    rather than probs. Where a mask chooses between two distributions, a row has the parameters of its own one only.
 
     Args:
         fn: a torch or Pyro distribution whose batch shape contains the rows.
@@ -51,10 +70,13 @@ def map_parameters(fn: Any, change: Change, dim: int) -> Any:
     if isinstance(fn, td.Independent):
         count = fn.reinterpreted_batch_ndims
         return map_parameters(fn.base_dist, change, dim - count).to_event(count)
+    fn = _without_expansion(fn)
+    if isinstance(fn, MaskedMixture):
+        return _map_masked_mixture(fn, change, dim)
     names = free_names(fn)
     if names:
         changed = {name: change(_parameter(fn, name, dim)) for name in names}
-        return type(fn)(**_held_arguments(fn, names), **changed, validate_args=False)
+        return type(fn)(**_held_arguments(fn, names), **changed)
     if isinstance(fn, td.TransformedDistribution) and free_parameters(fn.base_dist):
         return TransformedDistribution(map_parameters(fn.base_dist, change, dim), fn.transforms, validate_args=False)
     if isinstance(fn, td.TransformedDistribution):
@@ -84,13 +106,15 @@ def free_names(fn: Any) -> list[str]:
     if isinstance(fn, td.Uniform) or type(fn).__name__ in ("Delta", "Unit"):
         return []
     held = _HELD.get(type(fn).__name__, ())
-    names = [name for name, constraint in fn.arg_constraints.items() if _is_free(constraint) and name not in held]
+    names = [name for name, constraint in _constraints(fn).items() if _is_free(constraint) and name not in held]
     return [name for name in names if not (name == "probs" and "logits" in names)]
 
 
 def conditional_transforms(fn: Any) -> list[str]:
     """Class names of the transforms whose own parameters this module cannot reach: those of a flow."""
-    fn = unwrapped(fn)
+    fn = _without_expansion(unwrapped(fn))
+    if isinstance(fn, MaskedMixture):
+        return conditional_transforms(fn.component0) + conditional_transforms(fn.component1)
     if not isinstance(fn, td.TransformedDistribution) or free_names(fn):
         return []
     return [type(t).__name__ for t in _flat(fn.transforms) if not _is_plain(t)] + conditional_transforms(fn.base_dist)
@@ -142,8 +166,42 @@ def _is_free(constraint: Any) -> bool:
     return True
 
 
+def _constraints(fn: Any) -> Mapping[str, Any]:
+    """Of the arguments; Pyro's mixture says of each number what it should say of the components together."""
+    if not isinstance(fn, MixtureOfDiagNormals):
+        return fn.arg_constraints
+    return {
+        "locs": constraints.independent(constraints.real, 2),
+        "coord_scale": constraints.independent(constraints.positive, 2),
+        "component_logits": constraints.real_vector,
+    }
+
+
+def _without_expansion(fn: Any) -> Any:
+    """A choice by mask out of the wrapper that plates put around it; anything else as it is."""
+    if not isinstance(fn, ExpandedDistribution) or not isinstance(fn.base_dist, MaskedMixture):
+        return fn
+    inner: Any = fn.base_dist
+    shape = fn.batch_shape
+    return MaskedMixture(inner.mask.expand(shape), inner.component0.expand(shape), inner.component1.expand(shape))
+
+
+def _map_masked_mixture(fn: Any, change: Change, dim: int) -> td.Distribution:
+    def changed(component: str, rows: Tensor) -> Any:
+        def own(parameter: Parameter) -> Tensor:
+            value = change(parameter._replace(name=f"{component}.{parameter.name}"))
+            here = rows.reshape(*rows.shape, *(1,) * (value.ndim - rows.ndim))
+            # Also where the other family has no density, and so a gradient of NaN, this row's draw moves nothing of it.
+            return torch.where(here, value, parameter.value)
+
+        return map_parameters(getattr(fn, component), own, dim)
+
+    found = MaskedMixture(fn.mask, changed("component0", ~fn.mask), changed("component1", fn.mask), validate_args=False)
+    return found.expand(fn.batch_shape)  # wrapped, as by a plate, since its `mask` hides the method of that name
+
+
 def _parameter(fn: Any, name: str, dim: int) -> Parameter:
-    constraint = fn.arg_constraints[name]
+    constraint = _constraints(fn)[name]
     value = getattr(fn, name)
     axis = dim - constraint.event_dim
     # A parameter may be stored without the batch shape that its distribution was expanded to.
@@ -154,13 +212,15 @@ def _parameter(fn: Any, name: str, dim: int) -> Parameter:
 def _held_arguments(fn: Any, names: list[str]) -> dict[str, Any]:
     """Other arguments of the constructor, as the distribution keeps them: temperatures, ends of a support."""
     taken = inspect.signature(type(fn)).parameters
+    unchecked = {"validate_args": False} if "validate_args" in taken else {}
     others = [name for name in taken if name not in names and name not in fn.arg_constraints]
     others += [name for name in _HELD.get(type(fn).__name__, ())]
-    return {name: getattr(fn, name) for name in others if name != "validate_args" and hasattr(fn, name)}
+    others = [name for name in others if name != "validate_args" and hasattr(fn, name)]
+    return {name: getattr(fn, name) for name in others} | unchecked
 
 
 class _Affine:
-    """The shifts and (positive) scales of affine maps are the parameters of a family built on a fixed base."""
+    """The shifts and (positive) scales or matrices of affine maps: parameters of a family built on a fixed base."""
 
     def __init__(self, change: Change, axis: int, shape: torch.Size) -> None:
         self._change, self._axis, self._shape = change, axis, shape
@@ -171,15 +231,22 @@ class _Affine:
             return ComposeTransform([self.map(part) for part in transform.parts])
         if isinstance(transform, IndependentTransform):
             return IndependentTransform(self.map(transform.base_transform), transform.reinterpreted_batch_ndims)
+        if isinstance(transform, pyro_transforms.LowerCholeskyAffine):
+            matrix = transform.scale_tril.expand(*self._shape, self._shape[-1])
+            scale_tril = Parameter("scale_tril", matrix, constraints.lower_cholesky, self._axis - 1)
+            return LowerCholeskyAffine(*self._change_both(transform.loc, scale_tril))
         if not isinstance(transform, td.AffineTransform) or not isinstance(transform.loc, Tensor):
             return transform
         if not isinstance(transform.scale, Tensor) or (transform.scale <= 0).any():
             return transform
+        scale = Parameter("scale", transform.scale.expand(self._shape), constraints.positive, self._axis)
+        return td.AffineTransform(*self._change_both(transform.loc, scale), event_dim=transform.event_dim)
+
+    def _change_both(self, shift: Tensor, scale: Parameter) -> tuple[Tensor, Tensor]:
         self._count += 1
         suffix = "" if self._count == 1 else f"_{self._count}"
-        loc = Parameter("loc" + suffix, transform.loc.expand(self._shape), constraints.real, self._axis)
-        scale = Parameter("scale" + suffix, transform.scale.expand(self._shape), constraints.positive, self._axis)
-        return td.AffineTransform(self._change(loc), self._change(scale), event_dim=transform.event_dim)
+        loc = Parameter("loc" + suffix, shift.expand(self._shape), constraints.real, self._axis)
+        return self._change(loc), self._change(scale._replace(name=scale.name + suffix))
 
 
 def _flat(transforms: Any) -> list[Transform]:
@@ -205,6 +272,8 @@ def _is_plain(transform: Transform) -> bool:
 # Parameters that bound the support or are no numbers to move, by distribution.
 _HELD = {"AffineBeta": ("loc", "scale"), "Binomial": ("total_count",)}
 _PLAIN_PYRO = (
+    LowerCholeskyAffine,
+    pyro_transforms.LowerCholeskyAffine,
     pyro_transforms.LeakyReLUTransform,
     pyro_transforms.ELUTransform,
     pyro_transforms.CholeskyTransform,

@@ -29,13 +29,14 @@ from pplvae.support import check_support
 _LOOKED_AT = 100  # rows among which three different ones are sought
 
 
-def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> Layout:
+def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, needs_latents: bool = True) -> Layout:
     """Find where the rows lie in each site of a pair, and check that its rows can be told apart.
 
     Args:
         model: p(v, h; theta), called as `model(*rows)`.
         guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
         tensors: the rows; a few of them are used to look at the programs, all to check the support of the likelihood.
+        needs_latents: refuse a guide without sample sites, the guide of a model that is fully observed.
 
     Raises:
         DataError: see `check_support`.
@@ -46,7 +47,8 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
     few_rows, more_rows = _probes(tensors)
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
     plain = [_Probe(model, guide, batch) for batch in (few_rows, more_rows)]
-    guide_dims, held = _row_axes("guide", plain[0].guide_sites, plain[1].guide_sites)
+    drawn = [probe.guide_sites for probe in plain]
+    guide_dims, held = _row_axes("guide", *drawn) if drawn[0] else ({}, [])
     model_dims, _ = _row_axes("model", plain[0].model_sites, plain[1].model_sites)
     summed = _sites_left_to_the_model(plain[0].guide_sites, plain[0].model_sites, model_dims)
     first, second, other = (
@@ -64,7 +66,7 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor]) -> L
     _check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
     _check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
-    if not free:
+    if not free and (needs_latents or first.guide_sites):
         raise RowwiseError(_nothing_free(latent, held))
     discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
     states = _states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
@@ -92,7 +94,9 @@ def _states_followed(
     for name, site in sites.items():
         for parameter in free_parameters(site["fn"], dims[name]) if name in dims and not site["is_observed"] else []:
             grid = parameter.value.movedim(parameter.axis, 0).reshape(*sizes, -1)
-            changing = (k for k in range(len(sizes)) if bool((grid != grid.narrow(k, 0, 1)).any()))
+            # Not bit by bit: matrix products round differently at different places of a batch.
+            same = [torch.isclose(grid, grid.narrow(k, 0, 1), rtol=1e-4, atol=1e-6).all() for k in range(len(sizes))]
+            changing = (k for k, alike in enumerate(same) if not bool(alike))
             found[f"{name}.{parameter.name}"] = tuple(changing)
     return found
 
@@ -124,6 +128,8 @@ def _states_together(found: dict[str, States | None]) -> dict[str, States]:
 
 
 def _nothing_free(latent: dict[str, Any], held: list[str]) -> str:
+    if not latent and not held:
+        return "The pair has no latents, so there is nothing to infer: log p(v) is known, and no row has a gap."
     if not latent:
         return (
             f"The latents {held} of the guide lie outside the data plate: they belong to all rows at once, and there "
@@ -181,19 +187,10 @@ class _Probe:
         any_state = {n: States(s.values[:1], s.axis).over(len(batch)) for n, s in (summed or {}).items()}
         with torch.no_grad():
             with in_users_words("guide", batch.tensors):
-                self.guide_sites = (
-                    _plain_guide(guide, batch) if dims is None else run_guide(names(guide), batch, dims, address)
-                )
+                self.guide_sites = run_guide(names(guide), batch, dims or {}, None if dims is None else address)
             with in_users_words("model", batch.tensors):
                 self.model_sites = run_model(model, batch, values_of(self.guide_sites) | any_state)
         self.local_names = names.names
-
-
-def _plain_guide(guide: Program, batch: Batch) -> dict[str, Any]:
-    reader = SiteReader()
-    with PlateIndex(batch.index), reader:
-        guide(*batch.tiled)
-    return reader.sites
 
 
 def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[dict[str, int], list[str]]:

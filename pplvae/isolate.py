@@ -58,6 +58,20 @@ def validation(on: bool) -> Any:
     return pyro.settings.context(**dict.fromkeys(_validation_flags(), on))
 
 
+def import_zuko() -> Any:
+    """The package zuko, imported so that validation stays as it is: on import, zuko switches torch's off for everybody.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    with pyro.settings.context(**_validation_flags()):
+        try:
+            import zuko
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("Flows are made by zuko: `pip install 'pplvae[flows]'`.", name="zuko") from error
+    return zuko
+
+
 def reseed(*seed: int) -> None:
     """Seed torch (all devices), NumPy and `random` from a tuple of integers. Only inside `isolated`."""
     words = np.random.SeedSequence([abs(part) for part in seed]).generate_state(2)

@@ -60,7 +60,7 @@ def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) 
     """Run the programs once, so that their parameters exist, and check them and the rows."""
     with evaluation_mode(model, guide), called_modules() as called:
         try:
-            layout = inspect_pair(model, guide, train.tensors)
+            layout = inspect_pair(model, guide, train.tensors, needs_latents=False)
         except RowwiseError:
             if held_out is not None:
                 raise
@@ -87,6 +87,8 @@ def guide_parameters(model: Program, guide: Program, rows: Rows, start: Start) -
     """
     if start.layout is None:
         raise RowwiseError("To train the guide alone, the pair must be one that can be scored row by row.")
+    if not start.layout.guide:
+        raise ProgramError("The guide has no latents, so there is no guide to train alone.")
     batch, parameters = Batch.of([tensor[:3] for tensor in rows.tensors]), start.weights.parameters
     with evaluation_mode(model, guide):
         sites = run_guide(guide, batch, start.layout.guide, (0,))

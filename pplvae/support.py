@@ -70,18 +70,20 @@ def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:
     )
 
 
+_COUNTS = ("Poisson", "NegativeBinomial", "LogRatePoisson", "StableNegativeBinomial", "LogitZeroInflated")
+_UNIT = ("ContinuousBernoulli", "StableContinuousBernoulli", "AffineBeta")
 _TAKES = {
     "Bernoulli": "0 or 1",
-    "ContinuousBernoulli": "values in [0, 1]",
     "Beta": "values strictly between 0 and 1",
-    "Poisson": "counts 0, 1, 2, ...",
-    "NegativeBinomial": "counts 0, 1, 2, ...",
+    "CodedCategorical": "the codes 0, 1, ..., classes - 1",
+    **dict.fromkeys(_COUNTS, "counts 0, 1, 2, ..."),
+    **dict.fromkeys(_UNIT, "values in [0, 1]"),
 }
 _CURES = {
     "Bernoulli": (
-        "For values between 0 and 1 use the continuous Bernoulli (`pyro.distributions.ContinuousBernoulli`), or "
-        'binarise the data: `load_data(..., binarise="threshold")`.'
+        "For values between 0 and 1 use `likelihoods.ContinuousBernoulli` or `likelihoods.Beta`, or binarise the data: "
+        '`load_data(..., binarise="threshold")`.'
     ),
-    "ContinuousBernoulli": "Scale the data: `load_data(..., scale=255)` for bytes.",
-    "Beta": "Scale the data, and pull 0 and 1 a little inwards.",
+    "Beta": "Scale the data, and pull 0 and 1 a little inwards, or use `likelihoods.Beta`, which takes them.",
+    **dict.fromkeys(_UNIT, "Scale the data: `load_data(..., scale=255)` for bytes."),
 }

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from workflow import check_command
 
 import pplvae
 from pplvae.data import as_parts, as_rows
@@ -195,3 +196,132 @@ def test_subsets_keep_ids_and_labels():
     assert some.ids.tolist() == pplvae.load_data("digits").train.ids[[5, 2]].tolist()
     assert len(some.labels) == len(some) == 2
     assert some.to(torch.float32).values.dtype == torch.float32
+
+
+NAN = float("nan")
+
+
+def test_with_mask_is_exact():
+    v = torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN], [-2.0, 3.0, 4.0]], dtype=torch.float32)
+    values, observed = pplvae.with_mask(v)
+    assert torch.equal(values, torch.tensor([[1.0, 0, 0], [0, 0, 0], [-2, 3, 4]], dtype=torch.float32))
+    assert torch.equal(observed, torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1]], dtype=torch.float32))
+    assert v.isnan().sum() == 4  # the caller's tensor is as it was
+    values, observed = pplvae.with_mask(np.array([3, 4]))
+    assert values.dtype == observed.dtype == torch.float64
+    assert observed.tolist() == [1, 1]
+    with pytest.raises(DataError, match=r"Rows 1 of `v` .*infinite"):
+        pplvae.with_mask([[1.0, NAN], [float("inf"), 2.0]])
+    with pytest.raises(ShapeError, match="single number"):
+        pplvae.with_mask(1.0)
+
+
+def test_nan_is_refused_and_the_way_out_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3,\n4,5\n6,7\n")
+    with pytest.raises(DataError, match=r'missing="mask".*--missing mask.*with_mask'):
+        pplvae.load_data(tmp_path / "a.csv")
+    holed = torch.tensor([[1.0, NAN]])
+    with pytest.raises(DataError, match=r'with_mask.*missing="mask"'):
+        as_rows(holed)
+    with pytest.raises(DataError, match="rows 0 "):  # rows that somebody made by hand
+        as_rows(pplvae.Rows((holed,), np.arange(1)))
+    assert len(as_rows(pplvae.with_mask(holed)).tensors) == 2
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3,inf\n4,\n6,7\n")
+    with pytest.raises(DataError, match=r"Rows 1 .*infinite"):
+        pplvae.load_data(tmp_path / "a.csv", missing="mask")
+    with pytest.raises(UnknownNameError, match="Did you mean 'mask'"):
+        pplvae.load_data("digits", missing="masked")
+
+
+@pytest.fixture
+def holed(tmp_path):
+    """A table of the path, and its values: a constant column, one that nobody observed, and holes."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(1e4, 3.0, size=(50, 5))
+    values[:, 3], values[:, 4] = 0.1, NAN
+    values[:, :3][rng.random((50, 3)) < 0.3] = NAN
+    path = tmp_path / "holed.csv"
+    pd.DataFrame(values, columns=list("abcde")).assign(label=np.arange(50)).to_csv(path, index=False)
+    return path, values
+
+
+def test_missing_values_of_a_file_become_a_mask(holed):
+    path, values = holed
+    data = pplvae.load_data(path, missing="mask", binarise=None)
+    for part in (data.train, data.valid, data.test):
+        want = values[part.ids]
+        assert torch.equal(part.values, torch.as_tensor(np.where(np.isnan(want), 0, want)))
+        assert torch.equal(part.tensors[1], torch.as_tensor(~np.isnan(want)).double())
+        assert part.labels.tolist() == part.ids.tolist()
+        assert part.columns.tolist() == list("abcde")
+    assert "observed (35, 5)" in repr(data.train)
+    assert "5 named columns" in repr(data.train[:3])
+    assert len(data.train[:3].tensors) == 2
+
+
+def test_standardised_by_the_observed_values_of_the_training_part(holed):
+    path, values = holed
+    data = pplvae.load_data(path, missing="mask", standardise=True)
+    train = values[data.train.ids][:, :3]
+    for part in (data.train, data.valid, data.test):
+        want = (values[part.ids][:, :3] - np.nanmean(train, 0)) / np.nanstd(train, 0)
+        seen = part.tensors[1].bool()
+        np.testing.assert_allclose(part.values[:, :3], np.nan_to_num(want), atol=1e-9)
+        back = part.scaling.restore(part.values)
+        np.testing.assert_allclose(back[seen], values[part.ids][seen.numpy()], rtol=1e-14)
+    assert float(data.train.values[:, 3:].abs().max()) < 1e-12
+    assert data.train.scaling.scale[3:].tolist() == [1, 1]
+    assert "standardised" in repr(data)
+    assert data.train.to(torch.float32).scaling.mean.dtype == torch.float32
+    with pytest.raises(DataError, match="no probabilities"):
+        pplvae.load_data("digits", standardise=True)
+
+
+def test_missing_pixels_are_binarised_to_nothing(tmp_path):
+    grey = np.random.default_rng(0).random((30, 4))
+    grey[grey < 0.3] = NAN
+    np.save(tmp_path / "x.npy", grey)
+    for how in ("threshold", "fixed", "stochastic"):
+        rows = pplvae.load_data(tmp_path / "x.npy", missing="mask", binarise=how).train.redrawn(0, 3)
+        values, observed = rows.tensors
+        assert torch.equal(observed == 0, torch.as_tensor(np.isnan(grey[rows.ids])))
+        assert set(values[observed == 1].tolist()) == {0.0, 1.0}
+        assert not values[observed == 0].any()
+
+
+def test_integers_with_missing_values_in_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": pd.array([1, None, 3, 4], dtype="Int64"), "b": [1, 2, 3, 4]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    data = pplvae.load_data(tmp_path / "a.parquet", missing="mask", valid=0, test=0)
+    assert data.train.values.tolist() == [[1, 1], [0, 2], [3, 3], [4, 4]]
+    assert data.train.tensors[1][:, 0].tolist() == [1, 0, 1, 1]
+
+
+MASKED = """
+import pyro, torch
+import pyro.distributions as dist
+from torch import nn
+
+class Masked(nn.Module):
+    def __init__(self, visible, latent):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(2 * visible, latent), nn.Linear(latent, visible)
+
+    def model(self, v, observed):
+        pyro.module("masked", self)
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(self.encoder.out_features), 1.0).to_event(1))
+            pyro.sample("v", dist.Normal(self.decoder(h), 1.0).mask(observed.bool()).to_event(1), obs=v)
+
+    def guide(self, v, observed):
+        pyro.module("masked", self)
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(self.encoder(torch.cat([v, observed], -1)), 0.5).to_event(1))
+"""
+
+
+def test_masked_rows_go_through_the_command_line(holed, tmp_path):
+    path, _ = holed
+    (tmp_path / "mine.py").write_text(MASKED)
+    check_command(path, tmp_path, model=f"{tmp_path / 'mine.py'}:Masked", missing="mask")

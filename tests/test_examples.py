@@ -26,6 +26,8 @@ REDUCED = {
     ],
     "05_outliers.py": ["--epochs", "30", "--rows", "30"],
     "06_inference_suboptimality.py": ["--epochs", "2", "--rows", "10", "--temperatures", "10"],
+    "07_sources.py": ["--rows", "300", "--epochs", "4", "--fits", "2"],
+    "08_iterative.py": ["--epochs", "2", "--more-epochs", "2", "--rows", "6", "--figure", "paths.png"],
 }
 
 

@@ -6,9 +6,16 @@ import torch
 from pyro.distributions import transforms as flows
 from torch.distributions import transforms
 
-from pplvae.families import bijection, conditional_transforms, free_parameters, map_parameters
+from pplvae.families import LowerCholeskyAffine, bijection, conditional_transforms, free_parameters, map_parameters
 
 ONES = torch.ones(4, 3)
+LOWER = torch.ones(3, 3).tril(-1)
+CHOICE = dist.MaskedMixture(
+    torch.arange(4) % 2 == 0,
+    dist.Normal(ONES, ONES).to_event(1),
+    dist.MultivariateNormal(ONES, scale_tril=torch.eye(3).expand(4, 3, 3)),
+)
+CHOICE_NAMES = ["component0.loc", "component0.scale", "component1.loc", "component1.scale_tril"]
 FAMILIES = {
     "Normal": (dist.Normal(ONES, ONES).to_event(1), ["loc", "scale"]),
     "no event": (dist.Normal(ONES, ONES), ["loc", "scale"]),
@@ -43,6 +50,30 @@ FAMILIES = {
         ).to_event(1),
         ["loc", "scale"],
     ),
+    "matrix": (
+        dist.TransformedDistribution(
+            dist.Uniform(0 * ONES, ONES).to_event(1),
+            [transforms.SigmoidTransform().inv, LowerCholeskyAffine(ONES, torch.eye(3).expand(4, 3, 3) + LOWER)],
+        ),
+        ["loc", "scale_tril"],
+    ),
+    "one matrix for all rows": (
+        dist.TransformedDistribution(
+            dist.Uniform(0 * ONES, ONES).to_event(1),
+            [transforms.SigmoidTransform().inv, flows.LowerCholeskyAffine(ONES[0], torch.eye(3) + LOWER)],
+        ),
+        ["loc", "scale_tril"],
+    ),
+    "matrix around a normal": (
+        dist.TransformedDistribution(dist.Normal(ONES, ONES).to_event(1), [LowerCholeskyAffine(ONES, torch.eye(3))]),
+        ["loc", "scale"],
+    ),
+    "mixture": (
+        dist.MixtureOfDiagNormals(torch.arange(6.0).reshape(2, 3).expand(4, 2, 3), torch.ones(4, 2, 3), ONES[:, :2]),
+        ["locs", "coord_scale", "component_logits"],
+    ),
+    "choice": (CHOICE, CHOICE_NAMES),
+    "choice, expanded": (CHOICE.expand((4,)), CHOICE_NAMES),
     "masked": (dist.Normal(ONES, ONES).mask(torch.arange(3) < 2).to_event(1), ["loc", "scale"]),
     "Uniform": (dist.Uniform(0 * ONES, ONES).to_event(1), []),
     "Delta": (dist.Delta(ONES).to_event(1), []),
@@ -91,6 +122,43 @@ def test_row_axis(family):
     assert rows == [False, False, bool(names), False]
 
 
+@pytest.mark.parametrize("name", ["choice", "choice, expanded"])
+def test_a_row_has_the_parameters_of_its_own_component(name):
+    """Whatever is made of the others neither moves the row nor has a gradient."""
+    fn, _ = FAMILIES[name]
+    free = torch.zeros(4, requires_grad=True)
+    kept = torch.arange(4) % 2 == 0  # rows of component 1
+
+    def move_first(p):
+        return p.value + free.reshape(4, *[1] * (p.value.ndim - 1)) if p.name == "component0.loc" else p.value
+
+    value = fn.sample()
+    moved = map_parameters(fn, move_first, -1)
+    (slope,) = torch.autograd.grad(moved.log_prob(value).sum(), free)
+    assert torch.equal(slope == 0, kept)
+    assert moved.mask(torch.zeros(4, dtype=torch.bool)).log_prob(value).eq(0).all()
+
+
+def test_a_component_without_a_density_at_the_draws_of_the_other_does_no_harm():
+    fn = dist.MaskedMixture(
+        torch.arange(4) % 2 == 0, dist.Beta(ONES, ONES).to_event(1), dist.Normal(ONES, ONES).to_event(1)
+    )
+    free = torch.zeros(4, 1, requires_grad=True)
+    moved = map_parameters(fn, lambda p: p.value + free, -1)
+    value = torch.where(torch.arange(4) % 2 == 0, -3.0, 0.5).unsqueeze(1).expand(4, 3)
+    (slope,) = torch.autograd.grad(moved.log_prob(value).sum(), free)
+    assert torch.isfinite(slope).all()
+
+
+def test_matrix_affine_has_the_density_of_a_multivariate_normal():
+    root = torch.randn(4, 3, 3).tril(-1) + torch.rand(4, 3).add(0.5).diag_embed()
+    standard = dist.Normal(torch.zeros(4, 3), torch.ones(4, 3)).to_event(1)
+    loc = torch.randn(4, 3)
+    mapped = dist.TransformedDistribution(standard, [LowerCholeskyAffine(loc, root).with_cache()])
+    value = mapped.sample((5,))
+    torch.testing.assert_close(mapped.log_prob(value), dist.MultivariateNormal(loc, scale_tril=root).log_prob(value))
+
+
 def test_detaching_cuts_the_gradient():
     loc = torch.zeros(4, 3, requires_grad=True)
     fn = dist.Normal(loc, 1.0).to_event(1)
@@ -103,3 +171,6 @@ def test_flows_are_recognised():
     flow = dist.TransformedDistribution(dist.Normal(ONES, ONES).to_event(1), [conditioned])
     assert conditional_transforms(flow) == ["ConditionedSpline"]
     assert conditional_transforms(FAMILIES["logistic"][0]) == []
+    assert conditional_transforms(FAMILIES["matrix"][0]) == []
+    choice = dist.MaskedMixture(torch.arange(4) % 2 == 0, FAMILIES["Dirichlet"][0], flow)
+    assert conditional_transforms(choice.expand((4,))) == ["ConditionedSpline"]

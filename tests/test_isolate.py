@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.isolate import evaluation_mode, import_zuko, isolated, validation
 
 # In a process of its own, because the type checker of the test run draws from `random` itself.
 SCRIPT = """
@@ -101,6 +101,28 @@ def test_flags_come_back_after_an_error():
         broken()
     assert pyro.settings.get() == before
     assert torch.get_default_dtype() == torch.float64
+
+
+def test_zuko_comes_without_switching_validation_off():
+    """In a process that has not imported it yet."""
+    code = """
+import pyro
+from torch.distributions import Distribution
+from pplvae.isolate import import_zuko
+before = pyro.settings.get()
+zuko = import_zuko()
+assert zuko.flows and Distribution._validate_args and pyro.settings.get() == before
+Distribution._validate_args = False
+import_zuko()
+assert not Distribution._validate_args
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_zuko_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'pplvae\[flows\]'"):
+        import_zuko()
 
 
 def test_evaluation_mode_finds_modules_that_only_a_closure_holds():

@@ -3,26 +3,19 @@
 import csv
 import itertools
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pplvae.data.registry import DATA_SETS
 from pplvae.data.rows import few
+from pplvae.data.table import Table
 from pplvae.errors import DataError, UnknownNameError
 
 
-@dataclass(frozen=True)
-class Table:
-    """What a file holds: rows and labels, in parts where the file names them, else under "all"."""
-
-    parts: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-
-
 def read_file(path: Path, labels: str | None) -> Table:
-    """Read a data file.
+    """Read a data file; empty fields of a .csv are missing values (NaN).
 
     Args:
         path: ends in .npy, .npz, .csv or .parquet.
@@ -34,7 +27,7 @@ def read_file(path: Path, labels: str | None) -> Table:
     """
     readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
-        raise UnknownNameError("data set or kind of file", path.name, ["digits", *("*" + end for end in readers)])
+        raise UnknownNameError("data set or kind of file", path.name, [*DATA_SETS, *("*" + end for end in readers)])
     if not path.exists():
         raise DataError(f"There is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
     if path.is_dir() or path.stat().st_size == 0:
@@ -98,7 +91,7 @@ def _read_parquet(path: Path, labels: str | None) -> Table:
     try:
         frame = pd.read_parquet(path)
     except ImportError as error:
-        raise DataError("Reading .parquet needs pyarrow: `pip install pplvae[data]`.") from error
+        raise DataError("Reading .parquet needs pyarrow: `pip install 'pplvae[data]'`.") from error
     except (ValueError, OSError) as error:
         raise DataError(f"{str(path)!r} cannot be read as parquet: {error}.") from error
     return _from_frame(frame, labels, path)
@@ -117,7 +110,11 @@ def _from_frame(frame: pd.DataFrame, labels: str | None, path: Path) -> Table:
             f"{str(path)!r} has text in column(s) {', '.join(text[:5])}; the rows must be numbers. Drop or encode "
             "them, or, if one of them is the label, name it: `labels=...`."
         )
-    return Table({"all": values.to_numpy()}, {"all": frame[key].to_numpy()} if key else {})
+    # A column of integers with missing values (parquet) would become Python objects.
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    headed = not pd.api.types.is_numeric_dtype(frame.columns)
+    named = np.array([str(column) for column in values.columns]) if headed else None
+    return Table({"all": numbers}, {"all": frame[key].to_numpy()} if key else {}, columns=named)
 
 
 def _check_rectangular(path: Path) -> None:

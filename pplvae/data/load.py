@@ -1,18 +1,24 @@
 """`load_data`: a named data set or a file, split, with ids, labels and a declared binarisation."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pplvae.data.files import Table, read_file
+from pplvae.data.files import read_file
+from pplvae.data.missing import with_mask
+from pplvae.data.registry import DATA_SETS, DataSet, read_named
 from pplvae.data.rows import Data, Rows, few
+from pplvae.data.scaling import Scaling
+from pplvae.data.split import Part, split
+from pplvae.data.table import Table
 from pplvae.errors import DataError, UnknownNameError
-from pplvae.isolate import generators_kept
 
 _BINARISE = ("none", "threshold", "fixed", "stochastic")
+_MISSING = ("refuse", "mask")
 
 
 def load_data(
@@ -25,124 +31,170 @@ def load_data(
     labels: str | None = None,
     scale: float = 1.0,
     image_shape: tuple[int, int] | None = None,
+    missing: str | None = None,
+    standardise: bool | None = None,
 ) -> Data:
     """Load rows and split them.
 
+    By name (hyphens or underscores): "digits" comes with scikit-learn; "mnist", "mnist_static_binarized" and
+    "fashion_mnist" (the first 20000 of its 60000 training rows) are downloaded; of "omniglot", "frey_faces",
+    "caltech101_silhouettes", "pbmc_facs", "cortex_zeisel", "newsgroups20_bow", "jsb_chorales", "air_quality_uci" and
+    "penguins" a copy must be put into the cache folder by hand, and the message says where. The cache folder is
+    `$PPLVAE_DATA`, else the user's own; checksums are verified each time. `data.about` says whose a data set is.
+
+    Grey pictures are scaled to [0, 1]. Rows of counts are `(v, total)`, total of shape (row, 1): the library size over
+    all genes, or the words of a document. The chorales are `(v, lengths)`: v of shape (row, time, 88), padded with
+    zeros, and int64 lengths. Names of genes, words and columns are in `rows.columns`.
+
     Args:
-        source: "digits" (1797 grey pictures of 8×8, bundled with scikit-learn), or a path to a .npy, .npz, .csv or
-            .parquet file. An .npz may name its parts: x_train, x_valid, x_test (labels y_train, ...).
+        source: a name, or a path to a .npy, .npz, .csv or .parquet file. An .npz may name its parts: x_train, x_valid,
+            x_test (labels y_train, ...).
         seed: of the split and of the binarisation.
-        valid: share of the rows for early stopping.
-        test: share of the rows held out.
+        valid: share of the rows for early stopping, where the data set has no such part.
+        test: share of the rows held out, where the data set has no such part.
         binarise: "none" leaves the values; "threshold" gives 1 where a value is at least 0.5; "fixed" draws each
             pixel once, with its value as probability; "stochastic" draws anew in every epoch of `fit` (and once for
-            everything else). By default "threshold" for the digits and "none" for files. `repr(data)` says which.
-        labels: name of the label column or array; by default label, labels or y where there is one.
+            everything else). By default "threshold" for the digits and "none" otherwise. `repr(data)` says which.
+        labels: name of the label column or array of a file, by default label, labels or y where there is one; or a kind
+            of label of a named data set ("cell_type" of pbmc_facs, "island" of penguins, ...).
         scale: values are divided by it (255 for bytes), before binarisation.
-        image_shape: (height, width) of a row that is a picture; known for the digits and for arrays (row, height,
+        image_shape: (height, width) of a row that is a picture; known for the named ones and for arrays (row, height,
             width).
+        missing: what to do where values are missing (NaN, empty fields): "refuse", or "mask", whose rows are
+            `(values, observed)` for programs `model(v, observed)`, as `with_mask` gives them. By default "mask" for
+            air_quality_uci and penguins, and "refuse" otherwise.
+        standardise: give each column mean 0 and standard deviation 1 over the observed values of the training part;
+            `rows.scaling.restore` leads back. By default only for air_quality_uci and penguins.
 
     Returns:
         The data set: `.train`, `.valid`, `.test`. Values have torch's default dtype.
 
     Raises:
-        DataError: the file cannot be used, or its values cannot be binarised.
-        UnknownNameError: an unknown source, label column or binarisation.
+        DataError: the file cannot be used, found or downloaded, has missing values, or its values cannot be binarised.
+        UnknownNameError: an unknown source, label, binarisation or treatment of missing values.
 
     >>> load_data("digits", seed=0).test
     Rows('test': (359, 64), binarisation threshold, images 8×8, labelled)
     """
-    if binarise is not None and binarise not in _BINARISE:
-        raise UnknownNameError("binarisation", binarise, _BINARISE)
+    name = str(source).replace("-", "_")
+    known = DATA_SETS.get(name, DataSet())
+    how = _How(
+        known.binarise if binarise is None else binarise,
+        known.missing if missing is None else missing,
+        known.standardise if standardise is None else standardise,
+        known.scale * scale,
+        image_shape,
+    )
+    _check_options(how, valid, test)
+    table = read_named(name, labels) if name in DATA_SETS else read_file(Path(source), labels)
+    parts = split(table, np.random.default_rng([seed, 0]), valid, test)
+    numbers = {part: _numbers(rows, table, how) for part, rows in parts.items()}
+    scaling = Scaling.of(numbers["train"]) if how.standardise else None
+    made = {
+        part: _rows(part, rows, numbers.pop(part), scaling, table, how, np.random.default_rng([seed, 1 + i]))
+        for i, (part, rows) in enumerate(parts.items())
+    }
+    return Data(made["train"], made["valid"], made["test"], name if name in DATA_SETS else str(source), known.about)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What `load_data` does to the values, as the caller or the data set has it."""
+
+    binarise: str
+    missing: str
+    standardise: bool
+    scale: float
+    image_shape: tuple[int, int] | None
+
+
+def _check_options(how: _How, valid: float, test: float) -> None:
+    if how.binarise not in _BINARISE:
+        raise UnknownNameError("binarisation", how.binarise, _BINARISE)
+    if how.missing not in _MISSING:
+        raise UnknownNameError("treatment of missing values", how.missing, _MISSING)
+    if how.standardise and how.binarise != "none":
+        raise DataError(f"Standardised values are no probabilities, so `binarise={how.binarise!r}` cannot follow.")
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise DataError(
             f"`valid` and `test` are shares of the rows that leave some to train on, got {valid} and {test}."
         )
-    if str(source) == "digits":
-        table, image_shape = _digits(), (8, 8)
-        binarise = binarise or "threshold"
-    else:
-        table = read_file(Path(source), labels)
-    parts = _split(table, np.random.default_rng([seed, 0]), valid, test)
-    made = {
-        name: _rows(name, *part, image_shape, scale, binarise or "none", np.random.default_rng([seed, 1 + i]))
-        for i, (name, part) in enumerate(parts.items())
-    }
-    return Data(made["train"], made["valid"], made["test"], name=str(source))
 
 
-def _digits() -> Table:
-    with generators_kept():  # the first import of scikit-learn draws from `random`
-        from sklearn.datasets import load_digits
+def _numbers(part: Part, table: Table, how: _How) -> Tensor:
+    """Values of shape (row, column), or (row, time, column), divided by the scale; NaN only where it may be."""
+    values = part.values
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"The rows must be numbers, got an array of dtype {values.dtype}.")
+    if values.ndim == 0:
+        raise DataError("The rows must form an array (row, column), got a single number.")
+    if table.sequences and how.standardise:
+        raise DataError("`standardise` is for rows of columns, not for sequences, whose padding has no units.")
+    flat = values if table.sequences else values.reshape(len(values), math.prod(values.shape[1:]))
+    # Means are taken in double precision, whatever the rows become.
+    double = how.standardise or torch.get_default_dtype() is torch.float64
+    with np.errstate(over="ignore"):  # what overflows is refused as infinite
+        numbers = torch.from_numpy(np.divide(flat, how.scale, dtype=np.float64 if double else np.float32))
+    _check_missing(numbers, part.ids, how.missing)
+    return numbers
 
-        bunch: Any = load_digits()
-    return Table({"all": bunch.data / 16.0}, {"all": bunch.target})
 
-
-_Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-
-
-def _split(table: Table, rng: np.random.Generator, valid: float, test: float) -> dict[str, _Part]:
-    """Values, ids and labels of each part: a file's own parts, and what it lacks taken from its train part."""
-    given: dict[str, _Part] = {}
-    start = 0
-    for name, values in table.parts.items():
-        given[name] = (values, start + np.arange(len(values)), table.labels.get(name))
-        start += len(values)
-    values, ids, labels = given.get("all", given.get("train", (np.empty(0), np.empty(0), None)))
-    if labels is not None and len(labels) != len(values):
-        raise DataError(f"There are {len(values)} rows but {len(labels)} labels; each row needs one.")
-    order = rng.permutation(len(values))
-    shares = {"valid": valid, "test": test}
-    parts = {name: given[name] for name in shares if name in given}
-    for name, share in shares.items():
-        if name not in parts:
-            count = round(share * len(values))
-            taken, order = np.sort(order[:count]), order[count:]
-            parts[name] = (values[taken], ids[taken], None if labels is None else labels[taken])
-    rest = np.sort(order)
-    if len(rest) == 0:
-        raise DataError(f"{len(values)} rows are too few to split: no row is left to train on.")
-    return {"train": (values[rest], ids[rest], None if labels is None else labels[rest]), **parts}
+def _check_missing(numbers: Tensor, ids: np.ndarray, missing: str) -> None:
+    infinite = numbers.isinf().flatten(1).any(1).numpy()
+    if infinite.any():
+        raise DataError(f"Rows {few(ids[infinite])} (counted from 0) hold infinite values: correct or drop them.")
+    absent = numbers.isnan().flatten(1).any(1).numpy()
+    if missing == "refuse" and absent.any():
+        raise DataError(
+            f"Rows {few(ids[absent])} (counted from 0) hold NaN or empty fields. Where these are missing values, load "
+            'with `missing="mask"` (`--missing mask`), whose rows are `(values, observed)` for programs `model(v, '
+            "observed)`; `pplvae.with_mask` does the same for arrays. Else drop or impute them."
+        )
 
 
 def _rows(
     name: str,
-    values: np.ndarray,
-    ids: np.ndarray,
-    labels: np.ndarray | None,
-    image_shape: tuple[int, int] | None,
-    scale: float,
-    binarise: str,
+    part: Part,
+    numbers: Tensor,
+    scaling: Scaling | None,
+    table: Table,
+    how: _How,
     rng: np.random.Generator,
 ) -> Rows:
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"The rows must be numbers, got an array of dtype {values.dtype}.")
-    if values.ndim == 3:
-        image_shape = (values.shape[1], values.shape[2])
-    if values.ndim == 0:
-        raise DataError("The rows must form an array (row, column), got a single number.")
-    flat = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64) / scale
-    bad = np.flatnonzero(~np.isfinite(flat).all(1))
-    if len(bad):
-        raise DataError(
-            f"Rows {few(ids[bad])} of the file (counted from 0) hold NaN or infinite values: drop or impute."
-        )
-    if image_shape is not None and image_shape[0] * image_shape[1] != flat.shape[1]:
-        raise DataError(f"`image_shape` {image_shape} does not fit rows of {flat.shape[1]} values.")
-    if binarise != "none" and len(flat) and (flat.min() < 0 or flat.max() > 1):
-        raise DataError(
-            f"Binarisation takes values in [0, 1], but these run from {flat.min():g} to {flat.max():g}: pass "
-            f"`scale={flat.max():g}` (255 for bytes)."
-        )
-    binary = {"threshold": lambda: flat >= 0.5}.get(binarise, lambda: rng.random(flat.shape) < flat)
     dtype = torch.get_default_dtype()
+    image_shape = how.image_shape
+    if part.values.ndim == 3 and not table.sequences:
+        image_shape = (part.values.shape[1], part.values.shape[2])
+    if image_shape is not None and image_shape[0] * image_shape[1] != numbers.shape[1]:
+        raise DataError(f"`image_shape` {image_shape} does not fit rows of {numbers.shape[1]} values.")
+    values = (numbers if scaling is None else scaling.standardise(numbers)).to(dtype)
+    further: dict[str, Tensor] = {}
+    if how.missing == "mask":
+        values, further["observed"] = with_mask(values)
+    if part.extra is not None:
+        further[table.role] = torch.as_tensor(part.extra, dtype=dtype if part.extra.dtype.kind == "f" else None)
     return Rows(
-        (torch.as_tensor(flat if binarise == "none" else binary(), dtype=dtype),),
-        ids,
+        (_binarised(values, how.binarise, rng), *further.values()),
+        part.ids,
         name,
-        labels,
+        part.labels,
         image_shape,
-        binarise,
-        torch.as_tensor(flat, dtype=dtype) if binarise == "stochastic" else None,
+        how.binarise,
+        values if how.binarise == "stochastic" else None,
+        table.columns,
+        None if scaling is None else scaling.to(dtype),
+        tuple(further),
     )
+
+
+def _binarised(values: Tensor, how: str, rng: np.random.Generator) -> Tensor:
+    if how == "none":
+        return values
+    if values.numel() and (values.min() < 0 or values.max() > 1):
+        raise DataError(
+            f"Binarisation takes values in [0, 1], but these run from {float(values.min()):g} to "
+            f"{float(values.max()):g}: pass `scale={float(values.max()):g}` (255 for bytes)."
+        )
+    if how == "threshold":
+        return (values >= 0.5).to(values.dtype)
+    return (torch.from_numpy(rng.random(tuple(values.shape))) < values).to(values.dtype)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pplvae.data.scaling import Scaling
 from pplvae.errors import DataError, ShapeError
 
 
@@ -23,6 +24,9 @@ class Rows:
         image_shape: (height, width) where a row of the first tensor is a picture, else None.
         binarisation: "none", "threshold", "fixed" or "stochastic"; see `load_data`.
         intensities: grey values in [0, 1] behind a stochastic binarisation, else None.
+        columns: names of the columns of the first tensor, or None.
+        scaling: what standardised the first tensor, and maps it back to its units, else None.
+        roles: what the tensors after the first one are, where that is known: "observed", "total", "lengths".
     """
 
     tensors: tuple[Tensor, ...]
@@ -32,18 +36,24 @@ class Rows:
     image_shape: tuple[int, int] | None = None
     binarisation: str = "none"
     intensities: Tensor | None = field(default=None, repr=False)
+    columns: np.ndarray | None = None
+    scaling: Scaling | None = None
+    roles: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tensors[0])
 
     def __repr__(self) -> str:
-        shapes = ", ".join(str(tuple(t.shape)) for t in self.tensors)
+        names = ["", *self.roles] if self.roles else [""] * len(self.tensors)
+        shapes = ", ".join(f"{n} {tuple(t.shape)}".strip() for n, t in zip(names, self.tensors, strict=True))
         image = f", images {self.image_shape[0]}×{self.image_shape[1]}" if self.image_shape else ""
         labels = ", labelled" if self.labels is not None else ""
-        return f"Rows({self.name!r}: {shapes}, binarisation {self.binarisation}{image}{labels})"
+        columns = f", {len(self.columns)} named columns" if self.columns is not None else ""
+        scaled = ", standardised" if self.scaling is not None else ""
+        return f"Rows({self.name!r}: {shapes}, binarisation {self.binarisation}{image}{scaled}{columns}{labels})"
 
     def __getitem__(self, index: Any) -> "Rows":
-        """Some of the rows, by slice, positions or mask; ids, labels and name go with them."""
+        """Some of the rows, by slice, positions or mask; what is known about them goes with them."""
         if isinstance(index, Tensor):
             index = index.cpu().numpy()
         positions = np.atleast_1d(np.arange(len(self))[index])
@@ -68,7 +78,8 @@ class Rows:
             return t.to(*args, **kwargs) if t.is_floating_point() else t.to(torch.empty(0).to(*args, **kwargs).device)
 
         grey = None if self.intensities is None else move(self.intensities)
-        return replace(self, tensors=tuple(move(t) for t in self.tensors), intensities=grey)
+        scaling = None if self.scaling is None else self.scaling.to(*args, **kwargs)
+        return replace(self, tensors=tuple(move(t) for t in self.tensors), intensities=grey, scaling=scaling)
 
     def redrawn(self, seed: int, epoch: int) -> "Rows":
         """With stochastic binarisation, the rows as epoch number `epoch` sees them; else the rows themselves."""
@@ -81,12 +92,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in its three parts, as `load_data` gives it."""
+    """A data set in its three parts, as `load_data` gives it; `about` says whose it is."""
 
     train: Rows
     valid: Rows
     test: Rows
     name: str
+    about: str = ""
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(part)} {part.name}" for part in (self.train, self.valid, self.test))
@@ -110,6 +122,8 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
     if isinstance(rows, Rows):
         if len(rows) == 0:
             raise DataError(f"`{argument}` has no rows (part {rows.name!r} of a data set).")
+        for tensor in rows.tensors:
+            _check_finite(tensor, argument)
         return rows if name is None else replace(rows, name=name)
     if isinstance(rows, Data):
         raise DataError(
@@ -118,9 +132,10 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
     parts = rows if isinstance(rows, tuple) else (rows,)
     if not parts:
         raise DataError(f"`{argument}` is an empty tuple; pass at least one tensor of rows.")
-    tensors = tuple(
-        _as_tensor(part, f"{argument}[{i}]" if len(parts) > 1 else argument) for i, part in enumerate(parts)
-    )
+    names = [f"{argument}[{i}]" if len(parts) > 1 else argument for i in range(len(parts))]
+    tensors = tuple(as_tensor(part, its_name) for part, its_name in zip(parts, names, strict=True))
+    for tensor, its_name in zip(tensors, names, strict=True):
+        _check_finite(tensor, its_name)
     lengths = [len(tensor) for tensor in tensors]
     if len(set(lengths)) > 1:
         raise ShapeError(
@@ -149,7 +164,13 @@ def few(positions: Any, most: int = 5) -> str:
     return ", ".join(numbers) + (f", ... ({len(positions)} in all)" if len(positions) > most else "")
 
 
-def _as_tensor(part: Any, argument: str) -> Tensor:
+def as_tensor(part: Any, argument: str) -> Tensor:
+    """A tensor as it is, or an array as a tensor of torch's default dtype (integers keep theirs).
+
+    Raises:
+        DataError: not numeric.
+        ShapeError: no row dimension.
+    """
     if isinstance(part, Tensor):
         tensor = part.clone() if part.is_inference() else part
     else:
@@ -160,14 +181,19 @@ def _as_tensor(part: Any, argument: str) -> Tensor:
                 "convert them: `array.astype(float)`."
             )
         kind = torch.get_default_dtype() if array.dtype.kind in "bf" else None
-        tensor = torch.as_tensor(np.ascontiguousarray(array), dtype=kind)
+        tensor = torch.as_tensor(np.require(array, requirements="C"), dtype=kind)
     if tensor.ndim == 0:
         raise ShapeError(f"`{argument}` must have shape (row, ...), got a single number.")
-    if len(tensor) and tensor.is_floating_point():
-        bad = torch.nonzero(~tensor.isfinite().reshape(len(tensor), -1).all(1)).flatten()
-        if len(bad):
-            raise DataError(
-                f"`{argument}` must be finite, but rows {few(bad)} (counted from 0) hold NaN or infinite values. "
-                "Drop or impute them first."
-            )
     return tensor
+
+
+def _check_finite(tensor: Tensor, argument: str) -> None:
+    if len(tensor) == 0 or not tensor.is_floating_point():
+        return
+    bad = torch.nonzero(~tensor.isfinite().reshape(len(tensor), -1).all(1)).flatten()
+    if len(bad):
+        raise DataError(
+            f"`{argument}` must be finite, but rows {few(bad)} (counted from 0) hold NaN or infinite values. Where NaN "
+            "stands for a missing value, pass `pplvae.with_mask(v)`: the pair `(values, observed)`, for programs "
+            '`model(v, observed)` (`load_data(..., missing="mask")` gives such rows). Else drop or impute them.'
+        )

@@ -2,12 +2,12 @@
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 from torch.distributions import Distribution
 
 Head = Float[Tensor, "batch column"]
-Total = Float[Tensor, "batch 1"]
+Total = Real[Tensor, "batch 1"]
 Visible = Float[Tensor, "batch column"]
 
 
@@ -33,3 +33,16 @@ class Likelihood(Protocol):
     def __call__(self, *heads: Head) -> Distribution:
         """p(v | h) with batch shape (batch,) and event shape (column,)."""
         ...
+
+
+def check_columns(likelihood: Likelihood, own: int, visible: int) -> None:
+    """Refuse rows of another width than a likelihood with parameters of its own per column was made for.
+
+    Raises:
+        ValueError: `own` is not `visible`.
+    """
+    if own != visible:
+        raise ValueError(
+            f"{type(likelihood).__name__} was made for rows of {own} columns and these have {visible}: make it with "
+            f"visible={visible}."
+        )

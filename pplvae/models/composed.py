@@ -1,14 +1,13 @@
 """A VAE composed of parts that are named: what `pplvae fit --likelihood ... --prior ... --guide ...` builds."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from pplvae.errors import UnknownNameError
 from pplvae.guides import GUIDES, Family
 from pplvae.likelihoods import LIKELIHOODS, Likelihood
+from pplvae.models.parts import part_of, takes
 from pplvae.models.vae import VAE
 from pplvae.nets import MLP
 from pplvae.priors import PRIORS, Prior
@@ -42,36 +41,14 @@ def composed_vae(
     torch.Size([3, 64])
     """
     known: dict[str, Any] = {"visible": visible, "latent": latent, "hidden": hidden}
-    known["likelihood"] = _part("likelihood", LIKELIHOODS, likelihood, known)
+    known["likelihood"] = part_of("likelihood", LIKELIHOODS, likelihood, known)
     known["decoder"] = MLP(latent, list(hidden)[::-1], known["likelihood"].heads(visible))
     known["visible"] = known["inputs"] = known["likelihood"].features(torch.zeros(1, visible)).shape[1]
     # VampPrior is made of the guide, an iterative guide of the prior: whichever needs nothing of the other is first.
-    if _takes("guide", GUIDES, guide, "prior"):
-        known["prior"] = _part("prior", PRIORS, prior, known)
-        known["family"] = _part("guide", GUIDES, guide, known)
+    if takes("guide", GUIDES, guide, "prior"):
+        known["prior"] = part_of("prior", PRIORS, prior, known)
+        known["family"] = part_of("guide", GUIDES, guide, known)
     else:
-        known["family"] = _part("guide", GUIDES, guide, known)
-        known["prior"] = _part("prior", PRIORS, prior, known)
+        known["family"] = part_of("guide", GUIDES, guide, known)
+        known["prior"] = part_of("prior", PRIORS, prior, known)
     return VAE(visible, known["prior"], known["decoder"], known["likelihood"], known["family"])
-
-
-def _takes(what: str, registry: Mapping[str, Callable[..., Any]], part: Any, name: str) -> bool:
-    return isinstance(part, str) and name in inspect.signature(_maker(what, registry, part)).parameters
-
-
-def _maker(what: str, registry: Mapping[str, Callable[..., Any]], name: str) -> Callable[..., Any]:
-    if name not in registry:
-        raise UnknownNameError(what, name, registry)
-    return registry[name]
-
-
-def _part(what: str, registry: Mapping[str, Callable[..., Any]], part: Any, known: Mapping[str, Any]) -> Any:
-    """A part itself, or the one of that name, made with what its constructor takes of what is known."""
-    if not isinstance(part, str):
-        return part
-    make = _maker(what, registry, part)
-    takes = inspect.signature(make).parameters
-    missing = {"prior", "family"} & takes.keys() - known.keys()
-    if missing:
-        raise ValueError(f"The {what} {part!r} is made of the model's {missing.pop()}, which is made after it.")
-    return make(**{name: value for name, value in known.items() if name in takes})

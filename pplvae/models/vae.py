@@ -62,16 +62,30 @@ class VAE(nn.Module):
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
-            if self.likelihood.takes_total and total is None:
-                total = v.sum(-1, keepdim=True)
-            pyro.sample("v", self.given(h, total), obs=v)  # pyright: ignore[reportArgumentType]
+            pyro.sample("v", self.given(h, self._total(v, total)), obs=v)  # pyright: ignore[reportArgumentType]
 
     def guide(self, v: Tensor, total: Tensor | None = None) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
-            pyro.sample("h", self.family(self.likelihood.features(v)))  # pyright: ignore[reportArgumentType]
+            pyro.sample("h", self.family(*self._shown(v, total)))  # pyright: ignore[reportArgumentType]
+
+    def _shown(self, v: Tensor, total: Tensor | None) -> tuple[Tensor | None, ...]:
+        """What a family is called with: one that refines λ by the ELBO (`sees_rows`) needs the rows themselves."""
+        features = self.likelihood.features(v)
+        return (features, v, self._total(v, total)) if getattr(self.family, "sees_rows", False) else (features,)
+
+    def _total(self, v: Tensor, total: Tensor | None) -> Tensor | None:
+        if total is None:
+            return v.sum(-1, keepdim=True) if self.likelihood.takes_total else None
+        if not self.likelihood.takes_total or total.shape != (len(v), 1):
+            raise ProgramError(
+                f"The second tensor of the rows has shape {tuple(total.shape)}. {type(self.likelihood).__name__} takes "
+                + ("totals of shape (row, 1)." if self.likelihood.takes_total else "none.")
+                + " Rows with missing values, `(v, observed)`, are for `IncompleteVAE`."
+            )
+        return total
 
     def given(self, h: Tensor, total: Tensor | None = None) -> Distribution:
         """p(v | h), of rows with these totals where the likelihood is one of counts.

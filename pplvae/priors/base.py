@@ -2,7 +2,9 @@
 
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 
@@ -11,5 +13,26 @@ class Prior(Protocol):
     """p(h), with parameters of its own or none."""
 
     def __call__(self, like: Tensor) -> Distribution:
-        """p(h) with batch shape () and event shape (latent,), on the device and with the dtype of `like`."""
+        """p(h) with batch shape () and event shape (latent,), on the device and with the dtype of `like`.
+
+        Parameters of the prior's own stay where its module is: with those of the model.
+        """
         ...
+
+
+class Deviations(nn.Module):
+    """Standard deviations of independent latents: 1, or learned from there.
+
+    Args:
+        latent: dimension of h.
+        learned: whether they are parameters.
+    """
+
+    def __init__(self, latent: int, *, learned: bool) -> None:
+        super().__init__()
+        self.latent = latent
+        self.log_deviation = nn.Parameter(torch.zeros(latent)) if learned else None
+
+    def forward(self, like: Tensor) -> Float[Tensor, " latent"]:
+        """One number per latent."""
+        return like.new_ones(self.latent) if self.log_deviation is None else self.log_deviation.exp()

@@ -1,0 +1,90 @@
+"""How noisy is the gradient of each objective? All of them on one model, at the same number of draws.
+
+A VAE of the binary digits is fitted for a while, and the gradient for one batch computed many times over with fresh
+draws, at the start and after the fit. Printed is the noise: the variance of a gradient, summed over the parameters of
+the encoder, or of the decoder, per squared length of the mean gradient of the ELBO after the fit. Objectives with
+another target (IWAE, Rényi, InfoVAE, free bits) have another gradient, too; their noise is in the same units.
+
+Run it: `python examples/12_gradient_noise.py --figure noise.png`.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import pplvae
+from pplvae.inspection import inspect_pair
+from pplvae.isolate import isolated
+from pplvae.models import BernoulliVAE
+from pplvae.objectives import OBJECTIVES, Objective, named_objective
+from pplvae.rows import Batch
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--epochs", type=int, default=100)
+parser.add_argument("--particles", type=int, default=4, help="draws per row and gradient")
+parser.add_argument("--repeats", type=int, default=100, help="gradients of each objective")
+parser.add_argument("--figure", type=Path, default=None, help="write a bar chart here")
+arguments = parser.parse_args()
+
+
+def gradients(objective, vae, v, repeats):
+    """Gradients of one batch, one line each, for the encoder and for the decoder."""
+    parts = {"encoder": list(vae.family.parameters()), "decoder": list(vae.decoder.parameters())}
+    everything = [p for part in parts.values() for p in part]
+    layout, batch = inspect_pair(vae.model, vae.guide, (v,)), Batch.of((v,))
+    found = {name: [] for name in parts}
+    for _ in range(repeats):
+        objective.backward(vae.model, vae.guide, layout, batch, everything, 1 / len(v), 1.0)
+        for name, part in parts.items():
+            found[name].append(torch.cat([p.grad.flatten() for p in part]).double())
+    return {name: torch.stack(lines) for name, lines in found.items()}
+
+
+def noise(lines):
+    """Variance summed over parameters, and its standard error over repeats."""
+    squares = (lines - lines.mean(0)).square().sum(1) * len(lines) / (len(lines) - 1)
+    return squares.mean(), squares.std() / len(squares) ** 0.5
+
+
+torch.manual_seed(0)
+data = pplvae.load_data("digits", seed=0)
+vae, v = BernoulliVAE(64, 8), data.train.values[:100]
+measured = {}
+for stage in ("at the start", "fitted"):
+    if stage == "fitted":
+        pplvae.fit(vae.model, vae.guide, data, epochs=arguments.epochs, seed=0)
+    for name in OBJECTIVES:
+        if name == "TraceEnum_ELBO":  # the same as TraceGraph_ELBO where nothing is enumerated
+            continue
+        with isolated(1):
+            found = gradients(Objective(named_objective(name, arguments.particles)), vae, v, arguments.repeats)
+        measured[name, stage] = {part: noise(lines) for part, lines in found.items()}
+        if (name, stage) == ("TraceMeanField_ELBO", "fitted"):
+            unit = {part: lines.mean(0).square().sum() for part, lines in found.items()}
+
+print(
+    f"Noise of one gradient, {arguments.particles} draws per row (units: squared length of the fitted ELBO's gradient)"
+)
+stages = ("at the start", "fitted")
+print(f"{'':<22}" + "".join(f"{f'{part}, {stage}':>24}" for part in unit for stage in stages))
+names = list(dict.fromkeys(name for name, _ in measured))
+for name in names:
+    values = [[x / unit[part] for x in measured[name, stage][part]] for part in unit for stage in stages]
+    print(f"{name:<22}" + "".join(f"{f'{float(mean):.3g} ± {float(error):.1g}':>24}" for mean, error in values))
+
+if arguments.figure:
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), sharey=True, layout="constrained")
+    for panel, part in zip(panels, unit, strict=True):
+        for shift, stage in ((-0.2, stages[0]), (0.2, stages[1])):
+            widths = [float(measured[name, stage][part][0] / unit[part]) for name in names]
+            panel.barh([i + shift for i in range(len(names))], widths, height=0.38, label=stage)
+        scale = "log" if part == "encoder" else "linear"
+        panel.set(title=f"gradient of the {part}", xlabel="noise / squared length of the gradient", xscale=scale)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    panels[1].legend()
+    figure.savefig(arguments.figure, dpi=150)
+    print("Figure:", arguments.figure)

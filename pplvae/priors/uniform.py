@@ -1,0 +1,21 @@
+"""The uniform prior on the unit cube."""
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+
+class Uniform(nn.Module):
+    """h ~ U(0, 1), independent coordinates: for guides on (0, 1), such as `guides.FactorisedKumaraswamy`.
+
+    Args:
+        latent: dimension of h.
+    """
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.latent = latent
+
+    def forward(self, like: Tensor) -> Distribution:
+        """A uniform with independent coordinates."""
+        return dist.Uniform(like.new_zeros(self.latent), like.new_ones(self.latent)).to_event(1)
