@@ -110,7 +110,8 @@ def fit(
     _set_threads(threads)
     spec = {"model": _portable(model), "latent": latent, "data": data, "binarise": binarise, "labels": labels}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
-    options = {"objective": named_objective(objective, objective_particles), "epochs": epochs, "batch_size": batch_size, "lr": lr, "clip": clip}
+    options = {"objective": named_objective(objective, objective_particles), "epochs": epochs}
+    options |= {"batch_size": batch_size, "lr": lr, "clip": clip}
     options |= {"patience": patience, "seed": seed, "existing": existing}
     _fit_to(run, spec | {"scale": scale, "missing": missing}, options)
 
@@ -208,7 +209,7 @@ def _load(spec: dict[str, Any], seed: int) -> Data:
 def _build(spec: dict[str, Any], data: Data, seed: int) -> Any:
     """The model's class, made with what its constructor takes of the data's and the command's sizes."""
     kind = _model_class(spec["model"])
-    sizes = {"visible": data.train.values.shape[1], "latent": spec["latent"]}
+    sizes = {"visible": data.train.values.shape[-1], "latent": spec["latent"]}
     parts = {name: spec[name] for name in _PARTS if spec.get(name) is not None}
     takes = inspect.signature(kind).parameters
     fixed = [f"--{name}" for name in parts if name not in takes]

@@ -255,7 +255,7 @@ def test_accepted():
         (
             lambda h: dist.Bernoulli(logits=h.sum(-1, keepdim=True).expand(-1, 3)),
             0.3,
-            r"Rows 4 .*0\.3.*Bernoulli takes 0 or 1.*continuous Bernoulli",
+            r"Rows 4 .*0\.3.*Bernoulli takes 0 or 1.*likelihoods.ContinuousBernoulli",
         ),
         (
             lambda h: dist.Poisson(h.exp().sum(-1, keepdim=True).expand(-1, 3)),

@@ -6,27 +6,32 @@ import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 
 import pplvae
+from pplvae.errors import ProgramError
 from pplvae.guides import FactorisedGaussian
 from pplvae.likelihoods import Bernoulli
 from pplvae.models import MODELS, VAE
 from pplvae.nets import MLP
 from pplvae.priors import StandardNormal
 
-
 REAL = ("gaussian-vae", "factor-analysis", "ppca", "ica", "incomplete-vae")  # the others take binary rows by default
 OBJECTIVE = {"discrete-vae": "TraceEnum_ELBO"}
-WITHOUT_LATENTS = ("chain-rule",)
+WITHOUT_LATENTS = ("chain-rule", "markov-chain")
+SEQUENCES = ("markov-chain", "deep-markov")
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_fitted_and_compared(name):
     rows = torch.randn(40, 6) if name in REAL else (torch.rand(40, 6) < 0.5).double()
+    if name in SEQUENCES:
+        rows = (rows.unsqueeze(1).repeat(1, 3, 1), torch.tensor([1, 2, 3, 3]).repeat(10))
     sizes = {"visible": 6} if name in WITHOUT_LATENTS else {"visible": 6, "latent": 2}
     pair = MODELS[name](**sizes).double()
     objective = OBJECTIVE.get(name, "TraceMeanField_ELBO")
     fit = pplvae.fit(pair.model, pair.guide, rows, validation=rows, objective=objective, epochs=15, lr=0.01)
     assert fit.history["elbo_validation"][-1] > fit.history["elbo_validation"][0]
     if name in WITHOUT_LATENTS:
+        with pytest.raises(ProgramError, match="no latents"):
+            pplvae.amortisation_gap(fit.model, fit.guide, rows)
         return
     gap = pplvae.amortisation_gap(fit.model, fit.guide, rows, particles=20, max_steps=25)
     assert gap.rows.sizes["row"] == 40

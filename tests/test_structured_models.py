@@ -255,7 +255,7 @@ def test_context_of_integers_and_of_the_wrong_shape():
 def all_states(vae, v):
     """Log joint of every state, log prior and log q: sums by hand; each (state, row)."""
     states = torch.tensor([*product(range(vae.classes), repeat=vae.latent)])
-    prior = vae.prior_logits.log_softmax(-1)
+    prior = vae.prior.logits.log_softmax(-1)
     (logits,) = vae.encoder(v)
     q = logits.reshape(len(v), vae.latent, vae.classes).log_softmax(-1)
     pick = torch.arange(vae.latent)
@@ -270,7 +270,7 @@ def all_states(vae, v):
 
 def small_discrete(likelihood):
     vae = DiscreteVAE(4, 2, 3, [8], likelihood=likelihood)
-    torch.nn.init.normal_(vae.prior_logits)
+    torch.nn.init.normal_(vae.prior.logits)
     return vae, binary(6, 4)
 
 

@@ -23,6 +23,8 @@ MODELS = {
     "ica": ICA,
     "chain-rule": ChainRule,
     "autoregressive-vae": AutoregressiveVAE,
+    "markov-chain": MarkovChain,
+    "deep-markov": DeepMarkov,
     "hierarchical-vae": HierarchicalVAE,
     "discrete-vae": DiscreteVAE,
     "incomplete-vae": IncompleteVAE,

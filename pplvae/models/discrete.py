@@ -15,6 +15,7 @@ from pplvae.likelihoods import Likelihood
 from pplvae.models.checks import check_columns, unique_name
 from pplvae.models.parts import Decoder
 from pplvae.nets import MLP
+from pplvae.priors import Categorical
 
 
 class DiscreteVAE(nn.Module):
@@ -55,7 +56,7 @@ class DiscreteVAE(nn.Module):
         if latent < 1 or classes < 2:
             raise ValueError(f"Expected at least one latent and two classes, got {latent} and {classes}.")
         self.visible, self.latent, self.classes = visible, latent, classes
-        self.prior_logits = nn.Parameter(torch.zeros(latent, classes))
+        self.prior = Categorical(latent, classes)
         self.decoder = Decoder(latent * classes, hidden, visible, likelihood)
         self.encoder = MLP(self.decoder.features, hidden, [latent * classes])
         self._name = unique_name(self)
@@ -65,7 +66,7 @@ class DiscreteVAE(nn.Module):
         check_columns(v, self.visible)
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
-            h = pyro.sample("h", self.prior())  # pyright: ignore[reportArgumentType]
+            h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
             pyro.sample("v", self.given(h, self.decoder.total(v, total)), obs=v)  # pyright: ignore[reportArgumentType]
 
     def guide(self, v: Tensor, total: Tensor | None = None) -> None:
@@ -79,10 +80,6 @@ class DiscreteVAE(nn.Module):
         with pyro.plate("data", len(v)):
             pyro.sample("h", family, infer=infer)  # pyright: ignore[reportArgumentType]
 
-    def prior(self) -> Distribution:
-        """p(h), with event shape (latent, classes)."""
-        return dist.OneHotCategorical(logits=self.prior_logits).to_event(1)
-
     def given(self, h: Float[Tensor, "*state row latent classes"], total: Tensor | None = None) -> Distribution:
         """p(v | h) with batch shape (*state, row), of rows with these totals where the likelihood is one of counts."""
         batch = h.shape[:-2]
@@ -93,7 +90,8 @@ class DiscreteVAE(nn.Module):
 
     def generate(self, count: int, total: Tensor | None = None) -> Float[Tensor, "row column"]:
         """Draw rows from p(v); counts for totals of shape (count, 1)."""
-        h = self.prior().sample(self.prior_logits.new_empty(count).shape)
+        like = next(self.parameters())
+        h = self.prior(like).sample(like.new_empty(count).shape)
         return self.given(h, total).sample()
 
 

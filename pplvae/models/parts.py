@@ -74,19 +74,43 @@ class Decoder(nn.Module):
         Raises:
             ProgramError: a likelihood of counts without totals.
         """
-        if not self.likelihood.takes_total:
-            return self.likelihood(*self.network(h))
-        if total is None:
-            raise ProgramError(
-                f"{type(self.likelihood).__name__} needs the total count of each row: pass `total`, of shape (row, 1)."
-            )
-        return self.likelihood(*self.network(h), total)
+        return given(self.likelihood, self.network(h), total)
 
     def total(self, v: Tensor, total: Tensor | None) -> Tensor | None:
-        """The totals of rows: those that are given, or else the sum of v where the likelihood asks for it."""
-        if total is None and self.likelihood.takes_total:
-            return v.sum(-1, keepdim=True)
-        return total
+        """See `totals`."""
+        return totals(self.likelihood, v, total)
+
+
+def given(likelihood: Likelihood, heads: Sequence[Tensor], total: Tensor | None) -> Distribution:
+    """p(v | h) from a decoder's heads, of rows with these totals where the likelihood is one of counts.
+
+    Raises:
+        ProgramError: a likelihood of counts without totals.
+    """
+    if not likelihood.takes_total:
+        return likelihood(*heads)
+    if total is None:
+        raise ProgramError(
+            f"{type(likelihood).__name__} needs the total count of each row: pass `total`, of shape (row, 1)."
+        )
+    return likelihood(*heads, total)
+
+
+def totals(likelihood: Likelihood, v: Tensor, total: Tensor | None) -> Tensor | None:
+    """The totals of rows: those that are given, or else the sum of v where the likelihood asks for it.
+
+    Raises:
+        ProgramError: a tensor that is no total of each row, or totals for a likelihood that takes none.
+    """
+    if total is None:
+        return v.sum(-1, keepdim=True) if likelihood.takes_total else None
+    if not likelihood.takes_total or total.shape != (len(v), 1):
+        raise ProgramError(
+            f"The last tensor of the rows has shape {tuple(total.shape)}. {type(likelihood).__name__} takes "
+            + ("totals of shape (row, 1)." if likelihood.takes_total else "no totals.")
+            + " Rows with missing values, `(v, observed)`, are for `IncompleteVAE`."
+        )
+    return total
 
 
 def _maker(what: str, registry: Mapping[str, Callable[..., Any]], name: str) -> Callable[..., Any]:

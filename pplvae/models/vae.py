@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pplvae.errors import ProgramError
 from pplvae.guides import FactorisedGaussian, Family
 from pplvae.likelihoods import Bernoulli, Gaussian, Likelihood
 from pplvae.models.checks import check_columns, unique_name
+from pplvae.models.parts import given, totals
 from pplvae.nets import MLP
 from pplvae.priors import Prior, StandardNormal
 
@@ -62,7 +62,7 @@ class VAE(nn.Module):
         pyro.module(self._name, self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
-            pyro.sample("v", self.given(h, self._total(v, total)), obs=v)  # pyright: ignore[reportArgumentType]
+            pyro.sample("v", self.given(h, totals(self.likelihood, v, total)), obs=v)  # pyright: ignore[reportArgumentType]
 
     def guide(self, v: Tensor, total: Tensor | None = None) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
@@ -74,18 +74,9 @@ class VAE(nn.Module):
     def _shown(self, v: Tensor, total: Tensor | None) -> tuple[Tensor | None, ...]:
         """What a family is called with: one that refines λ by the ELBO (`sees_rows`) needs the rows themselves."""
         features = self.likelihood.features(v)
-        return (features, v, self._total(v, total)) if getattr(self.family, "sees_rows", False) else (features,)
-
-    def _total(self, v: Tensor, total: Tensor | None) -> Tensor | None:
-        if total is None:
-            return v.sum(-1, keepdim=True) if self.likelihood.takes_total else None
-        if not self.likelihood.takes_total or total.shape != (len(v), 1):
-            raise ProgramError(
-                f"The second tensor of the rows has shape {tuple(total.shape)}. {type(self.likelihood).__name__} takes "
-                + ("totals of shape (row, 1)." if self.likelihood.takes_total else "none.")
-                + " Rows with missing values, `(v, observed)`, are for `IncompleteVAE`."
-            )
-        return total
+        if not getattr(self.family, "sees_rows", False):
+            return (features,)
+        return features, v, totals(self.likelihood, v, total)
 
     def given(self, h: Tensor, total: Tensor | None = None) -> Distribution:
         """p(v | h), of rows with these totals where the likelihood is one of counts.
@@ -93,13 +84,7 @@ class VAE(nn.Module):
         Raises:
             ProgramError: a likelihood of counts without totals.
         """
-        if not self.likelihood.takes_total:
-            return self.likelihood(*self.decoder(h))
-        if total is None:
-            raise ProgramError(
-                f"{type(self.likelihood).__name__} needs the total count of each row: pass `total`, of shape (row, 1)."
-            )
-        return self.likelihood(*self.decoder(h), total)
+        return given(self.likelihood, self.decoder(h), total)
 
     def generate(self, count: int, total: Tensor | None = None) -> Float[Tensor, "row column"]:
         """Draw rows from p(v): h from the prior, v from the likelihood; counts for totals of shape (count, 1)."""

@@ -108,17 +108,9 @@ def draw(
         cut: whether to cut the graph between the draws and what the programs make of them.
 
     Raises:
-        ProgramError: latents of all rows, or latents that the guide leaves to the model.
+        ProgramError: no latents, latents of all rows, or latents that the guide leaves to the model.
     """
-    if layout.held or layout.summed:
-        raise ProgramError(
-            "This objective looks at each row's own draws from the guide. "
-            + (
-                f"The latents {list(layout.held)} lie outside the data plate: use `Trace_ELBO`."
-                if layout.held
-                else f"The guide does not draw {list(layout.summed)}: put them into it, or use `TraceEnum_ELBO`."
-            )
-        )
+    _check_drawn(layout)
     cutting = CutDraws() if cut else None
     if cutting is None:
         guide_sites = run_guide(guide, batch, layout.guide, None)
@@ -127,6 +119,18 @@ def draw(
             guide_sites = run_guide(guide, batch, layout.guide, None)
     values = values_of(guide_sites)
     return Draws(model, guide_sites, run_model(model, batch, values), layout, batch, weight, cutting)
+
+
+def _check_drawn(layout: Layout) -> None:
+    reason = ""
+    if not layout.axes:
+        reason = "The model has no latents: use `Trace_ELBO`, which is log p(v) then."
+    if layout.held:
+        reason = f"The latents {list(layout.held)} lie outside the data plate: use `Trace_ELBO`."
+    if layout.summed:
+        reason = f"The guide does not draw {list(layout.summed)}: put them into it, or use `TraceEnum_ELBO`."
+    if reason:
+        raise ProgramError(f"This objective looks at each row's own draws from the guide. {reason}")
 
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:

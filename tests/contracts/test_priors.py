@@ -26,6 +26,7 @@ from pplvae.priors import (
     Logistic,
     StandardNormal,
     StudentT,
+    Uniform,
     VampPrior,
 )
 
@@ -49,13 +50,15 @@ CONTINUOUS = {
     "student-t, learned scale": lambda latent: StudentT(latent, learn_scale=True),
     "independent-mixtures": IndependentMixtures,
 }
+BOUNDED = {"uniform": Uniform}  # on the unit cube
 DISCRETE = {"categorical": lambda latent: Categorical(latent, 3)}
+ALL = CONTINUOUS | BOUNDED | DISCRETE
 COMPOSED = sorted(CONTINUOUS.keys() & PRIORS.keys())
 
 
-@pytest.fixture(params=CONTINUOUS | DISCRETE, ids=str)
+@pytest.fixture(params=ALL, ids=str)
 def make(request):
-    return (CONTINUOUS | DISCRETE)[request.param]
+    return ALL[request.param]
 
 
 @pytest.fixture(params=CONTINUOUS, ids=str)
@@ -72,7 +75,7 @@ def moved(prior):
 
 
 def test_every_name_has_a_line():
-    assert PRIORS.keys() <= (CONTINUOUS | DISCRETE).keys()
+    assert PRIORS.keys() <= ALL.keys()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -140,6 +143,14 @@ def test_far_points_stay_finite_in_single_precision(continuous):
     log_prob.sum().backward()
     assert log_prob.isfinite().all()
     assert h.grad.isfinite().all()
+
+
+def test_uniform_is_flat_on_the_unit_cube():
+    p = Uniform(2)(torch.zeros(1))
+    h = p.sample((1000,))
+    assert not p.log_prob(h).any()
+    torch.testing.assert_close(biject_to(p.support).inv(h).sigmoid(), h)
+    assert abs(float(h.mean()) - 0.5) < 4 / math.sqrt(12 * h.numel())
 
 
 @pytest.mark.parametrize("make", [Laplace, Logistic, StudentT, IndependentMixtures])
