@@ -17,6 +17,7 @@ ROOMS = [
     "isolate",
     "data",
     "local",
+    "flows",
     "noise",
     "families",
     "discrete",

@@ -5,28 +5,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
+from pplvae.flows import ZukoFlow
 from pplvae.isolate import import_zuko
 from pplvae.local import local
 from pplvae.nets import MLP
-
-
-class ZukoFlow(ZukoToPyro):
-    """Pyro's bridge to a flow of zuko, which also answers `sample`, `rsample` and `support`."""
-
-    arg_constraints = {}  # noqa: RUF012
-    support = constraints.real_vector
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws with gradients; their log-density is kept, so that scoring them costs nothing."""
-        return self(torch.Size(sample_shape))
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
-        """The same flow for a larger batch."""
-        return type(self)(self.dist.expand(torch.Size(batch_shape)))
 
 
 class Flow(nn.Module):

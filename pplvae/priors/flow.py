@@ -1,13 +1,10 @@
 """A normalising flow as prior."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
-from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
+from pplvae.flows import ZukoFlow
 from pplvae.isolate import import_zuko
 
 _NEAR = 0.1  # of zuko's initial weights of each network's last layer, with which one latent begins 10 nats away
@@ -17,8 +14,7 @@ class Flow(nn.Module):
     """h = T(z), z ~ N(0, I), T autoregressive with spline pieces, which the density at a point takes one pass through.
 
     Draws take one pass per latent: a model scores latents in every step, and draws them only when it generates. Each
-    spline bends (-5, 5) and leaves the rest as it is. The flow begins near the
-    standard normal.
+    spline bends (-5, 5) and leaves the rest as it is. The flow begins near the standard normal.
 
     Args:
         latent: dimension of h.
@@ -45,19 +41,4 @@ class Flow(nn.Module):
 
     def forward(self, like: Tensor) -> Distribution:
         """The flow, over all of the space."""
-        return _ZukoFlow(self.flow())
-
-
-class _ZukoFlow(ZukoToPyro):
-    """Pyro's bridge to a flow of zuko, which also answers `sample` and `support`."""
-
-    arg_constraints = {}  # noqa: RUF012
-    support = constraints.real_vector
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws with gradients."""
-        return self(torch.Size(sample_shape))
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_ZukoFlow":
-        """The same flow for a batch."""
-        return type(self)(self.dist.expand(torch.Size(batch_shape)))
+        return ZukoFlow(self.flow())
