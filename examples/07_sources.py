@@ -45,7 +45,7 @@ def fit(seed):
     options = {"validation": v[held_out], "batch_size": 100, "objective": "Trace_ELBO", "seed": seed}
     for lr in (0.02, 0.003):
         fitted = pplvae.fit(ica.model, ica.guide, v[~held_out], epochs=arguments.epochs // 2, lr=lr, **options)
-    return ica, float(fitted.history["elbo_validation"][-1])
+    return ica, float(fitted.history["elbo_validation"].sel(epoch=fitted.best_epoch))
 
 
 fits = [fit(seed) for seed in range(arguments.fits)]

@@ -37,7 +37,7 @@ class MisusedBernoulli(VAE):
 
     def model(self, v):
         """No p(v, h): what is added up is no log-density of v."""
-        pyro.module(self._name, self)
+        pyro.module("misused", self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))
             (logits,) = self.decoder(h)

@@ -37,6 +37,7 @@ class Recipe:
     lr: float = 1e-3
     load: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
+    prior: str = "standard-normal"
 
 
 # Short names for what several recipes share.
@@ -53,7 +54,7 @@ RECIPES = {
     "fashion": Recipe("fashion_mnist", likelihoods.ContinuousBernoulli, "pictures", 20, (200, 200), 30),
     "omniglot": Recipe("omniglot", likelihoods.Bernoulli, "pictures", 50, (200, 200), 30, load=_STOCHASTIC),
     "silhouettes": Recipe("caltech101_silhouettes", likelihoods.Bernoulli, "pictures", 20, (200,), 100),
-    "faces": Recipe("frey_faces", likelihoods.Beta, "pictures", 10, (200,), 200),
+    "faces": Recipe("frey_faces", likelihoods.Beta, "pictures", 10, (200,), 200, prior="flow"),
     "faces-gaussian": Recipe("frey_faces", likelihoods.Gaussian, "pictures", 10, (200,), 200),
     "faces-shared": Recipe("frey_faces", likelihoods.GaussianShared, "pictures", 10, (200,), 200),
     "faces-fixed": Recipe("frey_faces", likelihoods.GaussianFixed, "pictures", 10, (200,), 200, options={"scale": 0.1}),
@@ -97,7 +98,7 @@ def program_of(recipe, rows):
     if recipe.picture == "topics":
         family = FactorisedGaussian(columns, recipe.latent, recipe.hidden)
         return VAE(columns, StandardNormal(recipe.latent), Topics(recipe.latent, columns), law, family)
-    return composed_vae(columns, recipe.latent, recipe.hidden, likelihood=law)
+    return composed_vae(columns, recipe.latent, recipe.hidden, likelihood=law, prior=recipe.prior)
 
 
 def some(rows, count, seed=0):
@@ -110,15 +111,17 @@ def draw_pictures(recipe, program, data):
     rows = some(data.test, 10)
     with torch.no_grad():
         h = program.family(program.likelihood.features(rows.values)).mean
-        ours = program.prior(h).sample((10,))
+        ours = program.prior(h).sample(torch.Size([10]))
         kinds = {"held-out": rows.values} | {
             name: expected(program.given(latents)) for name, latents in (("reconstructed", h), ("generated", ours))
         }
-    figure, panels = plt.subplots(3, 10, figsize=(10, 3.6))
+    height, width = data.test.image_shape
+    colours = "gray" if recipe.data == "frey_faces" else "gray_r"  # ink is dark, faces are light
+    figure, panels = plt.subplots(3, 10, figsize=(10, 3 * height / width + 0.6))
     for line, (name, pictures) in zip(panels, kinds.items(), strict=True):
         line[0].set_title(name, loc="left", fontsize="medium")
         for panel, picture in zip(line, pictures, strict=True):
-            panel.imshow(picture.reshape(data.test.image_shape), cmap="gray_r", vmin=0, vmax=float(rows.values.max()))
+            panel.imshow(picture.reshape(height, width), cmap=colours, vmin=0, vmax=float(rows.values.max()))
             panel.axis("off")
     return figure
 
@@ -158,7 +161,7 @@ def draw_topics(recipe, program, data):
         panel.barh(range(8), best.values)
         panel.set_yticks(range(8), data.train.columns[best.indices.numpy()], fontsize="small")
         panel.invert_yaxis()
-        panel.set_title(f"{float(shares[topic]):.0%} of the words", fontsize="small")
+        panel.set_title(f"mean weight {float(shares[topic]):.0%}", fontsize="small")
     panels[1][2].set_xlabel("logit of the topic over the mean of all topics")
     return figure
 
@@ -195,8 +198,8 @@ def draw_missing(recipe, program, data):
         at = hidden[:, column]
         panel.scatter(v[at, column], filled[at, column], s=6, alpha=0.5)
         panel.axline((0, 0), slope=1, color="black", linewidth=0.8)
-        panel.set(title=str(data.test.columns[column]), xlabel="hidden value", aspect="equal")
-    panels[0].set_ylabel("imputed")
+        panel.set(title=str(data.test.columns[column]), xlabel="hidden value")
+    panels[0].set_ylabel("imputed (standard deviations)")
     return figure
 
 

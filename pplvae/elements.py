@@ -1,5 +1,6 @@
 """The scalar latents of a site, row by row, and their names."""
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -36,13 +37,24 @@ def refuse_global_latents(layout: Layout, what: str) -> None:
         )
 
 
-def element_kl(q: Any, p: Any, axis: int) -> tuple[Float[Tensor, "batch element"] | None, bool]:
+def in_models_order(guide: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a guide draws its latents in the model's order.
+
+    Only then is the mean of the sites' KL terms, each in closed form at the latents before it, the KL of all: elsewhere
+    a prior would be held against a guide that the latents in it depend on.
+    """
+    ours, theirs = ([name for name, site in sites.items() if not site["is_observed"]] for sites in (guide, model))
+    return [name for name in ours if name in theirs] == theirs
+
+
+def element_kl(q: Any, p: Any, axis: int, *, closed: bool = True) -> tuple[Float[Tensor, "batch element"] | None, bool]:
     """KL(q || p) of each scalar latent of a site, at the values that the guide drew, in nats.
 
     Args:
         q: the guide's site.
         p: the model's, at the same values.
         axis: of the rows in a value.
+        closed: whether a closed form is right (`in_models_order`).
 
     Returns:
         One term per row and element, and whether it is exact; where torch has no closed form, the log ratio at the
@@ -52,18 +64,18 @@ def element_kl(q: Any, p: Any, axis: int) -> tuple[Float[Tensor, "batch element"
     mask = counted(q)
     if ours.event_shape or theirs.event_shape or not torch.equal(mask, counted(p)):
         return None, False
-    terms = _closed_form(ours, theirs)
+    terms = _closed_form(ours, theirs) if closed else None
     exact = terms is not None
     if terms is None:
         terms = ours.log_prob(q["value"]) - theirs.log_prob(q["value"])
     return rows_first(torch.where(mask, terms, 0.0), axis), exact
 
 
-def site_kl(q: Any, p: Any, dim: int) -> Float[Tensor, " batch"]:
+def site_kl(q: Any, p: Any, dim: int, *, closed: bool = True) -> Float[Tensor, " batch"]:
     """KL(q || p) of a whole site: the closed form where there is one, else the log ratio at the draw."""
     ours, theirs = unwrapped(q["fn"]), unwrapped(p["fn"])
     unmasked = bool(counted(q).all() and counted(p).all())
-    terms = _closed_form(ours, theirs) if unmasked and ours.event_shape == theirs.event_shape else None
+    terms = _closed_form(ours, theirs) if closed and unmasked and ours.event_shape == theirs.event_shape else None
     if terms is None:
         return row_log_prob(q, dim) - row_log_prob(p, dim)
     # Dimensions that `to_event` had taken stand right of the batch now.

@@ -120,6 +120,23 @@ def conditional_transforms(fn: Any) -> list[str]:
     return [type(t).__name__ for t in _flat(fn.transforms) if not _is_plain(t)] + conditional_transforms(fn.base_dist)
 
 
+def held_matrices(fn: Any, dim: int) -> bool:
+    """Whether a matrix that differs by row is held because the base that it moves has parameters of its own.
+
+    A shift or a scale per element needs no freedom beside that of the base; a matrix does.
+    """
+    fn = unwrapped(fn)
+    if not isinstance(fn, td.TransformedDistribution) or free_names(fn) or not free_parameters(fn.base_dist):
+        return False
+    shape = fn.base_dist.batch_shape + fn.base_dist.event_shape
+    matrices = [
+        transform.scale_tril.expand(*shape, shape[-1]).movedim(dim - len(fn.event_shape) - 1, 0)
+        for transform in _flat(fn.transforms)
+        if isinstance(transform, pyro_transforms.LowerCholeskyAffine)
+    ]
+    return any(bool((matrix != matrix[0]).any()) for matrix in matrices)
+
+
 def bijection(constraint: constraints.Constraint) -> Transform:
     """The map from the whole space onto the values that a constraint admits.
 
@@ -237,10 +254,12 @@ class _Affine:
             return LowerCholeskyAffine(*self._change_both(transform.loc, scale_tril))
         if not isinstance(transform, td.AffineTransform) or not isinstance(transform.loc, Tensor):
             return transform
-        if not isinstance(transform.scale, Tensor) or (transform.scale <= 0).any():
+        if not isinstance(transform.scale, Tensor):
             return transform
-        scale = Parameter("scale", transform.scale.expand(self._shape), constraints.positive, self._axis)
-        return td.AffineTransform(*self._change_both(transform.loc, scale), event_dim=transform.event_dim)
+        # The sign stays with its row: a mirrored base is another family, and a positive size can be moved.
+        size, sign = transform.scale.abs().expand(self._shape), transform.scale.sign()
+        loc, scale = self._change_both(transform.loc, Parameter("scale", size, constraints.positive, self._axis))
+        return td.AffineTransform(loc, scale * sign, event_dim=transform.event_dim)
 
     def _change_both(self, shift: Tensor, scale: Parameter) -> tuple[Tensor, Tensor]:
         self._count += 1

@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from pplvae._version import __version__
 from pplvae.data import Data, Rows, as_rows
 from pplvae.errors import PplvaeWarning, StoreError, UnknownNameError
-from pplvae.isolate import isolated
+from pplvae.isolate import held_in_evaluation, isolated
 from pplvae.noise import row_keys
 from pplvae.objectives import KLWeight, Objective
-from pplvae.preparation import follow_rows, guide_parameters, merged_stores, prepare
+from pplvae.preparation import follow_rows, hold_model, merged_stores, prepare
 from pplvae.rows import Program
 from pplvae.store import (
     HISTORY,
@@ -181,7 +181,7 @@ def fit(
     with isolated(seed, store=store, dtype=dtype):
         start = prepare(model, guide, training, held_out)
         if train == "guide":
-            start.trained = guide_parameters(model, guide, training, start)
+            hold_model(model, guide, training, start)
         parameters = list(start.trained.values())
         stepper = torch.optim.Adam(parameters, lr=lr, fused=True) if optimiser is None else optimiser(parameters)
         if not isinstance(stepper, Optimizer):
@@ -196,10 +196,13 @@ def fit(
             total=epochs, initial=loop.epoch, desc="fitting", unit="epoch", disable=None if progress else True
         ) as bar:
             try:
-                status, message = loop.run(epochs, kl_weight, clip, patience, bar)
+                with held_in_evaluation(start.held):
+                    status, message = loop.run(epochs, kl_weight, clip, patience, bar)
             except KeyboardInterrupt:
                 status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
         loop.keep_best()
+        for parameter in start.weights.parameters.values():
+            parameter.grad = None  # whoever trains on starts from none
     result = Fit(
         Fitted(model, store),
         Fitted(guide, store),

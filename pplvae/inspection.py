@@ -1,7 +1,7 @@
 """The door: run a pair on three and on five rows, find out how it is built, and refuse what cannot be compared."""
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from pplvae.discrete import MOST_STATES, States, is_discrete, is_enumerable, joint_states, states_of
 from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
-from pplvae.families import conditional_transforms, family_name, free_parameters, map_parameters
+from pplvae.families import family_name, free_parameters
 from pplvae.rows import (
     Batch,
     Given,
     Layout,
     Program,
-    row_log_prob,
     run_guide,
     run_model,
     values_of,
 )
+from pplvae.site_checks import check_latent, check_rows_apart, check_sites_match
 from pplvae.support import check_support
 
 _LOOKED_AT = 100  # rows among which three different ones are sought
@@ -39,8 +39,8 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
     Raises:
         DataError: see `check_support`.
         ProgramError: a plate that does not follow the number of rows, sites that do not match, rows that influence each
-            other; its subclass RowwiseError: no data plate, a latent outside it, or one without a continuous
-            reparameterised distribution.
+            other; its subclass RowwiseError: no data plate, no latent inside it, or a latent that is neither
+            reparameterised nor discrete with finitely many states.
     """
     few_rows, more_rows = _probes(tensors)
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
@@ -54,15 +54,15 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
         for batch, address in ((few_rows, (0,)), (more_rows, (0,)), (few_rows, (1,)))
     )
     local_names = first.local_names
-    _check_sites_match(first.guide_sites, first.model_sites, summed)
+    check_sites_match(first.guide_sites, first.model_sites, summed)
     latent = {name: site for name, site in first.guide_sites.items() if name in guide_dims and not site["is_observed"]}
     for name, site in latent.items():
-        _check_latent(name, site, guide_dims[name], first.guide_sites, local_used=bool(local_names))
+        check_latent(name, site, guide_dims[name], first.guide_sites, local_used=bool(local_names))
     axes = {name: len(site["fn"].batch_shape) + guide_dims[name] for name, site in latent.items()}
     layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed)
     check_support(model, guide, layout, tensors)
-    _check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
-    _check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
+    check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
+    check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
     if not free and (needs_latents or first.guide_sites):
         raise RowwiseError(_nothing_free(latent, held))
@@ -223,90 +223,6 @@ def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[d
             )
         axes[name] = frames[0].dim
     return axes, held
-
-
-def _check_sites_match(guide: dict[str, Any], model: dict[str, Any], summed: Container[str]) -> None:
-    latents = [name for name, site in model.items() if not site["is_observed"] and name not in summed]
-    sampled = [name for name, site in guide.items() if not (site["infer"] or {}).get("is_auxiliary")]
-    missing = [name for name in latents if name not in guide]
-    extra = [name for name in sampled if name not in latents]
-    if missing or extra:
-        raise ProgramError(
-            "The guide must have the latent sites of the model, by name."
-            + (f" It misses {missing}." if missing else "")
-            + (f" It has {extra}, which the model does not sample" if extra else "")
-            + (' (mark a helper with `infer={"is_auxiliary": True}`).' if extra else "")
-            + f" Model: {latents}; guide: {sampled}."
-        )
-    for name in latents:
-        ours, theirs = guide[name]["fn"], model[name]["fn"]
-        if ours.shape() != theirs.shape():
-            raise ProgramError(
-                f"The latent {name!r} has shape {tuple(ours.shape())} in the guide and {tuple(theirs.shape())} in the "
-                "model (with 3 rows). Both must have the same: look at `latent` sizes and at `.to_event(...)`."
-            )
-        if ours.event_dim != theirs.event_dim:
-            raise ProgramError(
-                f"The latent {name!r} has {ours.event_dim} event dimension(s) in the guide and {theirs.event_dim} in "
-                "the model: write the same `.to_event(...)` in both."
-            )
-
-
-def _check_latent(name: str, site: Any, dim: int, sites: dict[str, Any], *, local_used: bool) -> None:
-    fn = site["fn"]
-    if is_discrete(fn) and not is_enumerable(fn):
-        raise RowwiseError(
-            f"The latent {name!r} is discrete and has no end of states ({family_name(fn)}), so its draws cannot be "
-            "keyed by row. Use one with finitely many (`Categorical`, `Binomial`)."
-        )
-    if not is_discrete(fn) and not fn.has_rsample:
-        raise RowwiseError(
-            f"The latent {name!r} has a distribution without reparameterised draws ({family_name(fn)}): a guide per "
-            "row needs gradients through its draws. Use one with `has_rsample`."
-        )
-    auxiliary = (site["infer"] or {}).get("is_auxiliary")
-    if auxiliary and not any(family_name(other["fn"]) == "Delta" for other in sites.values()):
-        raise RowwiseError(
-            f"The auxiliary latent {name!r} enters log q and nothing enters log p for it, so the ELBO has no upper end "
-            "over guides. Auxiliary sites are for latents that a `Delta` site is computed from; remove it, or draw it "
-            "in the model too."
-        )
-    if local_used:
-        return
-    flows = conditional_transforms(fn)
-    if flows:
-        raise RowwiseError(
-            f"The latent {name!r} is a flow ({', '.join(flows)}): which numbers make up lambda cannot be seen from "
-            'outside. Name the context of the flow in the guide: `context = pplvae.local("context", context)`.'
-        )
-    rebuilt = map_parameters(fn, lambda parameter: parameter.value, dim)
-    if not torch.allclose(rebuilt.log_prob(site["value"]), fn.log_prob(site["value"]), rtol=1e-4, atol=1e-4):
-        raise RowwiseError(
-            f"The distribution of the latent {name!r} ({family_name(fn)}) cannot be taken apart and rebuilt from its "
-            '`arg_constraints`. Name lambda in the guide yourself: `lam = pplvae.local("lam", lam)`.'
-        )
-
-
-def _check_rows_apart(what: str, fewer: dict[str, Any], more: dict[str, Any], dims: dict[str, int]) -> None:
-    """Rows 0, 1 and 2 must have the same log-probabilities with and without rows 0 and 1 again behind them."""
-    for name in dims:
-        first, second = row_log_prob(fewer[name], dims[name]), row_log_prob(more[name], dims[name])
-        for log_prob, rows in ((first, 3), (second, 5)):
-            if log_prob.shape != (rows,):
-                raise ProgramError(
-                    f"The site {name!r} of the {what} gives log-probabilities of shape {tuple(log_prob.shape)} for "
-                    f"{rows} rows: one per row was expected. Does a `.to_event(1)` miss?"
-                )
-        tolerance = 1e-3 if first.dtype == torch.float32 else 1e-6
-        expected = torch.cat([first, first[:2]])
-        if not torch.allclose(expected, second, rtol=tolerance, atol=tolerance, equal_nan=True):
-            odd = int((expected - second).abs().argmax())
-            raise ProgramError(
-                f"At the site {name!r} of the {what}, a row's log-probability changed when other rows were added "
-                f"({expected[odd]:.6g} and {second[odd]:.6g} for the same row and the same latents). Either rows "
-                "influence each other, or the program draws random numbers outside `pyro.sample` in eval mode "
-                "(dropout that ignores `training`, say)."
-            )
 
 
 def _is_fixed(first: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ Everything public runs inside `isolated`, so a call leaves the process as it fou
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -103,6 +103,19 @@ def evaluation_mode(*programs: Callable[..., Any]) -> Iterator[None]:
     finally:
         hook.remove()
         for module in found:
+            module.training = True
+
+
+@contextmanager
+def held_in_evaluation(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Hold some modules, themselves and not what is in them, in eval mode."""
+    switched = [module for module in modules if module.training]
+    for module in switched:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in switched:
             module.training = True
 
 

@@ -24,12 +24,14 @@ class Start:
         layout: where its rows lie; None for a pair that cannot be scored row by row.
         plate_size: size of a data plate that scales a minibatch up to it; None if no plate scales.
         trained: those of the parameters that the fit moves.
+        held: modules that are not to change in any way: in eval mode, for their running means.
     """
 
     weights: Weights
     layout: Layout | None
     plate_size: int | None
     trained: dict[str, Tensor] = field(default_factory=dict)
+    held: list[nn.Module] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.trained = self.trained or self.weights.parameters
@@ -78,8 +80,8 @@ def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) 
     return Start(weights, layout, size)
 
 
-def guide_parameters(model: Program, guide: Program, rows: Rows, start: Start) -> dict[str, Tensor]:
-    """The parameters that the guide uses and the model does not: what is trained when the decoder is held fixed.
+def hold_model(model: Program, guide: Program, rows: Rows, start: Start) -> None:
+    """Leave to the fit what the guide uses and the model does not: parameters, and modules in train mode.
 
     Raises:
         RowwiseError: the pair cannot be scored row by row, so the two programs cannot be told apart.
@@ -91,10 +93,12 @@ def guide_parameters(model: Program, guide: Program, rows: Rows, start: Start) -
         raise ProgramError("The guide has no latents, so there is no guide to train alone.")
     batch, parameters = Batch.of([tensor[:3] for tensor in rows.tensors]), start.weights.parameters
     with evaluation_mode(model, guide):
-        sites = run_guide(guide, batch, start.layout.guide, (0,))
+        with called_modules() as in_guide:
+            sites = run_guide(guide, batch, start.layout.guide, (0,))
         log_q = log_guide(sites, start.layout).sum() + sum(value.sum() for value in values_of(sites).values())
         values = {name: value.detach() for name, value in values_of(sites).items()}
-        log_p, _ = log_model(model, batch, values, start.layout)
+        with called_modules() as in_model:
+            log_p, _ = log_model(model, batch, values, start.layout)
     of_guide, of_model = (
         torch.autograd.grad(value, list(parameters.values()), allow_unused=True) if value.requires_grad else ()
         for value in (log_q, log_p.sum())
@@ -109,7 +113,8 @@ def guide_parameters(model: Program, guide: Program, rows: Rows, start: Start) -
         raise ProgramError(
             "The guide has no parameters that the model does not use too, so it cannot be trained alone."
         )
-    return found
+    start.trained = found
+    start.held = [module for module in in_model if all(module is not other for other in in_guide)]
 
 
 def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:

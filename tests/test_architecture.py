@@ -31,6 +31,7 @@ ROOMS = [
     "models",
     "objectives",
     "support",
+    "site_checks",
     "inspection",
     "simulation",
     "scoring",

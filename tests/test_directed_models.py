@@ -15,7 +15,7 @@ from workflow import check_command, check_pair
 
 import pplvae
 from pplvae import cli
-from pplvae.errors import ProgramError, RowwiseError, ShapeError, UnknownNameError
+from pplvae.errors import DataError, ProgramError, RowwiseError, ShapeError, UnknownNameError
 from pplvae.likelihoods import Bernoulli, Gaussian
 from pplvae.models import AutoregressiveVAE, ChainRule, DeepMarkov, MarkovChain, no_latents
 from pplvae.nets import BackwardRNN, MaskedMLP
@@ -423,3 +423,15 @@ def test_commands(tmp_path):
         cli.fit(data=str(tmp_path / "rows.npy"), run=run, model="chain-rule", likelihood=likelihood, epochs=1)
         with pytest.raises(RowwiseError, match="has no latents"):
             cli.compare(run)
+
+
+@pytest.mark.parametrize("lengths", [[4, 1], [-2, 1], [2.5, 1.0]])
+def test_numbers_of_steps_that_there_are_not(lengths):
+    v = torch.zeros(2, 3, 4)
+    with pytest.raises(DataError, match="whole numbers of steps from 1 to 3"):
+        MarkovChain(4).log_likelihood(v, torch.tensor(lengths))
+
+
+def test_a_sequence_has_a_step():
+    with pytest.raises(ValueError, match="at least one step"):
+        MarkovChain(4).generate(2, steps=0)

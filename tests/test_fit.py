@@ -436,3 +436,16 @@ def test_training_the_guide_alone():
 
     with pytest.raises(ProgramError, match="cannot be trained alone"):
         pplvae.fit(vae.model, fixed_guide, v, train="guide", epochs=1)
+
+
+def test_training_the_guide_alone_leaves_running_means_and_gradients():
+    vae = pplvae.models.BernoulliVAE(6, 2).double()
+    vae.decoder = torch.nn.Sequential(torch.nn.BatchNorm1d(2), vae.decoder)
+    vae.family = torch.nn.Sequential(torch.nn.BatchNorm1d(6), vae.family)
+    v = (torch.rand(40, 6) < 0.5).double()
+    before = vae.decoder[0].running_mean.clone(), vae.family[0].running_mean.clone()
+    pplvae.fit(vae.model, vae.guide, v, train="guide", epochs=3)
+    assert torch.equal(vae.decoder[0].running_mean, before[0])
+    assert not torch.equal(vae.family[0].running_mean, before[1])
+    assert vae.decoder[0].training
+    assert all(parameter.grad is None for parameter in vae.parameters())

@@ -1,5 +1,7 @@
 """What single likelihoods promise besides the contract of all."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from pplvae.likelihoods import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
+from pplvae.likelihoods.continuous_bernoulli import StableContinuousBernoulli
 from pplvae.likelihoods.negative_binomial import StableNegativeBinomial
 from pplvae.models import composed_vae
 from pplvae.simulation import draw_rows
@@ -48,8 +51,8 @@ def test_continuous_bernoulli_far_out():
     """Nearly all mass lies within 1 / logit of an edge: log p there is log |logit|."""
     for dtype in (torch.float32, torch.float64):
         logits = torch.tensor([[50.0, -50.0, 1e4, -1e4]], dtype=dtype, requires_grad=True)
-        fn = ContinuousBernoulli()(logits)
-        log_prob = fn.log_prob(torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=dtype))
+        fn = StableContinuousBernoulli(logits)
+        log_prob = fn.log_prob(torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=dtype)).sum()
         assert float(log_prob.detach()) == pytest.approx(2 * np.log(50) + 2 * np.log(1e4), rel=1e-6)
         (gradient,) = torch.autograd.grad(log_prob, logits)
         assert torch.allclose(gradient, 1 / logits.detach(), rtol=1e-5)
@@ -151,3 +154,12 @@ def test_wrong_rows_are_refused():
 def test_arguments_that_make_no_sense(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_continuous_bernoulli_is_bounded_at_a_pixel_that_is_always_black():
+    law, v = ContinuousBernoulli(largest=20.0), torch.zeros(1, 1)
+    densities = [float(law(torch.full((1, 1), logit)).log_prob(v)) for logit in (-10.0, -100.0, -1e6)]
+    assert densities[0] < densities[1] < densities[2] + 1e-9
+    assert densities[2] == pytest.approx(math.log(20.0), abs=1e-6)
+    with pytest.raises(ValueError, match="largest"):
+        ContinuousBernoulli(largest=0.0)

@@ -1,5 +1,7 @@
 """The shipped VAEs: composed of parts, usable by `fit` and by Pyro's own SVI."""
 
+import copy
+
 import pyro
 import pytest
 import torch
@@ -47,6 +49,29 @@ def test_pyros_own_svi_trains_two_of_a_kind():
         for _ in range(3):
             svi.step(rows)
         assert all(not torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+
+
+def test_copies_train_beside_their_original():
+    rows = (torch.rand(40, 6) < 0.5).double()
+    original = pplvae.models.BernoulliVAE(6, 2).double()
+    for vae in (original, copy.deepcopy(original)):
+        before = [p.clone() for p in vae.parameters()]
+        svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), TraceMeanField_ELBO())
+        svi.step(rows)
+        assert all(not torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+
+
+def test_a_guide_that_refines_another_models_elbo_is_refused():
+    vae = pplvae.models.composed_vae(6, 2, [8], guide="semi-amortised")
+    vae.decoder = MLP(2, [8], [6])
+    with pytest.raises(ProgramError, match="another prior, decoder or likelihood"):
+        pplvae.amortisation_gap(vae.model, vae.guide, (torch.rand(5, 6) < 0.5).float())
+
+
+def test_rows_with_a_mask_are_refused_by_a_model_without_one():
+    vae = pplvae.models.GaussianVAE(6, 2).double()
+    with pytest.raises(ProgramError, match="IncompleteVAE"):
+        pplvae.amortisation_gap(vae.model, vae.guide, pplvae.with_mask(torch.randn(5, 6)))
 
 
 def test_a_new_model_is_a_few_lines():

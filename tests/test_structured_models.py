@@ -519,3 +519,8 @@ def test_imputation_of_real_rows(name, rows, latent):
     pplvae.fit(vae.model, vae.guide, (v * observed, observed), epochs=40, batch_size=100, lr=0.01)
     ours, naive = (vae.imputed_mean(v, observed) - truth).square(), truth.square()  # column means are 0 here
     assert better_by(naive, ours, hidden) > 4
+
+
+def test_classes_that_occur_twice_are_refused():
+    with pytest.raises(DataError, match="twice"):
+        one_hot(["a"], classes=["a", "a", "b"])

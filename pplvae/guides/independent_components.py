@@ -55,7 +55,7 @@ class IndependentComponents(nn.Module):
         super().__init__()
         if source not in _SOURCES:
             raise UnknownNameError("source", source, _SOURCES)
-        if df <= 0:
+        if not df > 0:
             raise ValueError(f"`df` must be above 0, got {df}. Draws have a variance above 2.")
         self.encoder = MLP(visible, hidden, [latent, latent**2])
         self.source, self.df = source, df

@@ -75,6 +75,10 @@ class Refined(nn.Module):
         self.draws: Tensor
         self.register_buffer("draws", _mirrored_draws(draws, latent))
 
+    def refines(self, *model: object) -> bool:
+        """Whether it climbs the ELBO of the model with this prior, decoder and likelihood."""
+        return all(ours is theirs for ours, theirs in zip(self._model, model, strict=True))
+
     def forward(self, features: Features, v: Rows, total: Totals | None = None) -> Distribution:
         """q(h | v) with batch shape (row,) and event shape (latent,).
 

@@ -15,6 +15,15 @@ from pplvae.likelihoods.base import Head, Visible
 class ContinuousBernoulli(nn.Module):
     """Columns in [0, 1] with density proportional to exp(v logit), which at a logit of 0 is uniform.
 
+    The logit is bounded: at a pixel that is 0 in every row (the margin of a picture) the density would otherwise grow
+    without limit. With the default bound it falls off, at its narrowest, within one grey level of a byte.
+
+    Args:
+        largest: size that the logit of λ approaches, by a hyperbolic tangent; the density stays below about as much.
+
+    Raises:
+        ValueError: a bound that is not positive.
+
     References:
         The continuous Bernoulli: fixing a pervasive error in variational autoencoders (Loaiza-Ganem and Cunningham,
         2019).
@@ -22,8 +31,14 @@ class ContinuousBernoulli(nn.Module):
 
     takes_total = False
 
+    def __init__(self, largest: float = 255.0) -> None:
+        super().__init__()
+        if not largest > 0:
+            raise ValueError(f"`largest` must be positive, got {largest}.")
+        self.largest = largest
+
     def heads(self, visible: int) -> list[int]:
-        """The logit of λ per column."""
+        """The logit of λ per column, before its bound."""
         return [visible]
 
     def features(self, v: Visible) -> Visible:
@@ -32,7 +47,7 @@ class ContinuousBernoulli(nn.Module):
 
     def forward(self, logits: Head) -> Distribution:
         """Independent columns."""
-        return StableContinuousBernoulli(logits).to_event(1)
+        return StableContinuousBernoulli(self.largest * torch.tanh(logits / self.largest)).to_event(1)
 
 
 class StableContinuousBernoulli(TorchDistribution):

@@ -57,12 +57,11 @@ class AutoregressiveVAE(nn.Module):
         self.prior = StandardNormal(latent)
         self.decoder = MaskedMLP(visible, widths, per_column(self.likelihood, visible), context=latent)
         self.family = FactorisedGaussian(seen, latent, widths)
-        self._name = unique_name(self)
 
     def model(self, v: Tensor) -> None:
         """p(v, h; θ), rows on plate "data", latent site "h", observed site "v"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
             pyro.sample("v", self.conditionals(v, h), obs=v)  # pyright: ignore[reportArgumentType]
@@ -70,7 +69,7 @@ class AutoregressiveVAE(nn.Module):
     def guide(self, v: Tensor) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             pyro.sample("h", self.family(self.likelihood.features(v)))  # pyright: ignore[reportArgumentType]
 

@@ -45,12 +45,11 @@ class ChainRule(nn.Module):
         self.visible = visible
         self.likelihood = columnwise(likelihood, visible)
         self.net = MaskedMLP(visible, layers(visible, hidden), per_column(self.likelihood, visible))
-        self._name = unique_name(self)
 
     def model(self, v: Tensor) -> None:
         """p(v; θ), rows on plate "data", observed site "v"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             pyro.sample("v", self.conditionals(v), obs=v)  # pyright: ignore[reportArgumentType]
 

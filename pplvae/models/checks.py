@@ -1,12 +1,14 @@
 """What every shipped model checks at its door, and how it names itself to Pyro."""
 
 import itertools
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from pplvae.errors import ShapeError
 
 _count = itertools.count()
+_numbers: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 def check_columns(v: Tensor, visible: int) -> None:
@@ -23,8 +25,10 @@ def check_columns(v: Tensor, visible: int) -> None:
 
 
 def unique_name(module: nn.Module) -> str:
-    """A name for `pyro.module` that no other instance has.
+    """A name for `pyro.module` that no other instance has, a copy neither.
 
     Two models under one name share a param store entry, and the second one silently does not train.
     """
-    return f"{type(module).__name__}_{next(_count)}"
+    if module not in _numbers:
+        _numbers[module] = next(_count)
+    return f"{type(module).__name__}_{_numbers[module]}"

@@ -53,13 +53,12 @@ class ConditionalVAE(nn.Module):
         self.prior = StandardNormal(latent)
         self.conditional_prior = FactorisedGaussian(context, latent, list(hidden)[::-1]) if conditional_prior else None
         self.family = FactorisedGaussian(self.decoder.features + context, latent, hidden)
-        self._name = unique_name(self)
 
     def model(self, v: Tensor, c: Tensor, total: Tensor | None = None) -> None:
         """p(v, h | c; θ), rows on plate "data", latent site "h", observed site "v"."""
         check_columns(v, self.visible)
         c = self._checked(c)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior_of(c))  # pyright: ignore[reportArgumentType]
             pyro.sample("v", self.given(h, c, self.decoder.total(v, total)), obs=v)  # pyright: ignore[reportArgumentType]
@@ -67,7 +66,7 @@ class ConditionalVAE(nn.Module):
     def guide(self, v: Tensor, c: Tensor, total: Tensor | None = None) -> None:
         """q(h; λ_φ(v, c)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         seen = torch.cat([self.decoder.likelihood.features(v), self._checked(c)], -1)
         with pyro.plate("data", len(v)):
             pyro.sample("h", self.family(seen))
@@ -90,13 +89,13 @@ class ConditionalVAE(nn.Module):
         return self.given(self.prior_of(c).sample(), c, total).sample()
 
     def _checked(self, c: Tensor) -> Float[Tensor, "row context"]:
-        """The context in the dtype of the networks: one-hot labels are often integers."""
+        """The context where and as the networks are: one-hot labels are often integers on the CPU."""
         if c.ndim != 2 or c.shape[1] != self.context:
             raise ShapeError(
                 f"The context must have shape (row, {self.context}), as the model was built for, got {tuple(c.shape)}. "
                 "Make it of labels with `one_hot(labels)`, or build the model with another `context=`."
             )
-        return c.to(next(self.parameters()).dtype)
+        return c.to(next(self.parameters()))
 
 
 def one_hot(labels: Any, classes: Sequence[Any] | None = None) -> Float[Tensor, "row class"]:
@@ -109,7 +108,7 @@ def one_hot(labels: Any, classes: Sequence[Any] | None = None) -> Float[Tensor, 
 
     Raises:
         ShapeError: labels that are not one per row.
-        DataError: a label that is none of the classes.
+        DataError: a label that is none of the classes, or a class that is there twice.
 
     >>> one_hot(["b", "a", "b"])
     tensor([[0., 1.],
@@ -120,6 +119,8 @@ def one_hot(labels: Any, classes: Sequence[Any] | None = None) -> Float[Tensor, 
     if values.ndim != 1:
         raise ShapeError(f"The labels must be one per row, shape (row,), got {values.shape}.")
     columns = np.unique(values) if classes is None else np.asarray(classes)
+    if len(np.unique(columns)) < len(columns):
+        raise DataError(f"Some of the classes {columns.tolist()} occur twice.")
     found = values[:, None] == columns
     unknown = np.unique(values[~found.any(1)])
     if len(unknown):

@@ -120,12 +120,11 @@ class DeepMarkov(nn.Module):
         self.guide_start = nn.Parameter(torch.zeros(latent))
         self.future = BackwardRNN(seen, hidden)
         self.combiner = Combiner(latent, hidden)
-        self._name = unique_name(self)
 
     def model(self, v: Tensor, lengths: Tensor | None = None) -> None:
         """p(v, h; θ), rows on plate "data", latent sites "h_1", "h_2", ..., observed sites "v_1", "v_2", ..."""
         inside = steps_inside(v, lengths, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = self.start.expand(len(v), -1)
             for t in range(v.shape[1]):
@@ -135,7 +134,7 @@ class DeepMarkov(nn.Module):
     def guide(self, v: Tensor, lengths: Tensor | None = None) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent sites "h_1", "h_2", ..."""
         inside = steps_inside(v, lengths, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         future = self.future(self._features(v), inside)
         with pyro.plate("data", len(v)):
             h = self.guide_start.expand(len(v), -1)

@@ -59,12 +59,11 @@ class DiscreteVAE(nn.Module):
         self.prior = Categorical(latent, classes)
         self.decoder = Decoder(latent * classes, hidden, visible, likelihood)
         self.encoder = MLP(self.decoder.features, hidden, [latent * classes])
-        self._name = unique_name(self)
 
     def model(self, v: Tensor, total: Tensor | None = None) -> None:
         """p(v, h; θ), rows on plate "data", latent site "h", observed site "v"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
             pyro.sample("v", self.given(h, self.decoder.total(v, total)), obs=v)  # pyright: ignore[reportArgumentType]
@@ -72,7 +71,7 @@ class DiscreteVAE(nn.Module):
     def guide(self, v: Tensor, total: Tensor | None = None) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         (logits,) = self.encoder(self.decoder.likelihood.features(v))
         family = _OneHots(dist.OneHotCategorical(logits=logits.unflatten(-1, (self.latent, self.classes))), 1)
         # "expand", because a decoder's rows are those of v. With too many states even TraceEnum_ELBO draws them.

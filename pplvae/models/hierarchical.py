@@ -64,7 +64,6 @@ class HierarchicalVAE(nn.Module):
             FactorisedGaussian(inputs, latent, hidden)
             for inputs, latent in zip(self._guide_inputs(), self.latents, strict=True)
         )
-        self._name = unique_name(self)
 
     def _guide_inputs(self) -> list[int]:
         """Columns that the guide's networks see, from the data upwards."""
@@ -76,7 +75,7 @@ class HierarchicalVAE(nn.Module):
     def model(self, v: Tensor, total: Tensor | None = None) -> None:
         """p(v, h_1, ..., h_L; θ), rows on plate "data", latent sites "h_1" to "h_L", observed site "v"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample(f"h_{len(self.latents)}", self.prior(v))  # pyright: ignore[reportArgumentType]
             for layer in range(len(self.latents) - 1, 0, -1):
@@ -86,7 +85,7 @@ class HierarchicalVAE(nn.Module):
     def guide(self, v: Tensor, total: Tensor | None = None) -> None:
         """q(h_1, ..., h_L; λ_φ(v)), rows on plate "data"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         seen = self.decoder.likelihood.features(v)
         with pyro.plate("data", len(v)):
             if self.top_down:

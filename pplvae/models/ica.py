@@ -64,7 +64,6 @@ class ICA(nn.Module):
         self.log_noise = nn.Parameter(torch.zeros(visible))
         self.log_precision = nn.Parameter(torch.zeros(latent))
         self.prior = _sources(prior, latent)
-        self._name = unique_name(self)
 
     @classmethod
     def from_rows(cls, rows: Rows, latent: int, *, prior: str | Prior = "independent-mixtures") -> "ICA":
@@ -110,7 +109,7 @@ class ICA(nn.Module):
     def model(self, v: Tensor) -> None:
         """p(v, h; theta) as a Pyro program; rows on plate "data"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
             pyro.sample("v", self._given(h), obs=v)  # pyright: ignore[reportArgumentType]
@@ -118,7 +117,7 @@ class ICA(nn.Module):
     def guide(self, v: Tensor) -> None:
         """q(h; lambda_phi(v)) as a Pyro program: Gaussian with full covariance, affine in v."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         mixing = self.mixing
         scaled = mixing / self.noise.unsqueeze(-1)
         precision = mixing.T @ scaled + torch.diag(self.log_precision.exp())

@@ -56,16 +56,15 @@ class IncompleteVAE(nn.Module):
         if self.decoder.likelihood.takes_total:
             raise ProgramError(
                 f"{type(self.decoder.likelihood).__name__} needs the total of each row, which is not known where "
-                "entries are missing. Use a likelihood without totals, such as `poisson`."
+                "entries are missing. Use one without totals: `gaussian`, `bernoulli`, `categorical`, ..."
             )
         masked(self.decoder(torch.zeros(1, latent)), torch.ones(1, visible, dtype=torch.bool))
         self.family = FactorisedGaussian(self.decoder.features + visible, latent, hidden)
-        self._name = unique_name(self)
 
     def model(self, v: Tensor, observed: Tensor | None = None) -> None:
         """p(v_observed, h; θ), rows on plate "data", latent site "h", observed site "v"."""
         seen = self._checked(v, observed)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
             fn = masked(self.decoder(h), seen)
@@ -74,7 +73,7 @@ class IncompleteVAE(nn.Module):
     def guide(self, v: Tensor, observed: Tensor | None = None) -> None:
         """q(h; λ_φ(v_observed)), rows on plate "data", latent site "h"."""
         seen = self._checked(v, observed)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             pyro.sample("h", self._posterior(v, seen))  # pyright: ignore[reportArgumentType]
 

@@ -41,7 +41,6 @@ class FactorAnalysis(nn.Module):
         self.log_noise = nn.Parameter(torch.zeros(self._noise_levels()))
         self.encoder = nn.Linear(visible, latent)
         self.log_scale = nn.Parameter(torch.zeros(latent))
-        self._name = unique_name(self)
 
     def _noise_levels(self) -> int:
         return self.visible
@@ -54,7 +53,7 @@ class FactorAnalysis(nn.Module):
     def model(self, v: Tensor) -> None:
         """p(v, h; theta) as a Pyro program; rows on plate "data"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", dist.Normal(torch.zeros_like(self.factors[0]), 1.0).to_event(1))
             mean = self.mean + h @ self.factors.T
@@ -62,7 +61,8 @@ class FactorAnalysis(nn.Module):
 
     def guide(self, v: Tensor) -> None:
         """q(h; lambda_phi(v)) as a Pyro program: factorised Gaussian, affine in v."""
-        pyro.module(self._name, self)
+        check_columns(v, self.visible)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             pyro.sample("h", dist.Normal(self.encoder(v), self.log_scale.exp()).to_event(1))
 

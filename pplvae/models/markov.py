@@ -45,12 +45,11 @@ class MarkovChain(nn.Module):
         seen = self.likelihood.features(torch.zeros(1, visible)).shape[1]
         self.start = nn.ParameterList(torch.zeros(width) for width in widths)
         self.transition = MLP(seen, hidden, widths)
-        self._name = unique_name(self)
 
     def model(self, v: Tensor, lengths: Tensor | None = None) -> None:
         """p(v; θ), rows on plate "data", observed sites "v_1", "v_2", ..., masked where they are padding."""
         inside = steps_inside(v, lengths, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             for t in range(v.shape[1]):
                 pyro.sample(f"v_{t + 1}", self._step(v, t).mask(inside[:, t]), obs=v[:, t])
@@ -80,7 +79,9 @@ class MarkovChain(nn.Module):
 
     @torch.no_grad()
     def generate(self, count: int, steps: int) -> Float[Tensor, "row time column"]:
-        """Draw sequences of so many steps from p(v)."""
+        """Draw sequences of so many steps, at least one, from p(v)."""
+        if steps < 1:
+            raise ValueError(f"A sequence has at least one step, got {steps}.")
         found = [self.first(count).sample()]
         for _ in range(steps - 1):
             found.append(self.following(found[-1]).sample())

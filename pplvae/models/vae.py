@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pplvae.errors import ProgramError
 from pplvae.guides import FactorisedGaussian, Family
 from pplvae.likelihoods import Bernoulli, Gaussian, Likelihood
 from pplvae.models.checks import check_columns, unique_name
@@ -54,12 +55,11 @@ class VAE(nn.Module):
         self.decoder = decoder
         self.likelihood = likelihood
         self.family = family
-        self._name = unique_name(self)
 
     def model(self, v: Tensor, total: Tensor | None = None) -> None:
         """p(v, h; θ), rows on plate "data", latent site "h", observed site "v"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             h = pyro.sample("h", self.prior(v))  # pyright: ignore[reportArgumentType]
             pyro.sample("v", self.given(h, totals(self.likelihood, v, total)), obs=v)  # pyright: ignore[reportArgumentType]
@@ -67,7 +67,7 @@ class VAE(nn.Module):
     def guide(self, v: Tensor, total: Tensor | None = None) -> None:
         """q(h; λ_φ(v)), rows on plate "data", latent site "h"."""
         check_columns(v, self.visible)
-        pyro.module(self._name, self)
+        pyro.module(unique_name(self), self)
         with pyro.plate("data", len(v)):
             pyro.sample("h", self.family(*self._shown(v, total)))  # pyright: ignore[reportArgumentType]
 
@@ -76,6 +76,11 @@ class VAE(nn.Module):
         features = self.likelihood.features(v)
         if not getattr(self.family, "sees_rows", False):
             return (features,)
+        if not self.family.refines(self.prior, self.decoder, self.likelihood):  # type: ignore[attr-defined]
+            raise ProgramError(
+                f"{type(self.family).__name__} was made with another prior, decoder or likelihood than those of the "
+                "model, and would climb another ELBO. Make it with the model's own."
+            )
         return features, v, totals(self.likelihood, v, total)
 
     def given(self, h: Tensor, total: Tensor | None = None) -> Distribution:

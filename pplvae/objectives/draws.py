@@ -89,13 +89,25 @@ class Draws:
         return self.log_model - self.weight * self.log_guide
 
     @property
+    def guide_latents(self) -> dict[str, Any]:
+        """Latent sites of the guide, auxiliary ones included."""
+        return {name: site for name, site in self.guide_sites.items() if not site["is_observed"]}
+
+    @property
     def latent_sites(self) -> dict[str, Any]:
         """Latent sites of the model."""
         return {name: site for name, site in self.model_sites.items() if not site["is_observed"]}
 
 
 def draw(
-    model: Program, guide: Program, layout: Layout, batch: Batch, *, weight: float = 1.0, cut: bool = False
+    model: Program,
+    guide: Program,
+    layout: Layout,
+    batch: Batch,
+    *,
+    weight: float = 1.0,
+    cut: bool = False,
+    through: bool = True,
 ) -> Draws:
     """Draw latents of a batch from its guide, on torch's own noise, and run the model on them.
 
@@ -106,11 +118,13 @@ def draw(
         batch: the rows, at the number of draws.
         weight: of the KL term.
         cut: whether to cut the graph between the draws and what the programs make of them.
+        through: whether gradients are to flow through the draws.
 
     Raises:
-        ProgramError: no latents, latents of all rows, or latents that the guide leaves to the model.
+        ProgramError: no latents, latents of all rows, latents that the guide leaves to the model, or, where gradients
+            are to flow through them, discrete ones.
     """
-    _check_drawn(layout)
+    _check_drawn(layout, through)
     cutting = CutDraws() if cut else None
     if cutting is None:
         guide_sites = run_guide(guide, batch, layout.guide, None)
@@ -121,7 +135,7 @@ def draw(
     return Draws(model, guide_sites, run_model(model, batch, values), layout, batch, weight, cutting)
 
 
-def _check_drawn(layout: Layout) -> None:
+def _check_drawn(layout: Layout, through: bool) -> None:
     reason = ""
     if not layout.axes:
         reason = "The model has no latents: use `Trace_ELBO`, which is log p(v) then."
@@ -129,6 +143,11 @@ def _check_drawn(layout: Layout) -> None:
         reason = f"The latents {list(layout.held)} lie outside the data plate: use `Trace_ELBO`."
     if layout.summed:
         reason = f"The guide does not draw {list(layout.summed)}: put them into it, or use `TraceEnum_ELBO`."
+    if through and layout.discrete:
+        reason = (
+            f"The latents {list(layout.discrete)} are discrete, and its gradients flow through draws: use "
+            "`ScoreFunction` or `TraceEnum_ELBO`."
+        )
     if reason:
         raise ProgramError(f"This objective looks at each row's own draws from the guide. {reason}")
 
@@ -141,8 +160,3 @@ def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
 def on_average(values: PerDraw) -> Float[Tensor, ""]:
     """Mean over draws, sum over rows."""
     return values.mean(0).sum()
-
-
-def is_reparameterised(site: Any) -> bool:
-    """Whether gradients flow through a latent's draws."""
-    return bool(getattr(site["fn"], "has_rsample", False)) and isinstance(site["value"], Tensor)

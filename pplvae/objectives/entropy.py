@@ -1,14 +1,16 @@
 """The ELBO with the guide's entropy in closed form."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pplvae.elements import rows_first
 from pplvae.errors import ProgramError
-from pplvae.families import family_name
+from pplvae.families import family_name, unwrapped
 from pplvae.objectives.draws import Draws, on_average
+from pplvae.rows import counted
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,22 @@ class EntropyELBO:
     """
 
     particles: int = 1
-    cut = False
+    cut, through = False, True
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""
-        entropy = draws.fold(torch.stack([_entropy(draws, name) for name in draws.latent_sites]).sum(0))
-        return on_average(draws.log_model + draws.weight * entropy)
+        of_sites = [_entropy(site, draws.layout.axes[name]) for name, site in draws.guide_latents.items()]
+        return on_average(draws.log_model + draws.weight * draws.fold(torch.stack(of_sites).sum(0)))
 
 
-def _entropy(draws: Draws, name: str) -> Tensor:
-    site, dim = draws.guide_sites[name], draws.layout.guide[name]
+def _entropy(site: Any, axis: int) -> Tensor:
+    """Entropy of each tiled row at a site, in nats; masked elements count for none."""
+    fn = unwrapped(site["fn"])
     try:
-        entropy = scale_and_mask(site["fn"].entropy(), mask=site["mask"])
+        entropy = fn.entropy().expand(fn.batch_shape)
     except NotImplementedError:
         raise ProgramError(
-            f"The entropy of {family_name(site['fn'])} (latent {name!r}) has no closed form here: use `Trace_ELBO`."
+            f"The entropy of {family_name(fn)} (latent {site['name']!r}) has no closed form here: use `Trace_ELBO`."
         ) from None
-    return entropy.movedim(dim, 0).flatten(1).sum(1) if entropy.ndim > 1 else entropy
+    events = counted(site).reshape(*entropy.shape, -1).any(-1)
+    return rows_first(torch.where(events, entropy, 0.0), axis).sum(1)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pplvae.elements import element_kl, site_kl
+from pplvae.elements import element_kl, in_models_order, rows_first, site_kl
+from pplvae.errors import ProgramError
 from pplvae.objectives.draws import Draws, on_average
+from pplvae.rows import counted
 
 
 @dataclass(frozen=True)
@@ -14,11 +16,14 @@ class FreeBits:
     r"""E_q[log p(v|h)] - \sum_j max(nats, KL_j): each latent element has some nats of KL for free, against collapse.
 
     KL_j is the mean over the batch (in closed form where there is one). A latent whose elements have no density of
-    their own, such as one with full covariance, counts as one element. The value is below the ELBO.
+    their own, such as one with full covariance, counts as one element. The mean of the value is not above the ELBO.
 
     Args:
         nats: free per element.
         particles: draws per row.
+
+    Raises:
+        ProgramError: auxiliary latents of the guide.
 
     References:
         Improved variational inference with inverse autoregressive flow (Kingma et al., 2016), arXiv 1606.04934,
@@ -27,17 +32,27 @@ class FreeBits:
 
     nats: float = 0.1
     particles: int = 1
-    cut = False
+    cut, through = False, True
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""
-        floored = [self._floored(draws, name) for name in draws.latent_sites]
-        return on_average(draws.log_likelihood) - draws.weight * len(draws.batch) * torch.stack(floored).sum()
+        helpers = draws.guide_latents.keys() - draws.latent_sites.keys()
+        if helpers:
+            raise ProgramError(
+                f"Free bits are of the KL between guide and prior, latent by latent; {sorted(helpers)} of the guide "
+                "have no prior. Use `Trace_ELBO`."
+            )
+        closed = in_models_order(draws.guide_sites, draws.model_sites)
+        charged = [self._charged(draws, name, closed) for name in draws.latent_sites]
+        return on_average(draws.log_likelihood) - draws.weight * len(draws.batch) * torch.stack(charged).sum()
 
-    def _floored(self, draws: Draws, name: str) -> Tensor:
-        """Nats per row that a site is charged."""
-        q, p = draws.guide_sites[name], draws.model_sites[name]
-        elements, _ = element_kl(q, p, draws.layout.axes[name])
+    def _charged(self, draws: Draws, name: str, closed: bool) -> Tensor:
+        """Nats per row that a site is charged: the floor holds over the rows in which an element is not masked."""
+        q, p, axis = draws.guide_sites[name], draws.model_sites[name], draws.layout.axes[name]
+        used = rows_first(counted(q), axis)
+        elements, _ = element_kl(q, p, axis, closed=closed)
         if elements is None:
-            elements = site_kl(q, p, draws.layout.guide[name]).unsqueeze(-1)
-        return elements.mean(0).clamp(min=self.nats).sum()
+            used = used.any(1, keepdim=True)
+            elements = site_kl(q, p, draws.layout.guide[name], closed=closed).unsqueeze(-1)
+        share = used.to(elements).mean(0)
+        return torch.maximum(elements.mean(0), self.nats * share).sum()

@@ -23,7 +23,7 @@ class IWAE:
     """
 
     particles: int = 10
-    cut = False
+    cut, through = False, True
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""
@@ -47,7 +47,7 @@ class RenyiELBO:
 
     alpha: float = 0.5
     particles: int = 10
-    cut = False
+    cut, through = False, True
 
     def __post_init__(self) -> None:
         if self.alpha == 1:

@@ -1,15 +1,17 @@
 """InfoVAE: a penalty on the aggregated posterior, for where a KL term per row makes the latents mean nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.elements import rows_first
-from pplvae.errors import ProgramError
+from pplvae.isolate import evaluation_mode
 from pplvae.objectives.draws import Draws, on_average
-from pplvae.rows import run_model, values_of
+from pplvae.rows import counted, run_model
 
 Points = Float[Tensor, "point element"]
 
@@ -39,14 +41,14 @@ class InfoVAE:
     alpha: float = 0.0
     penalty: float = 100.0
     particles: int = 1
-    cut = False
+    cut, through = False, True
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""
         divergence = draws.log_guide - draws.log_prior
         rows = on_average(draws.log_likelihood - (1 - self.alpha) * draws.weight * divergence)
         weight = self.alpha + self.penalty - 1
-        if weight == 0:
+        if weight == 0 or len(draws.batch) == 1:  # a last batch of one row has no pairs to compare
             return rows
         return rows - weight * len(draws.batch) * maximum_mean_discrepancy(*_latents(draws))
 
@@ -76,13 +78,18 @@ def _kernel(x: Points, y: Points) -> Tensor:
 
 
 def _latents(draws: Draws) -> tuple[Points, Points]:
-    """Latents of the batch, a line each: from the guide and, ancestrally, from the prior."""
-    if len(draws.batch) * draws.batch.particles < 2:
-        raise ProgramError("InfoVAE compares the latents of a batch with draws from the prior: one row is too few.")
-    with torch.no_grad():
-        prior = values_of(run_model(draws.model, draws.batch, {}))
-    return tuple(_joined(draws, values) for values in (values_of(draws.guide_sites), prior))  # type: ignore[return-value]
+    """Latents of the batch, one draw a row: from the guide and, ancestrally, from the prior."""
+    # In eval mode, so that the decoder's running means are of the rows' latents alone.
+    with torch.no_grad(), evaluation_mode(draws.model):
+        prior = run_model(draws.model, draws.batch.times(1), {})
+    return _joined(draws, draws.guide_sites), _joined(draws, prior)
 
 
-def _joined(draws: Draws, values: dict[str, Tensor]) -> Points:
-    return torch.cat([rows_first(values[name], draws.layout.axes[name]) for name in draws.latent_sites], 1)
+def _joined(draws: Draws, sites: Mapping[str, Any]) -> Points:
+    """One line per row; several draws of a row would depend on each other. What is masked is 0 in both samples."""
+    parts = []
+    for name in draws.latent_sites:
+        axis = draws.layout.axes[name]
+        value, used = rows_first(sites[name]["value"], axis), rows_first(counted(sites[name]), axis)
+        parts.append(torch.where(used, value, 0.0)[: len(draws.batch)])
+    return torch.cat(parts, 1)

@@ -33,12 +33,18 @@ class warm_up:
     Args:
         epochs: when it reaches 1, counted in passes over the rows.
 
+    Raises:
+        ValueError: not a positive number of epochs.
+
     >>> weight = warm_up(10)
     >>> weight(0.0), weight(5.0), weight(20.0)
     (0.0, 0.5, 1.0)
     """
 
     epochs: float
+
+    def __post_init__(self) -> None:
+        _check_positive(self.epochs)
 
     def __call__(self, epoch: float) -> float:
         """The weight at an epoch."""
@@ -53,6 +59,9 @@ class cyclical:
         epochs: length of a cycle, in passes over the rows.
         rising: share of the cycle in which the weight rises.
 
+    Raises:
+        ValueError: not a positive number of epochs, or share.
+
     References:
         Cyclical annealing schedule: a simple approach to mitigating KL vanishing (Fu et al., 2019), arXiv 1903.10145.
 
@@ -64,6 +73,15 @@ class cyclical:
     epochs: float
     rising: float = 0.5
 
+    def __post_init__(self) -> None:
+        _check_positive(self.epochs)
+        _check_positive(self.rising)
+
     def __call__(self, epoch: float) -> float:
         """The weight at an epoch."""
         return min(1.0, (epoch % self.epochs) / (self.rising * self.epochs))
+
+
+def _check_positive(number: float) -> None:
+    if not number > 0:
+        raise ValueError(f"A KL weight rises over a positive number of epochs, got {number}.")

@@ -8,7 +8,7 @@ import pyro
 from pyro import infer
 from torch import Tensor
 
-from pplvae.errors import RowwiseError, UnknownNameError
+from pplvae.errors import ProgramError, RowwiseError, UnknownNameError
 from pplvae.isolate import root_modules
 from pplvae.objectives.draws import Draws, draw
 from pplvae.objectives.entropy import EntropyELBO
@@ -41,10 +41,12 @@ class RowObjective(Protocol):
     Attributes:
         particles: draws per row.
         cut: whether it needs the graph cut at the draws.
+        through: whether its gradients flow through the draws, so that latents have to be continuous.
     """
 
     particles: int
     cut: bool
+    through: bool
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats, to be maximised."""
@@ -91,7 +93,9 @@ class Objective:
                 f"`pyro.infer.Trace_ELBO(num_particles=5)`; got {objective!r}."
             )
         self._objective: Any = objective
-        options = {key: value for key, value in vars(objective).items() if isinstance(value, int | float | str)}
+        # Pyro fills in `max_plate_nesting` at the first step: it is no setting of the user's.
+        kept = {key: value for key, value in vars(objective).items() if key != "max_plate_nesting"}
+        options = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         self.settings = ", ".join([type(objective).__name__, *(f"{key}={value}" for key, value in options.items())])
 
     def backward(
@@ -125,11 +129,16 @@ class Objective:
                 raise RowwiseError(
                     f"{type(self._objective).__name__} needs programs that can be scored row by row; use `Trace_ELBO`."
                 )
-            some = batch.times(self._objective.particles)
-            draws = draw(model, guide, layout, some, weight=kl_weight, cut=self._objective.cut)
-            loss = -self._objective(draws) / len(batch)
+            ours = self._objective
+            some, how = batch.times(ours.particles), {"cut": ours.cut, "through": ours.through}
+            loss = -ours(draw(model, guide, layout, some, weight=kl_weight, **how)) / len(batch)
             loss.backward()
             return float(loss.detach())
+        if kl_weight != 1 and layout is not None and layout.summed:
+            raise ProgramError(
+                f"The latents {list(layout.summed)} are summed out: they have no KL term that `kl_weight` could weigh. "
+                "Put them into the guide, or leave the weight at 1."
+            )
         with PlateIndex(batch.index), ScaleLatents(kl_weight):
             return self._pyros_backward(model, guide, batch.tensors, parameters, scale)
 

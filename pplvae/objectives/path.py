@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pplvae.errors import ProgramError
-from pplvae.objectives.draws import CutDraws, Draws, PerDraw, is_reparameterised, with_gradient_of
+from pplvae.objectives.draws import CutDraws, Draws, PerDraw, with_gradient_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class StickingTheLanding:
     """
 
     particles: int = 1
-    cut = True
+    cut, through = True, True
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""
@@ -48,7 +47,7 @@ class DReG:
     """
 
     particles: int = 10
-    cut = True
+    cut, through = True, True
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""
@@ -62,12 +61,6 @@ class DReG:
 def _surrogate(draws: Draws, to_model: PerDraw, to_path: PerDraw) -> Tensor:
     """What has the wanted gradient: the model's own at fixed draws, and lambda's through the draws alone."""
     assert draws.cut is not None
-    for name in draws.latent_sites:
-        if name not in draws.cut.drawn or not is_reparameterised(draws.guide_sites[name]):
-            raise ProgramError(
-                f"The draws of {name!r} have no gradient, so there is no path to follow. Use `ScoreFunction`, or a "
-                "distribution with `rsample`."
-            )
     return (to_model * draws.log_model).sum() + _along_path(draws.cut, (to_path * draws.log_weights).sum())
 
 

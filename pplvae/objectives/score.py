@@ -26,7 +26,7 @@ class ScoreFunction:
     """
 
     particles: int = 8
-    cut = True
+    cut, through = True, False
 
     def __post_init__(self) -> None:
         if self.particles < 2:

@@ -1,5 +1,7 @@
 """p(h), one prior a file; `PRIORS` are those that the command line knows by name, made from `latent`.
 
+`Categorical` is not among them: its latents are classes, for which `models.DiscreteVAE` has a decoder and a guide.
+
 A constructor that takes `family` or `inputs` is given the guide's family, and the number of columns that it sees.
 """
 
@@ -27,7 +29,6 @@ PRIORS = {
     "student-t": StudentT,
     "independent-mixtures": IndependentMixtures,
     "uniform": Uniform,
-    "categorical": Categorical,
 }
 
 __all__ = [

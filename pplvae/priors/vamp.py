@@ -18,8 +18,8 @@ class VampPrior(nn.Module):
     r"""h ~ (1/K) Σ_k q(h | u_k): a mixture of the guide's distributions at learned pseudo-inputs u_k.
 
     The prior with the highest ELBO is the mean of q(h | v) over the rows; this is such a mean, over a few rows that are
-    learned. The encoder's weights are thereby weights of the model as well, and what trains the guide with the model
-    held fixed (`attribute`) leaves them as they are.
+    learned. The encoder's weights are thereby weights of the model as well, so that nothing is left to train with the
+    model held fixed: `fit(train="guide")` and `attribute` refuse.
 
     Args:
         family: the guide's family, q(h; λ_φ(v)).
@@ -70,7 +70,7 @@ class VampPrior(nn.Module):
             ProgramError: the family does not give one distribution per row.
         """
         components, count = self.family(self.pseudo_inputs), len(self.pseudo_inputs)
-        if components.batch_shape != (count,):
+        if components.batch_shape != (count,) or isinstance(components, dist.MaskedMixture):
             raise ProgramError(
                 f"The family of a VampPrior must give one distribution per row, but {type(self.family).__name__} gave "
                 f"batch shape {tuple(components.batch_shape)} for {count} pseudo-inputs."

@@ -47,8 +47,9 @@ def parameter(law):
     return next(law.parameters()).detach().numpy()
 
 
-def cut_exponential(logit):
-    return np.log([[integrate.quad(lambda u, x=x: np.exp(x * u), 0, 1)[0] for x in row] for row in logit])
+def continuous_bernoulli(law, v, total, head):
+    logit = 255 * np.tanh(head / 255)
+    return v * logit - np.log([[integrate.quad(lambda u, x=x: np.exp(x * u), 0, 1)[0] for x in row] for row in logit])
 
 
 def beta(law, v, total, logit, free):
@@ -83,9 +84,7 @@ CASES = {
     ),
     "beta": Case(lambda d: Beta(), beta, "[-1/512, 1+1/512]", PIXELS),
     "categorical": Case(lambda d: Categorical(3), categorical, (0.0, 1.0, 2.0), ((0, 1, 2),)),
-    "continuous-bernoulli": Case(
-        lambda d: ContinuousBernoulli(), lambda law, v, t, x: v * x - cut_exponential(x), "[0, 1]", PIXELS
-    ),
+    "continuous-bernoulli": Case(lambda d: ContinuousBernoulli(), continuous_bernoulli, "[0, 1]", PIXELS),
     "gaussian": Case(
         lambda d: Gaussian(0.2, 2),
         lambda law, v, t, m, s: stats.norm.logpdf(v, m, bounded(s, 0.2, 2)),

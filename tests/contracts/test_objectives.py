@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import programs
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -28,6 +29,7 @@ from pplvae.objectives import (
     cyclical,
     maximum_mean_discrepancy,
     named_objective,
+    warm_up,
 )
 from pplvae.objectives.draws import draw
 from pplvae.rows import Batch
@@ -260,11 +262,91 @@ def test_discrete_latents_against_a_sum_over_states(name):
     check_mean(torch.from_numpy(values), float(coins.elbo(v).mean().detach()))
 
 
-def test_paths_need_draws_with_gradients():
+@pytest.mark.parametrize(
+    "name", ["StickingTheLanding", "DReG", "IWAE", "RenyiELBO", "EntropyELBO", "FreeBits", "InfoVAE"]
+)
+def test_draws_without_gradients_are_refused(name):
+    """Their gradients would lack the path through the decoder, silently."""
     coins, v = Coins(), torch.randn(4)
-    for name in ("StickingTheLanding", "DReG"):
-        with pytest.raises(ProgramError, match="'h' have no gradient"):
-            pplvae.fit(coins.model, coins.guide, v, objective=name, epochs=1)
+    with pytest.raises(ProgramError, match=r"'h'.*discrete.*ScoreFunction"):
+        pplvae.fit(coins.model, coins.guide, v, objective=name, epochs=1)
+
+
+def test_models_without_latents_are_refused():
+    chain = pplvae.models.ChainRule(4).double()
+    with pytest.raises(ProgramError, match="no latents"):
+        pplvae.fit(chain.model, chain.guide, (torch.rand(9, 4) < 0.5).double(), objective="IWAE", epochs=1)
+
+
+class Upward(nn.Module):
+    """A guide that draws from the data upwards, where the model goes down; `seen` masks the second latent."""
+
+    def __init__(self, coupling):
+        super().__init__()
+        self.coupling = nn.Parameter(torch.tensor(coupling))
+
+    def model(self, v, seen):
+        with pyro.plate("data", len(v)):
+            with pyro.poutine.mask(mask=seen.bool()):
+                second = pyro.sample("second", dist.Normal(0.0, 1.0))
+            first = pyro.sample("first", dist.Normal(0.9 * second * seen, 0.5))
+            pyro.sample("v", dist.Normal(first, 1.0), obs=v)
+
+    def guide(self, v, seen):
+        with pyro.plate("data", len(v)):
+            first = pyro.sample("first", dist.Normal(0.3 * v, 0.8))
+            with pyro.poutine.mask(mask=seen.bool()):
+                pyro.sample("second", dist.Normal(self.coupling * first, 0.6))
+
+
+def drawn(pair, rows, particles):
+    layout = inspect_pair(pair.model, pair.guide, rows)
+    with torch.no_grad():
+        return draw(pair.model, pair.guide, layout, Batch.of(rows).times(particles))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("name", ["EntropyELBO", "FreeBits"])
+@pytest.mark.parametrize("coupling", [0.8, -0.8])
+def test_guides_in_another_order_and_masked_latents(name, coupling):
+    """The mean of the objective is the ELBO: no prior is held against a guide that its own latents depend on."""
+    pair, options = Upward(coupling), {"nats": -1e9} if name == "FreeBits" else {}
+    rows = (torch.tensor([-0.5, 1.0, 2.0, 0.3]), torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    found = [drawn(pair, rows, 500) for _ in range(100)]
+    values = torch.stack([OBJECTIVES[name](particles=500, **options)(draws) for draws in found])
+    elbos = torch.stack([draws.log_weights.mean(0).sum() for draws in found])
+    check_mean(values - elbos, torch.tensor(0.0))
+
+
+def test_free_bits_count_rows_in_which_a_latent_is_there():
+    pair = Upward(0.8)
+    rows = (torch.zeros(4), torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    draws = drawn(pair, rows, 10)
+    value = FreeBits(nats=100.0, particles=10)(draws)
+    torch.testing.assert_close(value, draws.log_likelihood.mean(0).sum() - 100.0 * (4 + 1))
+
+
+def test_free_bits_refuse_helpers():
+    model, guide, rows = programs.auxiliary_latent_with_a_delta()
+    with pytest.raises(ProgramError, match="no prior"):
+        pplvae.fit(model, guide, rows, objective="FreeBits", epochs=1)
+
+
+def test_weight_of_latents_that_are_summed_out():
+    def model(v):
+        with pyro.plate("data", len(v)):
+            k = pyro.sample("k", dist.Bernoulli(torch.tensor(0.5)), infer={"enumerate": "parallel"})
+            h = pyro.sample("h", dist.Normal(2 * k - 1, 1.0))
+            pyro.sample("v", dist.Normal(h, 1.0), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(pyro.param("a", torch.tensor(0.3)) * v, 1.0))
+
+    v = torch.randn(6)
+    pplvae.fit(model, guide, v, objective="TraceEnum_ELBO", epochs=1)
+    with pytest.raises(ProgramError, match=r"'k'.*summed out"):
+        pplvae.fit(model, guide, v, objective="TraceEnum_ELBO", kl_weight=0.5, epochs=1)
 
 
 def test_entropy_needs_a_closed_form():
@@ -307,6 +389,49 @@ def test_discrepancy_is_unbiased_and_sees_a_difference():
     step = z[1] - z[0]
     inside, between = (float((kernel * dist.Normal(m, 2**0.5).log_prob(z).exp()).sum() * step) for m in (0.0, 1.0))
     check_mean(apart, torch.tensor(2 * inside - 2 * between))
+
+
+@pytest.mark.statistical
+def test_info_vae_has_no_pressure_at_the_prior():
+    """Where q(h | v) is the prior the penalty is 0 on average, whatever the number of draws."""
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("v", dist.Normal(h.sum(-1), 1.0), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(0 * v.unsqueeze(-1) + torch.zeros(2), 1.0).to_event(1))
+
+    v = torch.randn(20)
+    layout, batch = inspect_pair(model, guide, (v,)), Batch.of((v,)).times(8)
+    found = []
+    for _ in range(200):
+        draws = draw(model, guide, layout, batch)
+        found.append(draws.log_likelihood.mean(0).sum() - InfoVAE(alpha=1.0, penalty=5.0, particles=8)(draws))
+    check_mean(torch.stack(found), torch.tensor(0.0))
+
+
+def test_info_vae_leaves_running_means_alone_and_takes_a_row_of_its_own():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.encoder = nn.BatchNorm1d(2), nn.Linear(2, 2)
+
+        def model(self, v):
+            with pyro.plate("data", len(v)):
+                h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                h = self.norm(h) if len(h) > 1 else h
+                pyro.sample("v", dist.Normal(h, 1.0).to_event(1), obs=v)
+
+        def guide(self, v):
+            with pyro.plate("data", len(v)):
+                pyro.sample("h", dist.Normal(10 + self.encoder(v), 1e-3).to_event(1))
+
+    pair, v = Normed(), torch.zeros(17, 2)
+    pplvae.fit(pair.model, pair.guide, v, objective=InfoVAE(), batch_size=16, epochs=40, lr=1e-9)
+    assert pair.norm.running_mean.min() > 9  # of rows' latents, which lie near 10; those of the prior near 0
 
 
 def test_info_vae_pulls_the_aggregate_to_the_prior(linear):
@@ -374,6 +499,22 @@ def test_refusals():
 
     with pytest.raises(RowwiseError, match="row by row"):
         pplvae.fit(without_plate, guide_without_plate, torch.randn(5), objective="IWAE", epochs=1)
+
+
+def test_weights_that_never_rise_are_refused():
+    for weight in (lambda: warm_up(0), lambda: cyclical(0.0), lambda: cyclical(3.0, rising=0.0)):
+        with pytest.raises(ValueError, match="positive"):
+            weight()
+
+
+def test_a_pyro_object_may_be_used_again(tmp_path):
+    elbo, rows = pyro.infer.TraceEnum_ELBO(strict_enumeration_warning=False), torch.randn(9)
+    chain = Chain()
+    pplvae.fit(chain.model, chain.guide, rows, objective=elbo, epochs=1, run=tmp_path / "run")
+    again = pplvae.fit(
+        chain.model, chain.guide, rows, objective=elbo, epochs=2, run=tmp_path / "run", existing="resume"
+    )
+    assert again.history.sizes["epoch"] == 2
 
 
 def test_cyclical_weight():
