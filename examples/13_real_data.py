@@ -62,7 +62,7 @@ RECIPES = {
     "brain-cells": Recipe("cortex_zeisel", _ZINB, "cells", 10, (128,), 200),
     "brain-cells-poisson": Recipe("cortex_zeisel", likelihoods.Poisson, "cells", 10, (128,), 200),
     "topics": Recipe("newsgroups20_bow", likelihoods.Multinomial, "topics", 20, (200,), 60, 2e-3),
-    "chorales": Recipe("jsb_chorales", likelihoods.Bernoulli, "chorales", 16, (64,), 150, 3e-3),
+    "chorales": Recipe("jsb_chorales", likelihoods.Bernoulli, "chorales", 16, (64,), 40, 3e-3),
     "air-quality": Recipe("air_quality_uci", likelihoods.GaussianShared, "missing", 6, (128,), 60),
     "penguins": Recipe("penguins", likelihoods.GaussianShared, "missing", 2, (32,), 400),
 }

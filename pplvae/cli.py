@@ -13,15 +13,16 @@ from rich.console import Console
 from torch import nn
 
 import pplvae
-from pplvae.data import DATA_SETS, Data
+from pplvae.data import DATA_SETS, Data, Rows
 from pplvae.errors import PplvaeError, ProgramError, StoreError, UnknownNameError
+from pplvae.fit import digest
 from pplvae.guides import GUIDES
 from pplvae.isolate import isolated
 from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
-from pplvae.store import HISTORY, RUN, open_datasets, read_json, write_json
+from pplvae.store import HISTORY, RUN, check_same_spec, open_datasets, open_run, read_json, read_spec, write_json
 from pplvae.training import FitStatus
 
 app = typer.Typer(
@@ -108,7 +109,8 @@ def fit(
     that you trust.
     """
     _set_threads(threads)
-    spec = {"model": _portable(model), "latent": latent, "data": data, "binarise": binarise, "labels": labels}
+    spec = {"model": _portable(model), "latent": latent, "data": _portable_data(data)}
+    spec |= {"binarise": binarise, "labels": labels}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     options = {"objective": named_objective(objective, objective_particles), "epochs": epochs}
     options |= {"batch_size": batch_size, "lr": lr, "clip": clip}
@@ -170,8 +172,8 @@ def _fit_to(run: Path, spec: dict[str, Any], options: dict[str, Any]) -> None:
     data = _load(spec, options["seed"])
     _out.print(str(data), markup=False)
     program = _build(spec, data, options["seed"])
+    _occupy(run, spec | {"seed": options["seed"]}, options["existing"])
     fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=True, **options)
-    write_json(run / _SPEC, {"spec": spec | {"seed": options["seed"]}})
     _out.print(repr(fitted), markup=False)
     _out.print(f"Run folder: {run}", markup=False)
     if fitted.status is FitStatus.NONFINITE:
@@ -181,17 +183,37 @@ def _fit_to(run: Path, spec: dict[str, Any], options: dict[str, Any]) -> None:
         raise typer.Exit(_INTERRUPTED)
 
 
+def _occupy(run: Path, spec: dict[str, Any], existing: str) -> None:
+    """Write what was asked for before the fit, which may never return; results of an earlier fit go."""
+    open_run(run, existing)
+    if existing == "resume" and (run / _SPEC).exists():
+        check_same_spec(run / _SPEC, spec)
+    if existing != "refuse":
+        for name in (_COMPARISON, _PAGE):
+            (run / name).unlink(missing_ok=True)
+    write_json(run / _SPEC, {"spec": spec})
+
+
 def _compare_in(run: Path, options: dict[str, Any]) -> None:
-    spec = read_json(run / _SPEC).get("spec")
-    if not isinstance(spec, dict):
-        raise StoreError(f"{str(run / _SPEC)!r} is damaged: it has no `spec`.")
+    spec = read_spec(run / _SPEC)
     data = _load(spec, spec["seed"])
+    _check_rows(run, data.train)
     program = _build(spec, data, spec["seed"])
     fitted = pplvae.load_fit(run, program.model, program.guide, data.train)
     result = pplvae.compare(fitted.model, fitted.guide, data, progress=True, **options)
     result.save(run / _COMPARISON)
     _out.print(f"\n{result}\n", markup=False)
     _out.print(f"Rows: {run / _COMPARISON}", markup=False)
+
+
+def _check_rows(run: Path, train: Rows) -> None:
+    """Refuse training rows that are not those of the fit; older runs do not say which these were."""
+    known = read_json(run / RUN).get("settings", {}).get("rows_digest")
+    if known is not None and known != digest(train):
+        raise StoreError(
+            f"{str(run)!r} was fitted to other training rows than the data have now. Put the data back as they were, "
+            "or fit again."
+        )
 
 
 def _report_of(run: Path) -> None:
@@ -249,6 +271,12 @@ def _portable(model: str) -> str:
     """A file's absolute path, so that the run folder can be used from elsewhere."""
     file, colon, attribute = model.rpartition(":")
     return f"{Path(file).resolve()}{colon}{attribute}" if colon and Path(file).is_file() else model
+
+
+def _portable_data(data: str) -> str:
+    """Likewise for the rows; a name stays what `load_data` takes it for, whatever files lie around."""
+    named = data.replace("-", "_") in DATA_SETS
+    return str(Path(data).resolve()) if not named and Path(data).is_file() else data
 
 
 def _set_threads(threads: int | None) -> None:

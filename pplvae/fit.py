@@ -160,7 +160,7 @@ def fit(
     settings = {
         "rows": len(training),
         "binarisation": training.binarisation,
-        "rows_digest": _digest(training),
+        "rows_digest": digest(training),
         "objective": chosen.settings,
         "batch_size": batch_size,
         "lr": lr,
@@ -170,7 +170,7 @@ def fit(
         "clip": clip,
         "patience": patience,
         "validation_rows": 0 if held_out is None else len(held_out),
-        "validation_digest": None if held_out is None else _digest(held_out),
+        "validation_digest": None if held_out is None else digest(held_out),
         "validation_particles": validation_particles,
         "seed": seed,
     }
@@ -269,7 +269,7 @@ def _check_numbers(**numbers: int) -> None:
             raise ValueError(f"`{name}` must be at least 1, got {number}.")
 
 
-def _digest(rows: Rows) -> str:
+def digest(rows: Rows) -> str:
     """A few letters that stand for the content of all rows, in order."""
     return hashlib.blake2b(row_keys(rows.tensors).cpu().numpy().tobytes(), digest_size=6).hexdigest()
 

@@ -150,6 +150,35 @@ def open_run(folder: Path, existing: str) -> Path:
     return folder
 
 
+def read_spec(path: Path) -> dict[str, Any]:
+    """Read what a run was asked for on the command line.
+
+    Raises:
+        StoreError: missing, damaged, or of another format.
+    """
+    spec = read_json(path).get("spec")
+    if not isinstance(spec, dict):
+        raise StoreError(f"{str(path)!r} is damaged: it has no `spec`.")
+    return spec
+
+
+def check_same_spec(path: Path, spec: Mapping[str, Any]) -> None:
+    """Compare what a run was asked for with what it is asked for now; an option that a file lacks was None.
+
+    Raises:
+        StoreError: they differ, or the file cannot be read.
+    """
+    theirs = read_spec(path)
+    # The rows themselves are compared by `fit`, so that their file may have moved.
+    odd = [name for name in {**theirs, **spec} if name != "data" and theirs.get(name) != spec.get(name)]
+    if odd:
+        raise StoreError(
+            f"{str(path)!r} asked for another fit, so going on would equal neither: "
+            + ", ".join(f"{name} was {theirs.get(name)!r} and is {spec.get(name)!r}" for name in odd)
+            + ". Use the same, or `--existing overwrite`."
+        )
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

@@ -12,7 +12,7 @@ from pplvae.data import few
 from pplvae.errors import DataError, ProgramError, in_users_words
 from pplvae.families import family_name
 from pplvae.isolate import validation
-from pplvae.rows import Batch, Layout, Program, run_guide, run_model, values_of
+from pplvae.rows import Batch, Layout, Program, counted, run_guide, run_model, values_of
 
 _ROWS_AT_ONCE = 4096
 
@@ -45,9 +45,8 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
 
 
 def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:
-    fn, value, mask = site["fn"], site["value"], site["mask"]
+    fn, value = site["fn"], site["value"]
     while isinstance(fn, (td.Independent, MaskedDistribution)):  # to see single values, not whole events
-        mask = mask if isinstance(fn, td.Independent) else fn._mask
         dim -= fn.reinterpreted_batch_ndims if isinstance(fn, td.Independent) else 0
         fn = fn.base_dist
     try:
@@ -56,12 +55,13 @@ def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:
         return
     if type(fn).__name__ == "Unit":
         return
-    if isinstance(mask, Tensor):  # what is masked does not count
-        outside = outside & mask.reshape(*mask.shape, *[1] * (outside.ndim - mask.ndim))
+    within = value.ndim - outside.ndim  # axes of a single value, such as those of a vector; no mask divides it
+    outside = outside & counted(site)[(..., *(0,) * within)]
     rows = torch.nonzero(outside.movedim(dim, 0).reshape(outside.shape[dim], -1).any(1)).flatten()
-    if mask is False or len(rows) == 0:
+    if len(rows) == 0:
         return
-    example = value[outside.reshape(outside.shape + (1,) * (value.ndim - outside.ndim)).expand_as(value)].flatten()[0]
+    values, where = torch.broadcast_tensors(value, outside.reshape(outside.shape + (1,) * within))
+    example = values[where][0]
     kind = family_name(fn)
     raise DataError(
         f"Rows {few(rows + start)} (counted from 0) hold values that the likelihood at site {name!r} cannot produce, "

@@ -1,5 +1,6 @@
 """The command line, as its user meets it."""
 
+import json
 import subprocess
 import sys
 
@@ -91,7 +92,7 @@ def test_demo(run, tmp_path):
         (("fit", "--model", "my_file.py:NoPrograms"), "no method `model"),
         (("fit", "--data", "none.csv"), "no file 'none.csv'"),
         (("fit", "--objective", "Elbo"), "Unknown objective"),
-        (("fit", "--binarise", "none", "--epochs", "1"), "continuous Bernoulli"),
+        (("fit", "--binarise", "none", "--epochs", "1"), "ContinuousBernoulli"),
         (("compare", "none"), "no file"),
         (("report", "none"), "no file"),
     ],
@@ -142,3 +143,84 @@ def test_two_runs_on_the_same_rows(run, tmp_path):
     assert run("compare", "b", "a", "--margin", 1000)[0] == 0
     assert run("compare", "a", "c")[0] == 2
     assert run("report", "b")[0] == 0
+
+
+QUICK = ("--particles", 10, "--max-steps", 3, "--evidence", "none")
+
+
+def save_rows(path, seed=0, columns=4):
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, np.random.default_rng(seed).normal(size=(60, columns)))
+
+
+@pytest.mark.parametrize("existing", ["overwrite", "resume"])
+def test_results_of_the_old_run_go(run, tmp_path, existing):
+    save_rows(tmp_path / "rows.npy")
+    fit = ("fit", "--model", "ppca", "--data", "rows.npy", "--latent", 1, "--run", "r", "--epochs")
+    assert run(*fit, 1)[0] == run("compare", "r", *QUICK)[0] == run("report", "r")[0] == 0
+    results = [tmp_path / "r" / name for name in ("comparison.nc", "report.html")]
+    command = (tmp_path / "r" / "command.json").read_text()
+    assert run(*fit, 2, "--seed", 1)[0] == 2  # refused, it leaves all as it was
+    assert all(path.exists() for path in results)
+    assert (tmp_path / "r" / "command.json").read_text() == command
+    assert run(*fit, 2, "--existing", existing)[0] == 0
+    assert not any(path.exists() for path in results)
+    code, _, err = run("report", "r")
+    assert code == 2
+    assert "no file" in err
+
+
+def test_resuming_with_another_model_is_refused(run, tmp_path):
+    save_rows(tmp_path / "rows.npy")
+    fit = ("fit", "--data", "rows.npy", "--likelihood", "gaussian", "--latent", 2, "--run", "r")
+    assert run(*fit, "--prior", "standard-normal", "--epochs", 1)[0] == 0
+    command = tmp_path / "r" / "command.json"
+    written = command.read_text()
+    code, _, err = run(*fit, "--prior", "laplace", "--epochs", 2, "--existing", "resume")
+    assert code == 2
+    assert "prior was 'standard-normal' and is 'laplace'" in err
+    assert command.read_text() == written
+    older = json.loads(written)
+    del older["spec"]["guide"], older["spec"]["missing"]  # options that came later
+    command.write_text(json.dumps(older))
+    assert run(*fit, "--prior", "standard-normal", "--epochs", 2, "--existing", "resume")[0] == 0
+    assert command.read_text() == written
+
+
+def test_what_was_asked_for_is_written_before_the_fit(run, tmp_path, monkeypatch):
+    save_rows(tmp_path / "rows.npy")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pplvae.fit", killed)
+    assert run("fit", "--data", "rows.npy", "--prior", "laplace", "--run", "r")[0] == 130
+    assert json.loads((tmp_path / "r" / "command.json").read_text())["spec"]["prior"] == "laplace"
+
+
+def test_a_run_can_be_used_from_elsewhere(run, tmp_path, monkeypatch):
+    save_rows(tmp_path / "here" / "rows.npy")
+    save_rows(tmp_path / "there" / "rows.npy", seed=1)  # another file of the same name
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "digits").touch()  # no file of this name hides the data set
+    assert run("fit", "--model", "ppca", "--data", "rows.npy", "--epochs", 1, "--run", "../r")[0] == 0
+    assert run("fit", "--model", "bernoulli-vae", "--data", "digits", "--epochs", 1, "--run", "../d")[0] == 0
+    monkeypatch.chdir(tmp_path / "there")
+    assert run("compare", "../r", *QUICK)[0] == 0
+    written = json.loads((tmp_path / "r" / "command.json").read_text())["spec"]
+    assert written["data"] == str(tmp_path / "here" / "rows.npy")
+
+
+@pytest.mark.parametrize("columns", [4, 5])
+def test_comparing_on_other_rows_is_refused(run, tmp_path, columns):
+    save_rows(tmp_path / "rows.npy")
+    assert run("fit", "--model", "ppca", "--data", "rows.npy", "--epochs", 1, "--latent", 1, "--run", "r")[0] == 0
+    save_rows(tmp_path / "rows.npy", seed=1, columns=columns)
+    code, _, err = run("compare", "r", *QUICK)
+    assert code == 2
+    assert "other training rows" in err
+    save_rows(tmp_path / "rows.npy")
+    older = json.loads((tmp_path / "r" / "run.json").read_text())
+    del older["settings"]["rows_digest"]
+    (tmp_path / "r" / "run.json").write_text(json.dumps(older))
+    assert run("compare", "r", *QUICK)[0] == 0

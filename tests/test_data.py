@@ -9,6 +9,7 @@ from workflow import check_command
 import pplvae
 from pplvae.data import as_parts, as_rows
 from pplvae.errors import DataError, ShapeError, UnknownNameError
+from pplvae.isolate import isolated, reseed
 
 
 def test_digits():
@@ -45,6 +46,17 @@ def test_binarisation_is_named():
     assert float(error) < 5 * 0.5 / len(plain) ** 0.5
     with pytest.raises(UnknownNameError, match="Did you mean 'stochastic'"):
         pplvae.load_data("digits", binarise="stochastik")
+
+
+def test_pixels_are_drawn_apart_from_latent_noise():
+    grey = torch.full((100, 50), 0.5)
+    rows = pplvae.Rows((grey,), np.arange(100), binarisation="stochastic", intensities=grey)
+    with isolated(0):
+        reseed(3, 2)
+        noise = torch.rand(grey.shape)
+    agreement = (rows.redrawn(3, 2).values == (noise < 0.5)).double().mean()
+    assert abs(float(agreement) - 0.5) < 5 * 0.5 / grey.numel() ** 0.5
+    assert torch.equal(rows.redrawn(-3, 2).values, rows.redrawn(3, 2).values)
 
 
 @pytest.fixture
@@ -88,6 +100,37 @@ def test_npz_with_its_own_parts_and_images(tmp_path):
     assert torch.equal(data.test.values, torch.as_tensor(images[:6].reshape(6, -1) >= 127.5).to(data.test.values))
     with pytest.raises(DataError, match=r"from 0 to 255.*scale"):
         pplvae.load_data(tmp_path / "x.npz", binarise="threshold")
+
+
+def test_npz_with_its_own_parts_is_checked(tmp_path):
+    rows, labels = np.ones((10, 3)), np.arange(10)
+    np.savez(tmp_path / "a.npz", x_train=rows, y_train=labels)
+    assert pplvae.load_data(tmp_path / "a.npz", labels="y").train.labels is not None
+    with pytest.raises(UnknownNameError, match=r"Unknown labels of 'a\.npz' 'nonsense'.*Known: y"):
+        pplvae.load_data(tmp_path / "a.npz", labels="nonsense")
+    np.savez(tmp_path / "b.npz", x_train=rows, x_test=rows)
+    with pytest.raises(UnknownNameError, match="it has no labels"):
+        pplvae.load_data(tmp_path / "b.npz", labels="y")
+    np.savez(tmp_path / "c.npz", x_train=rows, x_test=rows[:, :2])
+    with pytest.raises(DataError, match="same number of columns, but x_train has 3, x_test has 2"):
+        pplvae.load_data(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("missing", ["NA", "null", "N/A", "nan", ""])
+def test_a_first_line_with_a_missing_value_is_a_row(missing, tmp_path):
+    (tmp_path / "a.csv").write_text(f"{missing}, 2\n3,4\n5,6\n")
+    rows = pplvae.load_data(tmp_path / "a.csv", missing="mask", valid=0, test=0).train
+    assert rows.values.tolist() == [[0, 2], [3, 4], [5, 6]]
+    assert rows.tensors[1].tolist() == [[0, 1], [1, 1], [1, 1]]
+    assert rows.columns is None
+
+
+@pytest.mark.parametrize("names", ["NA,K", "NA", "1,K"])  # sodium, potassium
+def test_a_first_line_of_names_is_a_header(names, tmp_path):
+    (tmp_path / "a.csv").write_text(f"{names}\n" + "\n".join([names.replace("NA", "1").replace("K", "2")] * 3))
+    rows = pplvae.load_data(tmp_path / "a.csv", valid=0, test=0).train
+    assert len(rows) == 3
+    assert rows.columns.tolist() == names.split(",")
 
 
 class Mine:

@@ -296,6 +296,29 @@ def test_masked_values_may_be_anything():
         assert pplvae.log_weights(masked, masked_guide, (rows, seen)).isfinite().all()
 
 
+@pytest.mark.parametrize("outer", ["row", "all"])
+def test_masks_outside_count_with_those_inside(outer):
+    rows, seen = torch.ones(6, 3), torch.ones(6, 3, dtype=torch.bool)
+    rows[4, 1], rows[2, 0], seen[2, 0] = 0.3, 0.3, False
+
+    def masked(v, seen):
+        inside = dist.Bernoulli(logits=torch.zeros(3)).expand([len(v), 3]).mask(seen).to_event(1)
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            with pyro.poutine.mask(mask=v[:, 1] != 0.3 if outer == "row" else False):
+                pyro.sample("v", inside, obs=v)
+
+    def masked_guide(v, seen):
+        guide(v)
+
+    with pyro.validation_enabled(False):
+        assert pplvae.log_weights(masked, masked_guide, (rows, seen)).isfinite().all()
+        rows[5, 2] = 0.7
+        if outer == "row":
+            with pytest.raises(DataError, match=r"Rows 5 .*such as 0\.7"):
+                pplvae.log_weights(masked, masked_guide, (rows, seen))
+
+
 def test_wrong_number_of_columns():
     vae = pplvae.models.BernoulliVAE(4, 2).double()
     with pytest.raises(ShapeError, match=r"must have 4 columns.*have 3"):

@@ -266,6 +266,12 @@ def test_what_has_no_public_address_says_where_it_is_from(name, tmp_path, monkey
     assert known.about in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["frey_faces", "air_quality_uci"])
+def test_rows_that_follow_one_another_are_said_to(name):
+    assert "follow one another" in DATA_SETS[name].about
+    assert "held-out figures are optimistic" in DATA_SETS[name].about
+
+
 def test_cache_folder(monkeypatch):
     monkeypatch.setenv("PPLVAE_DATA", "~/somewhere")
     assert cache_folder() == Path.home() / "somewhere"

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 import zipfile
 from pathlib import Path
 
@@ -20,10 +21,12 @@ def read_file(path: Path, labels: str | None) -> Table:
     Args:
         path: ends in .npy, .npz, .csv or .parquet.
         labels: name of the label column (.csv, .parquet) or array (.npz); by default "label", "labels" or "y" if there
-            is one.
+            is one. Where an .npz names its parts, their labels are y_train, y_valid, y_test: "y".
 
     Raises:
-        DataError: the file is missing, empty, damaged, holds objects or text, or has ragged lines.
+        DataError: the file is missing, empty, damaged, holds objects or text, has ragged lines, or parts of different
+            numbers of columns.
+        UnknownNameError: another kind of file, or labels that it does not have.
     """
     readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
@@ -49,8 +52,7 @@ def _read_npz(path: Path, labels: str | None) -> Table:
     arrays = _load(path)
     splits = [part for part in ("train", "valid", "test") if f"x_{part}" in arrays]
     if "train" in splits:
-        parts = {part: arrays[f"x_{part}"] for part in splits}
-        return Table(parts, {part: arrays[f"y_{part}"] for part in splits if f"y_{part}" in arrays})
+        return _in_parts(arrays, splits, labels, path)
     key = _label_key(labels, list(arrays), path)
     candidates = [name for name in arrays if name != key]
     rows = "x" if "x" in candidates else candidates[0] if len(candidates) == 1 else None
@@ -60,6 +62,18 @@ def _read_npz(path: Path, labels: str | None) -> Table:
             "`x_train`, `x_valid`, `x_test`."
         )
     return Table({"all": arrays[rows]}, {"all": arrays[key]} if key else {})
+
+
+def _in_parts(arrays: dict[str, np.ndarray], splits: list[str], labels: str | None, path: Path) -> Table:
+    parts = {part: arrays[f"x_{part}"] for part in splits}
+    labelled = {part: arrays[f"y_{part}"] for part in splits if f"y_{part}" in arrays}
+    if labels is not None and (labels != "y" or not labelled):
+        raise UnknownNameError(f"labels of {path.name!r}", labels, ["y"] if labelled else ["(it has no labels)"])
+    widths = {part: math.prod(values.shape[1:]) for part, values in parts.items()}
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"x_{part} has {width}" for part, width in widths.items())
+        raise DataError(f"The parts in {path.name!r} must have the same number of columns, but {found}.")
+    return Table(parts, labelled)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -78,10 +92,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 def _read_csv(path: Path, labels: str | None) -> Table:
     _check_rectangular(path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            first = next(csv.reader(file))
-        header = None if all(_is_number(field) for field in first) else 0
-        frame = pd.read_csv(path, header=header, skipinitialspace=True)
+        first = pd.read_csv(path, header=None, skipinitialspace=True, nrows=1)
+        frame = pd.read_csv(path, header=None if _is_data(first) else 0, skipinitialspace=True)
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise DataError(f"{str(path)!r} cannot be read as a table of numbers: {error}.") from error
     return _from_frame(frame, labels, path)
@@ -142,9 +154,6 @@ def _label_key(labels: str | None, names: list[str], path: Path) -> str | None:
     return labels
 
 
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return field.strip() == ""
-    return True
+def _is_data(line: pd.DataFrame) -> bool:
+    """Whether a line is a row and no header: numbers, and perhaps missing values, by what pandas takes for these."""
+    return all(dtype.kind in "iuf" for dtype in line.dtypes) and bool(line.notna().any(axis=None))

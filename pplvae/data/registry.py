@@ -132,7 +132,8 @@ DATA_SETS = {
             "frey_faces.npz", "b31ddb973f41a99244168000379cc79c3f1e4402c3604814fe3699002931659b", readers.frey_faces
         ),
         "1965 video frames of a face, grey, 28×20 (B. Frey and S. Roweis). No licence stated. From "
-        "github.com/jmtomczak/vae_vampprior, datasets/Freyfaces/freyfaces.pkl.",
+        "github.com/jmtomczak/vae_vampprior, datasets/Freyfaces/freyfaces.pkl. The frames follow one another, so the "
+        "random split puts near-copies of training rows among the held-out ones: held-out figures are optimistic.",
         scale=255,
     ),
     "caltech101_silhouettes": DataSet(
@@ -187,7 +188,9 @@ DATA_SETS = {
             readers.air_quality,
         ),
         "Hourly air-quality sensors, 13 columns, 13.7 % of the values missing (De Vito et al., 2008; UCI, doi "
-        "10.24432/C59K5F, CC BY 4.0 by its policy). From github.com/rim-esh/Air_Quality_VITO_2008, AirQualityUCI.csv.",
+        "10.24432/C59K5F, CC BY 4.0 by its policy). From github.com/rim-esh/Air_Quality_VITO_2008, AirQualityUCI.csv. "
+        "The hours follow one another, so the random split puts near-copies of training rows among the held-out ones: "
+        "held-out figures are optimistic.",
         missing="mask",
         standardise=True,
     ),

@@ -11,6 +11,9 @@ from torch import Tensor
 from pplvae.data.scaling import Scaling
 from pplvae.errors import DataError, ShapeError
 
+# Keeps the pixels' random numbers apart from the latent noise, which `fit` seeds with (seed, epoch).
+_BINARISATION = 1
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -85,7 +88,8 @@ class Rows:
         """With stochastic binarisation, the rows as epoch number `epoch` sees them; else the rows themselves."""
         if self.intensities is None:
             return self
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        words = np.random.SeedSequence([abs(seed), epoch, _BINARISATION]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(words[0]))
         draws = torch.rand(self.intensities.shape, generator=generator).to(self.intensities)
         return replace(self, tensors=((draws < self.intensities).to(self.intensities), *self.tensors[1:]))
 
