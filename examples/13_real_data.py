@@ -58,7 +58,7 @@ RECIPES = {
     "faces-gaussian": Recipe("frey_faces", likelihoods.Gaussian, "pictures", 10, (200,), 200),
     "faces-shared": Recipe("frey_faces", likelihoods.GaussianShared, "pictures", 10, (200,), 200),
     "faces-fixed": Recipe("frey_faces", likelihoods.GaussianFixed, "pictures", 10, (200,), 200, options={"scale": 0.1}),
-    "blood-cells": Recipe("pbmc_facs", _NB, "cells", 10, (128,), 60),
+    "blood-cells": Recipe("pbmc_facs", _NB, "cells", 10, (128,), 20),
     "brain-cells": Recipe("cortex_zeisel", _ZINB, "cells", 10, (128,), 200),
     "brain-cells-poisson": Recipe("cortex_zeisel", likelihoods.Poisson, "cells", 10, (128,), 200),
     "topics": Recipe("newsgroups20_bow", likelihoods.Multinomial, "topics", 20, (200,), 60, 2e-3),
