@@ -30,15 +30,15 @@ class ZeroInflatedNegativeBinomial(Counts):
 
     def __init__(self, visible: int, smallest: float = 1e-4, largest: float = 1e4) -> None:
         super().__init__()
-        self.inflated = NegativeBinomial(visible, smallest, largest)
+        self.counts = NegativeBinomial(visible, smallest, largest)
 
     def heads(self, visible: int) -> list[int]:
         """Per column the logit of its share in the row's total, and the logit of an added zero."""
-        return [*self.inflated.heads(visible), visible]
+        return [*self.counts.heads(visible), visible]
 
     def forward(self, logits: Head, zero_logits: Head, total: Total) -> Distribution:
         """Independent zero-inflated columns."""
-        columns = self.inflated.columns(logits, total)
+        columns = self.counts.columns(logits, total)
         return LogitZeroInflated(columns, gate_logits=zero_logits).to_event(1)
 
 
