@@ -47,6 +47,10 @@ class UnknownNameError(PplvaeError, KeyError):
         return str(self.args[0])
 
 
+class CaptureError(PplvaeError):
+    """A function cannot be kept as a graph of torch operations; the plain path is taken."""
+
+
 class PplvaeWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
 

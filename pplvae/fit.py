@@ -24,6 +24,7 @@ from pplvae.noise import row_keys
 from pplvae.objectives import KLWeight, Objective
 from pplvae.preparation import follow_rows, hold_model, merged_stores, prepare
 from pplvae.rows import Program
+from pplvae.steps import Steps
 from pplvae.store import (
     HISTORY,
     RUN,
@@ -58,6 +59,7 @@ class Fit:
         message: the same as a sentence, with what came before it.
         best_epoch: the epoch whose weights were kept (counted from 0; -1 for the initial ones).
         settings: what the fit was asked for, and the versions it ran under.
+        steps: what ran the training steps, and why not faster: see `compile` of `fit`.
         run: the run folder, if there is one.
     """
 
@@ -68,10 +70,11 @@ class Fit:
     message: str
     best_epoch: int
     settings: dict[str, Any]
+    steps: str = ""
     run: Path | None = None
 
     def __repr__(self) -> str:
-        lines = [f"Fit: {self.message}"]
+        lines = [f"Fit: {self.message}", f"steps {self.steps}"]
         if self.history.sizes.get("epoch"):
             best = self.history.sel(epoch=max(self.best_epoch, 0))
             lines.append(f"{self.history.sizes['epoch']} epochs, weights of epoch {self.best_epoch} kept")
@@ -100,6 +103,7 @@ def fit(
     clip: float | None = None,
     patience: int | None = None,
     validation_particles: int = 10,
+    compile: bool = False,
     seed: int = 0,
     run: str | Path | None = None,
     existing: str = "refuse",
@@ -130,6 +134,12 @@ def fit(
         clip: largest norm of the gradient of the loss, which is in nats per row.
         patience: stop when the validation ELBO has not risen for so many epochs.
         validation_particles: draws per validation row and epoch; even. The noise is the same in every epoch.
+        compile: whether to put the whole training step through torch's compiler: some seconds once for each shape
+            of network (kept on disk), then the fastest steps. It rounds and fuses differently, so that losses are
+            those of the plain step for a while only. By default a step is captured as a graph and replayed, with the
+            numbers of the plain step; programs that cannot be captured, because a Python branch is taken on a tensor's
+            value, are run as they are written, and those with latents that are not reparameterised, or are
+            enumerated, by Pyro's own code. `Fit.steps` says which it was.
         seed: of data order, latent noise, and parameters that the programs initialise when first run.
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
@@ -172,6 +182,7 @@ def fit(
         "validation_rows": 0 if held_out is None else len(held_out),
         "validation_digest": None if held_out is None else digest(held_out),
         "validation_particles": validation_particles,
+        "compile": compile,
         "seed": seed,
     }
     folder = None if run is None else open_run(Path(run), existing)
@@ -189,7 +200,8 @@ def fit(
                 "`optimiser` must make a torch optimiser from a list of parameters, such as "
                 f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {stepper!r}."
             )
-        loop = Loop(model, guide, training, held_out, start, chosen, stepper, settings, folder)
+        steps = Steps(model, guide, start, chosen, stepper, clip, compile=compile)
+        loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder)
         if existing == "resume":
             loop.resume()
         with tqdm(
@@ -197,7 +209,7 @@ def fit(
         ) as bar:
             try:
                 with held_in_evaluation(start.held):
-                    status, message = loop.run(epochs, kl_weight, clip, patience, bar)
+                    status, message = loop.run(epochs, kl_weight, patience, bar)
             except KeyboardInterrupt:
                 status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
         loop.keep_best()
@@ -211,6 +223,7 @@ def fit(
         message,
         loop.best_epoch,
         settings | {"epochs": epochs} | versions(),
+        str(steps),
         folder,
     )
     if folder is not None:
@@ -251,6 +264,7 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
             content["message"],
             content["best_epoch"],
             content["settings"],
+            content["steps"],
             folder,
         )
     except KeyError as error:
@@ -287,4 +301,5 @@ def _write_result(folder: Path, result: Fit, weights: Weights) -> None:
     write_tensors(folder / WEIGHTS, weights.copy())
     write_datasets(folder / HISTORY, "history", {"history": result.history})
     content = {"status": result.status.name, "message": result.message, "best_epoch": result.best_epoch}
+    content |= {"steps": result.steps}
     write_json(folder / RUN, content | {"settings": result.settings})

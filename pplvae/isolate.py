@@ -76,8 +76,13 @@ def reseed(*seed: int) -> None:
     """Seed torch (all devices), NumPy and `random` from a tuple of integers. Only inside `isolated`."""
     words = np.random.SeedSequence([abs(part) for part in seed]).generate_state(2)
     torch.manual_seed(int(words[0]))
-    np.random.seed(int(words[1]))  # programs may use NumPy's global generator
-    random.seed(int(words[1]))
+    reseed_beside_torch(int(words[1]))  # programs may use NumPy's global generator
+
+
+def reseed_beside_torch(seed: int) -> None:
+    """Seed NumPy and `random`, whose numbers no graph of torch operations draws. Only inside `isolated`."""
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Start:
         plate_size: size of a data plate that scales a minibatch up to it; None if no plate scales.
         trained: those of the parameters that the fit moves.
         held: modules that are not to change in any way: in eval mode, for their running means.
+        modules: those that the programs call.
     """
 
     weights: Weights
@@ -32,6 +33,7 @@ class Start:
     plate_size: int | None
     trained: dict[str, Tensor] = field(default_factory=dict)
     held: list[nn.Module] = field(default_factory=list)
+    modules: list[nn.Module] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.trained = self.trained or self.weights.parameters
@@ -77,7 +79,7 @@ def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) 
             'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.'
         )
     _warn_of_undeclared(weights, called)
-    return Start(weights, layout, size)
+    return Start(weights, layout, size, modules=called)
 
 
 def hold_model(model: Program, guide: Program, rows: Rows, start: Start) -> None:

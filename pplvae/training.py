@@ -2,8 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pplvae.data import Rows, few
 from pplvae.errors import StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
 from pplvae.noise import Stream
-from pplvae.objectives import KLWeight, Objective
+from pplvae.objectives import KLWeight
 from pplvae.preparation import Start
 from pplvae.rows import (
     Batch,
@@ -34,9 +33,11 @@ from pplvae.rows import (
     sum_sites,
     values_of,
 )
+from pplvae.steps import Steps
 from pplvae.store import CHECKPOINT, read_tensors, write_tensors
 
 _ROWS_AT_ONCE = 4096
+_DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
 _COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
 
 
@@ -58,8 +59,8 @@ class Loop:
         train: the rows.
         held_out: rows for validation, or None.
         start: see `Start`.
-        objective: what is maximised.
-        optimiser: over the weights of `start`.
+        steps: that it takes.
+        optimiser: that they move, for its state.
         settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
         folder: of the run, or None.
     """
@@ -71,13 +72,13 @@ class Loop:
         train: Rows,
         held_out: Rows | None,
         start: Start,
-        objective: Objective,
+        steps: Steps,
         optimiser: Optimizer,
         settings: dict[str, Any],
         folder: Path | None,
     ) -> None:
         self._model, self._guide, self._train, self._held_out = model, guide, train, held_out
-        self._start, self._objective, self._optimiser = start, objective, optimiser
+        self._start, self._steps, self._optimiser = start, steps, optimiser
         self._settings, self._folder = settings, folder
         self.weights = start.weights
         self.epoch = 0
@@ -85,34 +86,29 @@ class Loop:
         self._best_value = -float("inf")
         self._best = self.weights.copy()
         self._columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
-        self._validated = False
         if held_out is not None:
             self._validation_rows = Batch.of(held_out.tensors)
 
-    def run(
-        self, epochs: int, kl_weight: KLWeight, clip: float | None, patience: int | None, bar: Any
-    ) -> tuple[FitStatus, str]:
+    def run(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
         """Run epochs until something ends the fit."""
         # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")
-            return self._run_epochs(epochs, kl_weight, clip, patience, bar)
+            return self._run_epochs(epochs, kl_weight, patience, bar)
 
-    def _run_epochs(
-        self, epochs: int, kl_weight: KLWeight, clip: float | None, patience: int | None, bar: Any
-    ) -> tuple[FitStatus, str]:
+    def _run_epochs(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
         while self.epoch < epochs:
             if patience is not None and self.epoch - 1 - self.best_epoch >= patience:
                 best = f"Best: epoch {self.best_epoch}, {self._best_value:.3f} nats per row."
                 return FitStatus.STOPPED_EARLY, f"{FitStatus.STOPPED_EARLY.value} {best}"
-            trouble = self._run_epoch(kl_weight, clip, bar)
+            trouble = self._run_epoch(kl_weight, bar)
             if trouble:
                 return FitStatus.NONFINITE, trouble
             if self._folder is not None:
                 self._write_checkpoint()
         return FitStatus.COMPLETED, FitStatus.COMPLETED.value
 
-    def _run_epoch(self, kl_weight: KLWeight, clip: float | None, bar: Any) -> str | None:
+    def _run_epoch(self, kl_weight: KLWeight, bar: Any) -> str | None:
         """One pass over the rows; a sentence if the loss stops being finite."""
         began = time.perf_counter()
         seed, size = self._settings["seed"], self._settings["batch_size"]
@@ -121,34 +117,35 @@ class Loop:
         order = torch.randperm(len(self._train))
         rows = self._train.redrawn(seed, self.epoch)
         tensors = [tensor[order.to(tensor.device)] for tensor in rows.tensors]
-        total, weight = 0.0, 1.0
-        for step, first in enumerate(range(0, len(order), size)):
+        positions = order.to(tensors[0].device)
+        losses: list[Tensor] = []
+        weight, looked_at = 1.0, 0
+        look = 1 if positions.device.type == "cpu" else _DEVICE_STEPS_UNSEEN
+        starts = range(0, len(order), size)
+        for first in starts:
             weight = _at(kl_weight, self.epoch + first / len(order))
-            index, batch = order[first : first + size], [tensor[first : first + size] for tensor in tensors]
-            loss = self._step(index, batch, weight, clip)
-            if not np.isfinite(loss):
-                return self._diagnose(step, index, batch)
-            total += loss * len(index)
+            some = slice(first, first + size)
+            index, batch = positions[some], tuple(tensor[some] for tensor in tensors)
+            with in_users_words("objective", batch):
+                # torch's own noise needs no keys
+                losses.append(self._steps(Batch(batch, index, index), self._weight(kl_weight, weight)))
+            if len(losses) - looked_at >= look or len(losses) == len(starts):
+                bad = torch.nonzero(~torch.stack(losses[looked_at:]).isfinite()).flatten().tolist()
+                if bad:
+                    step = looked_at + bad[0]
+                    some = slice(starts[step], starts[step] + size)
+                    return self._diagnose(step, order[some], [tensor[some] for tensor in tensors])
+                looked_at = len(losses)
+        counts = torch.tensor([min(size, len(order) - first) for first in starts], device=positions.device)
+        total = float((torch.stack(losses).to(torch.float64) * counts).sum())
         self._end_epoch(-total / len(order), weight, time.perf_counter() - began, bar)
         return None
 
-    def _step(self, index: Tensor, tensors: Sequence[Tensor], weight: float, clip: float | None) -> float:
-        parameters = list(self._start.trained.values())
-        positions = index.to(tensors[0].device)
-        batch = Batch(tuple(tensors), positions, positions)  # torch's own noise needs no keys
-        scale = 1 / (self._start.plate_size or len(index))
-        with ExitStack() as stack:
-            stack.enter_context(in_users_words("objective", tensors))
-            if self._validated:  # the first step has shown that shapes and supports are right
-                stack.enter_context(validation(False))
-            layout = self._start.layout
-            loss = self._objective.backward(self._model, self._guide, layout, batch, parameters, scale, weight)
-        self._validated = True
-        if np.isfinite(loss):
-            if clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, clip)
-            self._optimiser.step()
-        return loss
+    def _weight(self, kl_weight: KLWeight, now: float) -> float | Tensor:
+        """A KL weight that changes is a tensor: a number would be captured as it is."""
+        if not isinstance(kl_weight, Callable):
+            return now
+        return torch.full_like(next(iter(self._start.trained.values())).detach().new_empty(()), now)
 
     def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
         elbo = self._validation_elbo()

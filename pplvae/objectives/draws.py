@@ -55,7 +55,7 @@ class Draws:
     model_sites: Mapping[str, Any]
     layout: Layout
     batch: Batch
-    weight: float
+    weight: float | Tensor
     cut: CutDraws | None
 
     def fold(self, values: Float[Tensor, " batch"]) -> PerDraw:
@@ -105,7 +105,7 @@ def draw(
     layout: Layout,
     batch: Batch,
     *,
-    weight: float = 1.0,
+    weight: float | Tensor = 1.0,
     cut: bool = False,
     through: bool = True,
 ) -> Draws:

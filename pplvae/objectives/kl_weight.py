@@ -6,6 +6,7 @@ from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
 
 KLWeight = float | Callable[[float], float]
 
@@ -17,12 +18,14 @@ class ScaleLatents(Messenger):
     leave `Trace_ELBO` with an objective that is no ELBO of anything.
     """
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float | Tensor) -> None:
         super().__init__()
         self.weight = weight
 
     def _pyro_sample(self, msg: Any) -> None:
-        if self.weight != 1.0 and not msg["is_observed"] and not site_is_subsample(msg):
+        # A tensor is not looked at: it would have to come from the device, and could not be captured.
+        weighed = isinstance(self.weight, Tensor) or self.weight != 1.0
+        if weighed and not msg["is_observed"] and not site_is_subsample(msg):
             msg["scale"] = msg["scale"] * self.weight
 
 

@@ -5,6 +5,8 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import pyro
+import torch
+from jaxtyping import Float
 from pyro import infer
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from pplvae.objectives.info import InfoVAE
 from pplvae.objectives.kl_weight import ScaleLatents
 from pplvae.objectives.path import DReG, StickingTheLanding
 from pplvae.objectives.score import ScoreFunction
+from pplvae.objectives.summed import negative_elbo, reason_against
 from pplvae.rows import Batch, Layout, PlateIndex
 
 _PYROS: dict[str, Callable[..., Any]] = {
@@ -98,6 +101,36 @@ class Objective:
         options = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         self.settings = ", ".join([type(objective).__name__, *(f"{key}={value}" for key, value in options.items())])
 
+    def reason_for_pyro(self, model: Any, guide: Any, batch: Batch) -> str:
+        """Why the objective has to run on Pyro's own code, in a clause; nothing where `loss` does."""
+        return "" if self._rowwise else reason_against(self._objective, model, guide, batch)
+
+    def loss(
+        self, model: Any, guide: Any, layout: Layout | None, batch: Batch, scale: float, kl_weight: float | Tensor
+    ) -> Float[Tensor, ""]:
+        """The negative objective, in nats per row, to be differentiated; see `reason_for_pyro`.
+
+        Args:
+            model: p(v, h; theta).
+            guide: q(h; lambda_phi(v)).
+            layout: of the pair; None where it cannot be scored row by row.
+            batch: the rows.
+            scale: what turns a sum that Pyro forms over the batch into a mean per row.
+            kl_weight: of the KL term.
+
+        Raises:
+            RowwiseError: an objective of ours, and a pair that cannot be scored row by row.
+            ProgramError: latents that are summed out have no KL term to weigh.
+        """
+        self._check(layout, kl_weight)
+        if not self._rowwise:
+            with ScaleLatents(kl_weight):
+                return scale * negative_elbo(self._objective, model, guide, batch)
+        ours = self._objective
+        some, how = batch.times(ours.particles), {"cut": ours.cut, "through": ours.through}
+        assert layout is not None
+        return -ours(draw(model, guide, layout, some, weight=kl_weight, **how)) / len(batch)
+
     def backward(
         self,
         model: Any,
@@ -107,17 +140,17 @@ class Objective:
         parameters: Sequence[Tensor],
         scale: float,
         kl_weight: float,
-    ) -> float:
-        """Set every parameter's `.grad` to the gradient of the negative objective, in nats per row.
+    ) -> Float[Tensor, ""]:
+        """Set every parameter's `.grad` to the gradient of the negative objective; Pyro's objectives by their own code.
 
         Args:
-            model: p(v, h; theta).
-            guide: q(h; lambda_phi(v)).
-            layout: of the pair; None where it cannot be scored row by row.
-            batch: the rows.
+            model: see `loss`, as for all arguments that are not listed here.
+            guide: the same.
+            layout: the same.
+            batch: the same.
             parameters: those that are trained.
-            scale: what turns a sum that Pyro forms over the batch into a mean per row.
-            kl_weight: of the KL term.
+            scale: the same.
+            kl_weight: the same.
 
         Returns:
             The negative objective, in nats per row.
@@ -125,37 +158,39 @@ class Objective:
         for parameter in parameters:
             parameter.grad = None
         if self._rowwise:
-            if layout is None:
-                raise RowwiseError(
-                    f"{type(self._objective).__name__} needs programs that can be scored row by row; use `Trace_ELBO`."
-                )
-            ours = self._objective
-            some, how = batch.times(ours.particles), {"cut": ours.cut, "through": ours.through}
-            loss = -ours(draw(model, guide, layout, some, weight=kl_weight, **how)) / len(batch)
+            loss = self.loss(model, guide, layout, batch, scale, kl_weight)
             loss.backward()
-            return float(loss.detach())
-        if kl_weight != 1 and layout is not None and layout.summed:
+            return loss.detach()
+        self._check(layout, kl_weight)
+        with PlateIndex(batch.index), ScaleLatents(kl_weight):
+            return self._pyros_backward(model, guide, batch.tensors, parameters, scale)
+
+    def _check(self, layout: Layout | None, kl_weight: float | Tensor) -> None:
+        if self._rowwise and layout is None:
+            raise RowwiseError(
+                f"{type(self._objective).__name__} needs programs that can be scored row by row; use `Trace_ELBO`."
+            )
+        weighed = isinstance(kl_weight, Tensor) or kl_weight != 1
+        if not self._rowwise and weighed and layout is not None and layout.summed:
             raise ProgramError(
                 f"The latents {list(layout.summed)} are summed out: they have no KL term that `kl_weight` could weigh. "
                 "Put them into the guide, or leave the weight at 1."
             )
-        with PlateIndex(batch.index), ScaleLatents(kl_weight):
-            return self._pyros_backward(model, guide, batch.tensors, parameters, scale)
 
     def _pyros_backward(
         self, model: Any, guide: Any, tensors: Sequence[Tensor], parameters: Sequence[Tensor], scale: float
-    ) -> float:
+    ) -> Float[Tensor, ""]:
         if hasattr(self._objective, "differentiable_loss"):
             loss = scale * self._objective.differentiable_loss(model, guide, *tensors)
             loss.backward()
-            return float(loss.detach())
+            return loss.detach()
         # RenyiELBO, TraceGraph_ELBO and ReweightedWakeSleep have no differentiable loss. They differentiate only where
         # a parameter is registered with Pyro, which a plain nn.Module's is not.
         loss = self._objective.loss_and_grads(_registered(model, "model"), _registered(guide, "guide"), *tensors)
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        return scale * float(loss)
+        return scale * torch.as_tensor(loss, device=tensors[0].device)
 
 
 def _registered(program: Any, name: str) -> Any:

@@ -70,7 +70,7 @@ def gradients(objective, model, guide, v, parameters, weight=1.0):
     found, values = [], []
     chosen, batch = Objective(objective), Batch.of((v,))
     for _ in range(REPLICATES):
-        values.append(-chosen.backward(model, guide, layout, batch, parameters, 1 / len(v), weight))
+        values.append(-float(chosen.backward(model, guide, layout, batch, parameters, 1 / len(v), weight)))
         found.append(torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters]))
     return -torch.stack(found), np.array(values)
 

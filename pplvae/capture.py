@@ -1,0 +1,199 @@
+"""A function of tensors, run once and kept as the graph of torch operations that it ran: its Python is paid for once.
+
+What the function reads from elsewhere (parameters, buffers, tensors in closures) stays live: the graph sees what is
+written into them later. What is no tensor (numbers, branches taken, the size of a batch) is frozen as it was.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pplvae.errors import CaptureError
+
+_aten = torch.ops.aten
+_ALIASES = (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default)
+_RESHAPES = (_aten.expand.default, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default)
+_OF_SHAPE_ONLY = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default, _aten.new_zeros.default)
+
+
+class Captured:
+    """A graph of torch operations, with the tensors that it read from elsewhere.
+
+    Args:
+        function: of tensors, to a sequence of tensors. It may differentiate, and draw from torch's generator.
+        inputs: what it is run on; the graph is one for their shapes, dtypes and device.
+
+    Attributes:
+        graph: takes the inputs, then `bound`.
+        bound: tensors that the function read from elsewhere, and what depends on nothing.
+
+    Raises:
+        CaptureError: the function failed under capture; the usual reason is a Python branch on a tensor's value.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
+        try:
+            self.graph = make_fx(function)(*inputs)
+        except Exception as error:
+            raise CaptureError(_reason(error)) from error
+        bound = _lift_attributes(self.graph)
+        _drop_aliases(self.graph)
+        _fold_constants(self.graph, bound)
+        self.bound = _drop_unused(self.graph, bound)
+        self.graph.recompile()
+
+    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """Run the graph, without recording gradients."""
+        with torch.no_grad():
+            return self.graph.forward(*inputs, *self.bound)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    if "data-dependent" in text or "_local_scalar_dense" in text:
+        return "a Python branch, or a number, is taken from a tensor's value (`if x.sum() > 0`, `.item()`, `float(x)`)"
+    return f"{type(error).__name__}: {text}"
+
+
+_Bound = dict[fx.Node, Tensor]  # inputs of the graph beside those of the function
+
+
+def _add_input(graph: fx.GraphModule, name: str, like: fx.Node) -> fx.Node:
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    with graph.graph.inserting_after(last):
+        added = graph.graph.placeholder(name)
+    added.meta = dict(like.meta)
+    return added
+
+
+def _lift_attributes(graph: fx.GraphModule) -> _Bound:
+    """Make inputs of the tensors that the graph holds as attributes: looked up once, and visible to a compiler."""
+    inputs: dict[str, fx.Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.op == "get_attr":
+            name = str(node.target)
+            if name not in inputs:
+                inputs[name] = _add_input(graph, f"held_{name.replace('.', '_')}", node)
+            node.replace_all_uses_with(inputs[name])
+            graph.graph.erase_node(node)
+    return {node: getattr(graph, name) for name, node in inputs.items()}
+
+
+def _drop_aliases(graph: fx.GraphModule) -> None:
+    """Leave out what changes no number. Not a bit of any result changes."""
+    for node in list(graph.graph.nodes):
+        source = node.args[0] if node.op == "call_function" and node.args else None
+        if not isinstance(source, fx.Node):
+            continue
+        if node.target in _ALIASES or (node.target in _RESHAPES and _lies_as(node, source)):
+            node.replace_all_uses_with(source)
+        elif node.target is _aten.t.default and source.target is _aten.t.default:
+            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
+        elif node.target is _aten.pow.Tensor_Scalar and node.args[1] == 1 and not _written([node, source]):
+            node.replace_all_uses_with(source)
+
+
+def _lies_as(node: fx.Node, other: fx.Node) -> bool:
+    ours, theirs = node.meta.get("val"), other.meta.get("val")
+    if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
+        return False
+    return ours.shape == theirs.shape and ours.stride() == theirs.stride()
+
+
+def _fold_constants(graph: fx.GraphModule, bound: _Bound) -> None:
+    """Bind the results of operations on nothing but numbers: a prior's scale, the gradient of a mean."""
+    written = _ever_written(graph)
+    known: dict[fx.Node, Any] = {}
+    for node in graph.graph.nodes:
+        if node.op != "call_function" or node in written or _writes(node) or _is_random(node):
+            continue
+        # A literal of the function, such as `torch.tensor(1.0)`, is the same each time; other tensors are live.
+        if node.target is _aten.lift_fresh_copy.default and node.args[0] in bound:
+            known[node] = bound[node.args[0]].clone()  # type: ignore[index]
+        elif node.target in _OF_SHAPE_ONLY:
+            known[node] = _compute(node, {source: _blank(source) for source in node.all_input_nodes})
+        elif all(source in known for source in node.all_input_nodes):
+            known[node] = _compute(node, known)
+    for node, value in known.items():
+        if isinstance(value, Tensor) and any(user not in known for user in node.users):
+            added = _add_input(graph, f"constant_{node.name}", node)
+            node.replace_all_uses_with(added)
+            bound[added] = value
+
+
+def _compute(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
+    with torch.no_grad():
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: known[source])
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _blank(node: fx.Node) -> Tensor:
+    like = node.meta["val"]
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device)
+
+
+def _drop_unused(graph: fx.GraphModule, bound: _Bound) -> list[Tensor]:
+    # A draw that nothing uses still moves the generator on.
+    graph.graph.eliminate_dead_code(is_impure_node=lambda node: node.is_impure() or _is_random(node))
+    for node in [node for node in bound if not node.users]:
+        graph.graph.erase_node(node)
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    return [bound[node] for node in inputs if node in bound]
+
+
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _written(nodes: Iterable[fx.Node]) -> bool:
+    return any(_writes(user) for node in nodes for user in node.users)
+
+
+def _is_random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _ever_written(graph: fx.GraphModule) -> set[fx.Node]:
+    """Nodes whose memory an operation of the graph may write to, through views perhaps."""
+    found: set[fx.Node] = set()
+    waiting = [source for node in graph.graph.nodes if _writes(node) for source in node.all_input_nodes]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
+def compiled(captured: Captured, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """The same graph through torch's compiler, which may fuse and round differently; its work is kept on disk.
+
+    Args:
+        captured: the graph.
+        inputs: of the shapes that it will be called with.
+
+    Raises:
+        CaptureError: the compiler failed: often there is no C++ compiler.
+    """
+    from torch import _inductor  # imported late: it takes seconds
+    from torch._inductor import config
+
+    bound = [tensor.detach() for tensor in captured.bound]
+    try:
+        # Draws come from torch's generator, as in the program: the same seed gives the same draws.
+        with torch.no_grad(), config.patch(fallback_random=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own code, in modules that it imports
+            run = _inductor.compile(captured.graph, [*(tensor.detach() for tensor in inputs), *bound])
+    except Exception as error:
+        raise CaptureError(f"the compiler raised {_reason(error)}") from error
+
+    def call(*inputs: Tensor) -> Sequence[Tensor]:
+        with torch.no_grad():
+            return run(*inputs, *bound)  # type: ignore[operator]
+
+    return call

@@ -1,0 +1,331 @@
+"""A training step of any program: as it is written, captured as a graph, or compiled whole.
+
+The plain step runs the programs. The fast ones replay what the plain one did and are held against it: when they are
+made, and at steps that become rarer, up to one in a hundred. Where they differ, the plain step takes over.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from pplvae.capture import Captured, compiled
+from pplvae.errors import CaptureError, PplvaeWarning
+from pplvae.isolate import generators_kept, reseed_beside_torch, validation
+from pplvae.objectives import Objective
+from pplvae.preparation import Start
+from pplvae.rows import Batch, Program
+
+_PLAIN_FIRST = 50  # steps of one kind before it is captured: by then they have cost about as much as a capture
+_LONGEST_UNCHECKED = 100
+_CAPTURED_TOLERANCE, _COMPILED_TOLERANCE = 1e-5, 1e-4  # relative to the largest number of a gradient
+
+
+class How(Enum):
+    """What runs the steps of a fit."""
+
+    PYRO = "Pyro's own code"
+    PLAIN = "plain"
+    CAPTURED = "captured"
+    COMPILED = "compiled"
+
+
+class _Found(NamedTuple):
+    """What a step computes: the loss, and a gradient for each parameter that it depends on, or None."""
+
+    loss: Float[Tensor, ""]
+    slopes: list[Tensor | None]
+
+
+@dataclass
+class _Replay:
+    """A fast step for batches of one kind.
+
+    Attributes:
+        run: from rows, positions and KL weight.
+        updates: whether it also moves the parameters.
+        tolerance: see `_differs`.
+        steps: taken so far.
+        next_check: the step at which it is held against the plain one again.
+    """
+
+    run: Callable[[Batch, float | Tensor], _Found]
+    updates: bool
+    tolerance: float
+    steps: int = 0
+    next_check: int = 0
+
+
+class Steps:
+    """The training steps of one fit.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        start: what is trained; see `Start`.
+        objective: what is maximised.
+        optimiser: over the parameters that are trained.
+        clip: largest norm of the gradient, in nats per row, or None.
+        compile: put loss and gradients, and the update where it is Adam's, through torch's compiler.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        start: Start,
+        objective: Objective,
+        optimiser: Optimizer,
+        clip: float | None = None,
+        *,
+        compile: bool = False,
+    ) -> None:
+        self._model, self._guide, self._start = model, guide, start
+        self._objective, self._optimiser, self._clip = objective, optimiser, clip
+        self._parameters = list(start.trained.values())
+        self._compile = compile
+        self._replays: dict[Any, _Replay] = {}
+        self._seen: dict[Any, int] = {}
+        self._how, self._reason = How.PLAIN, f"there were fewer than {_PLAIN_FIRST} steps of one kind"
+        self._replayed = True  # whether a replay is to be tried
+
+    def __str__(self) -> str:
+        return self._how.value + (f": {self._reason}" if self._reason else "")
+
+    def __call__(self, batch: Batch, kl_weight: float | Tensor = 1.0) -> Float[Tensor, ""]:
+        """Take a step, unless the loss is NaN or infinite.
+
+        Args:
+            batch: the rows.
+            kl_weight: of the KL term; a tensor if it changes from step to step.
+
+        Returns:
+            The loss before the step, in nats per row.
+        """
+        if not self._seen:
+            self._begin(batch)
+        key = self._kind(batch, kl_weight)
+        self._seen[key] = self._seen.get(key, 0) + 1
+        first = self._seen[key] == 1
+        if self._how is How.PYRO:
+            with validation(first):
+                return self._pyros(batch, kl_weight)
+        whole = self._compile and key == next(iter(self._seen))  # a last, smaller batch is not worth a compiler's time
+        if self._replayed and key not in self._replays and (whole or self._seen[key] > _PLAIN_FIRST):
+            self._try_to_replay(key, batch, kl_weight, whole)
+        if key in self._replays:
+            return self._replay(key, batch, kl_weight)
+        with validation(first):  # it shows that shapes and supports are right
+            found = self._plain(batch, kl_weight)
+        self._update(found)
+        return found.loss
+
+    def _begin(self, batch: Batch) -> None:
+        kept = _copies(self._start.weights.buffers)
+        with generators_kept():
+            reason = self._objective.reason_for_pyro(self._model, self._guide, batch)
+        _write(self._start.weights.buffers, kept)
+        if reason:
+            self._how, self._reason = How.PYRO, reason
+
+    def _kind(self, batch: Batch, kl_weight: float | Tensor) -> Any:
+        """What a captured step takes for granted."""
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in batch.tensors)
+        modes = tuple(module.training for module in self._start.modules)
+        weight = None if isinstance(kl_weight, Tensor) else kl_weight
+        return shapes, modes, weight, len(pyro.get_param_store())
+
+    def _scale(self, batch: Batch) -> float:
+        return 1 / (self._start.plate_size or len(batch))
+
+    def _pyros(self, batch: Batch, kl_weight: float | Tensor) -> Tensor:
+        given = self._model, self._guide, self._start.layout, batch
+        loss = self._objective.backward(*given, self._parameters, self._scale(batch), float(kl_weight))
+        self._update(_Found(loss, [parameter.grad for parameter in self._parameters]))
+        return loss
+
+    def _plain(self, batch: Batch, kl_weight: float | Tensor) -> _Found:
+        layout = self._start.layout
+        loss = self._objective.loss(self._model, self._guide, layout, batch, self._scale(batch), kl_weight)
+        return _Found(loss.detach(), list(torch.autograd.grad(loss, self._parameters, allow_unused=True)))
+
+    def _update(self, found: _Found) -> None:
+        for parameter, slope in zip(self._parameters, found.slopes, strict=True):
+            parameter.grad = slope
+        if self._clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        if found.loss.device.type == "cpu":
+            if math.isfinite(found.loss.item()):
+                self._optimiser.step()
+            return
+        # Elsewhere a look at the loss would make the processor wait for the device; fused optimisers look there.
+        self._optimiser.found_inf = (~found.loss.isfinite()).to(torch.float32)  # type: ignore[attr-defined]
+        self._optimiser.step()
+
+    # Fast steps
+
+    def _try_to_replay(self, key: Any, batch: Batch, kl_weight: float | Tensor, whole: bool) -> None:
+        if whole and _is_plain_adam(self._optimiser):
+            for parameter in self._parameters:
+                _begin_adam(self._optimiser.state[parameter], parameter)
+        kept = self._state()
+        try:
+            with generators_kept(), validation(False):
+                self._replays[key] = self._make_replay(batch, kl_weight, whole)
+            self._how, self._reason = How.COMPILED if whole or self._how is How.COMPILED else How.CAPTURED, ""
+        except CaptureError as error:
+            self._replayed, self._reason = False, str(error)
+            if self._compile:
+                warnings.warn(f"The step is not compiled: {error}.", PplvaeWarning, stacklevel=2)
+        self._restore(kept)
+
+    def _make_replay(self, batch: Batch, kl_weight: float | Tensor, whole: bool) -> _Replay:
+        varies = isinstance(kl_weight, Tensor)
+        reached: list[bool] = []
+
+        def inputs_of(batch: Batch, kl_weight: float | Tensor) -> list[Tensor]:
+            return [batch.positions, *batch.tensors, *([kl_weight] if isinstance(kl_weight, Tensor) else [])]
+
+        def step(positions: Tensor, *tensors: Tensor) -> list[Tensor]:
+            rows, weight = (tensors[:-1], tensors[-1]) if varies else (tensors, kl_weight)
+            found = self._plain(Batch(rows, positions, positions), weight)
+            reached[:] = [slope is not None for slope in found.slopes]
+            if updates:
+                self._adam(found)
+            return [found.loss, *(slope for slope in found.slopes if slope is not None)]
+
+        def run(batch: Batch, kl_weight: float | Tensor) -> _Found:
+            loss, *slopes = replayed(*inputs_of(batch, kl_weight))
+            rest = iter(slopes)
+            return _Found(loss, [next(rest) if there else None for there in reached])
+
+        updates = whole and _is_plain_adam(self._optimiser)
+        inputs = inputs_of(batch, kl_weight)
+        captured = Captured(step, inputs)
+        if not whole:
+            replayed = captured
+            return _Replay(run, False, _CAPTURED_TOLERANCE)
+        replayed = compiled(captured, inputs)
+        return _Replay(run, updates, _COMPILED_TOLERANCE)
+
+    def _replay(self, key: Any, batch: Batch, kl_weight: float | Tensor) -> Tensor:
+        replay = self._replays[key]
+        replay.steps += 1
+        if replay.steps <= replay.next_check:
+            found = replay.run(batch, kl_weight)
+            if not replay.updates:
+                self._update(found)
+            return found.loss
+        replay.next_check = replay.steps + min(replay.steps, _LONGEST_UNCHECKED) - 1
+        before = self._state()
+        with generators_kept(), validation(replay.steps == 1):
+            reseed_beside_torch(replay.steps)  # numbers from there must not happen to be those of the capture
+            plain = self._plain(batch, kl_weight)
+        buffers = _copies(self._start.weights.buffers)
+        self._restore(before)
+        found = replay.run(batch, kl_weight)
+        odd = _differs(found, plain, replay.tolerance)
+        if odd:
+            self._take_over(odd, replay)
+            self._restore(before)
+            _write(self._start.weights.buffers, buffers)
+        if odd or not replay.updates:
+            self._update(plain if odd else found)
+        return plain.loss if odd else found.loss
+
+    def _take_over(self, odd: str, replay: _Replay) -> None:
+        self._replayed = False
+        self._replays.clear()
+        self._how = How.PLAIN
+        self._reason = f"replayed, the step gave another {odd} than the program"
+        warnings.warn(
+            f"Replayed, the training step gave another {odd} than the program (after {replay.steps} replays, the last "
+            f"{max(0, replay.steps - replay.next_check // 2)} at most of them unchecked): it depends on something that "
+            "is no tensor, such as a Python number that changes or NumPy's random numbers. The fit goes on with the "
+            "program as it is written, slower. A tensor in its place can be replayed.",
+            PplvaeWarning,
+            stacklevel=2,
+        )
+
+    def _adam(self, found: _Found) -> None:
+        """The update of Adam (Kingma and Ba, 2015) as torch's optimiser makes it, on that optimiser's state."""
+        (group,) = self._optimiser.param_groups
+        (decay, square_decay), lr, eps = group["betas"], group["lr"], group["eps"]
+        moved = [(p, slope) for p, slope in zip(self._parameters, found.slopes, strict=True) if slope is not None]
+        with torch.no_grad():
+            fine = found.loss.isfinite()
+            shrunk = 1.0
+            if self._clip is not None:
+                norm = torch.stack([slope.square().sum() for _, slope in moved]).sum().sqrt()
+                shrunk = (self._clip / (norm + 1e-6)).clamp(max=1.0)
+            for parameter, slope in moved:
+                state = self._optimiser.state[parameter]
+                step, mean, square = state["step"], state["exp_avg"], state["exp_avg_sq"]
+                slope = slope * shrunk
+                new_step = step + 1
+                new_mean = mean + (1 - decay) * (slope - mean)
+                new_square = square_decay * square + (1 - square_decay) * slope * slope
+                # In float64, as torch does: 1 - 0.999^k has three digits less than 0.999^k.
+                count = new_step.to(torch.float64)
+                size = (lr / (1 - decay**count)).to(slope.dtype)
+                root = new_square.sqrt() / (1 - square_decay**count).sqrt().to(slope.dtype) + eps
+                moved_to = parameter - size * (new_mean / root)
+                for old, new in ((parameter, moved_to), (step, new_step), (mean, new_mean), (square, new_square)):
+                    old.copy_(torch.where(fine, new, old))
+
+    def _state(self) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
+        slots = [value for state in self._optimiser.state.values() for value in state.values()]
+        return self._start.weights.copy(), [(slot, slot.clone()) for slot in slots if isinstance(slot, Tensor)]
+
+    def _restore(self, state: tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]) -> None:
+        weights, slots = state
+        self._start.weights.restore(weights)
+        for slot, value in slots:
+            slot.copy_(value)
+
+
+def _is_plain_adam(optimiser: Optimizer) -> bool:
+    options = ("amsgrad", "maximize", "weight_decay")
+    one_group = type(optimiser) is Adam and len(optimiser.param_groups) == 1
+    return one_group and not any(optimiser.param_groups[0][option] for option in options)
+
+
+def _begin_adam(state: dict[str, Any], parameter: Tensor) -> None:
+    """The state that torch's Adam makes at its first step."""
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _write(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(values[name])
+
+
+def _differs(one: _Found, other: _Found, tolerance: float) -> str:
+    """What of two steps differs by more than so much of its largest number; nothing if they agree."""
+    slopes = [("gradient", a, b) for a, b in zip(one.slopes, other.slopes, strict=True)]
+    for name, a, b in [("loss", one.loss, other.loss), *slopes]:
+        if a is None or b is None:
+            if a is not b:
+                return name
+        elif not torch.allclose(a, b, rtol=0, atol=tolerance * _largest(b), equal_nan=True):
+            return name
+    return ""
+
+
+def _largest(tensor: Tensor) -> float:
+    return max(float(tensor.abs().nan_to_num(0.0, 0.0).max()), 1e-8)
