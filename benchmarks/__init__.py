@@ -1,1 +1,1 @@
-"""Ours and its peers on the same work, in one process, interleaved: `python -m benchmarks`."""
+"""Ours and its peers on the same work, interleaved in one process: `python -m benchmarks`."""

@@ -19,6 +19,10 @@ _ALIASES = (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default)
 _RESHAPES = (_aten.expand.default, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default)
 _OF_SHAPE_ONLY = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default, _aten.new_zeros.default)
 
+_PLAIN_FIRST = 20  # calls before `Replayed` captures: by then they have cost about as much as a capture
+_UNCHECKED = 100
+CAPTURED_TOLERANCE, COMPILED_TOLERANCE = 1e-5, 1e-4  # relative to the largest number; a compiler rounds differently
+
 
 class Captured:
     """A graph of torch operations, with the tensors that it read from elsewhere.
@@ -37,7 +41,8 @@ class Captured:
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
         try:
-            self.graph = make_fx(function)(*inputs)
+            # Through a lambda, since a method's own argument would be counted among the inputs.
+            self.graph = make_fx(lambda *some: function(*some))(*inputs)
         except Exception as error:
             raise CaptureError(_reason(error)) from error
         bound = _lift_attributes(self.graph)
@@ -168,6 +173,61 @@ def _ever_written(graph: fx.GraphModule) -> set[fx.Node]:
             found.add(node)
             waiting += node.all_input_nodes
     return found
+
+
+class Replayed:
+    """A function of tensors that is captured once it has been called often enough on the same shapes to be worth it.
+
+    The graph is held against the function when it is made and at every hundredth call; a function that cannot be
+    captured, or whose graph gives other numbers, is called as it is.
+
+    Args:
+        function: of tensors, to a sequence of tensors; always the same for the same inputs.
+        compile: put the graph through torch's compiler: seconds once (kept on disk), for thousands of calls.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Tensor]], *, compile: bool = False) -> None:
+        self._function, self._compile = function, compile
+        self._graphs: dict[Any, Callable[..., Sequence[Tensor]]] = {}
+        self._calls: dict[Any, int] = {}
+        self._capturable = True
+
+    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """The function's values, without gradients."""
+        kind = _kind(inputs)
+        count = self._calls[kind] = self._calls.get(kind, -1) + 1
+        if self._capturable and count == _PLAIN_FIRST:
+            try:
+                captured = Captured(self._function, inputs)
+                self._graphs[kind] = compiled(captured, inputs) if self._compile else captured
+            except CaptureError:
+                self._capturable = False
+                self._capturable = False
+        if kind not in self._graphs:
+            return self._plain(inputs)
+        found = self._graphs[kind](*inputs)
+        if count % _UNCHECKED == _PLAIN_FIRST:
+            plain = self._plain(inputs)
+            tolerance = COMPILED_TOLERANCE if self._compile else CAPTURED_TOLERANCE
+            if not all(agree(ours, theirs, tolerance) for ours, theirs in zip(found, plain, strict=True)):
+                self._capturable = False
+                self._capturable = False
+                self._graphs.clear()
+                return plain
+        return found
+
+    def _plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        return [value.detach() for value in self._function(*inputs)]
+
+
+def _kind(inputs: Sequence[Tensor]) -> Any:
+    return tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+
+
+def agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two tensors differ by no more than so much of the largest number of the second."""
+    largest = max(float(other.abs().nan_to_num(0.0, 0.0).max()), 1e-8)
+    return torch.allclose(one, other, rtol=0, atol=tolerance * largest, equal_nan=True)
 
 
 def compiled(captured: Captured, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:

@@ -44,7 +44,9 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
 Seed = Annotated[int, typer.Option(help="Names all random numbers: the same seed gives the same bits.")]
-Particles = Annotated[int, typer.Option(help="Draws per row for scoring; even.")]
+Particles = Annotated[
+    int | None, typer.Option(help="Draws per row for scoring, even; by default as many as --stderr needs.")
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for torch; by default torch's own choice.")]
 
 
@@ -125,7 +127,8 @@ def compare(
         Path | None, typer.Argument(help="A second run that has been compared on the same rows: print the differences.")
     ] = None,
     seed: Seed = 0,
-    particles: Particles = 1000,
+    particles: Particles = None,
+    stderr: Annotated[float, typer.Option(help="Nats per row: the largest Monte Carlo standard error.")] = 0.1,
     families: Annotated[str, typer.Option(help="Richer families, by commas: full_covariance, flow, mixture.")] = "",
     evidence: Annotated[str, typer.Option(help="importance, ais, or none to leave log p(v) out.")] = "importance",
     screen: Annotated[float | None, typer.Option(help="Skip rows whose gap is below so many nats for sure.")] = None,
@@ -145,7 +148,8 @@ def compare(
         _out.print(str(pair), markup=False)
         raise typer.Exit(_WORSE if pair.worse(margin) else 0)
     chosen = None if evidence == "none" else evidence
-    options = {"seed": seed, "particles": particles, "evidence": chosen, "tolerance": tolerance, "max_steps": max_steps}
+    options = {"seed": seed, "particles": particles, "stderr": stderr, "evidence": chosen}
+    options |= {"tolerance": tolerance, "max_steps": max_steps}
     options |= {"families": [name.strip() for name in families.split(",") if name.strip()]}
     _compare_in(run, options | {"screen": False if screen is None else screen})
 

@@ -291,8 +291,10 @@ def log_model(
         values |= {name: site.over(size) for name, site in states.items()}
     sites = run_model(model, batch.repeated(count), values)
     latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-    joint, prior = (sum_sites(some, layout.model).unflatten(0, (count, -1)) for some in (sites, latent))
-    return joint.logsumexp(0), prior.logsumexp(0)
+    joint, prior = (sum_sites(some, layout.model) for some in (sites, latent))
+    if not states:
+        return joint, prior
+    return joint.unflatten(0, (count, -1)).logsumexp(0), prior.unflatten(0, (count, -1)).logsumexp(0)
 
 
 def _repeated(value: Tensor, count: int, axis: int | None) -> Tensor:

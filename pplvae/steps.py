@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from pplvae.capture import Captured, compiled
+from pplvae.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, compiled
 from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import generators_kept, reseed_beside_torch, validation
 from pplvae.objectives import Objective
@@ -26,7 +26,6 @@ from pplvae.rows import Batch, Program
 
 _PLAIN_FIRST = 50  # steps of one kind before it is captured: by then they have cost about as much as a capture
 _LONGEST_UNCHECKED = 100
-_CAPTURED_TOLERANCE, _COMPILED_TOLERANCE = 1e-5, 1e-4  # relative to the largest number of a gradient
 
 
 class How(Enum):
@@ -212,9 +211,9 @@ class Steps:
         captured = Captured(step, inputs)
         if not whole:
             replayed = captured
-            return _Replay(run, False, _CAPTURED_TOLERANCE)
+            return _Replay(run, False, CAPTURED_TOLERANCE)
         replayed = compiled(captured, inputs)
-        return _Replay(run, updates, _COMPILED_TOLERANCE)
+        return _Replay(run, updates, COMPILED_TOLERANCE)
 
     def _replay(self, key: Any, batch: Batch, kl_weight: float | Tensor) -> Tensor:
         replay = self._replays[key]
@@ -317,15 +316,10 @@ def _write(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 
 def _differs(one: _Found, other: _Found, tolerance: float) -> str:
     """What of two steps differs by more than so much of its largest number; nothing if they agree."""
-    slopes = [("gradient", a, b) for a, b in zip(one.slopes, other.slopes, strict=True)]
-    for name, a, b in [("loss", one.loss, other.loss), *slopes]:
-        if a is None or b is None:
-            if a is not b:
-                return name
-        elif not torch.allclose(a, b, rtol=0, atol=tolerance * _largest(b), equal_nan=True):
-            return name
-    return ""
-
-
-def _largest(tensor: Tensor) -> float:
-    return max(float(tensor.abs().nan_to_num(0.0, 0.0).max()), 1e-8)
+    if not agree(one.loss, other.loss, tolerance):
+        return "loss"
+    if [slope is None for slope in one.slopes] != [slope is None for slope in other.slopes]:
+        return "gradient"
+    # All parameters together: where a small gradient is a sum of large terms, rounding alone is large beside it.
+    ours, theirs = (torch.cat([s.flatten() for s in step.slopes if s is not None]) for step in (one, other))
+    return "" if agree(ours, theirs, tolerance) else "gradient"

@@ -5,6 +5,7 @@ Rows never meet: temperatures and step sizes are those of the row, found in a pi
 sampler that adapts on its way has no unbiased weights. All rows and chains are in one tensor.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from pplvae.capture import Replayed
 from pplvae.errors import UnknownNameError
 from pplvae.latents import LatentSpace, PerDraw, Vectors
 from pplvae.noise import RowNoise, Stream
@@ -38,6 +40,7 @@ class Annealing:
         schedule: of temperatures: "adaptive" (per row: equal steps in standard deviations of the log ratio along the
             path, as the pilot run saw them), "linear", or "sigmoid" (Wu et al., 2017).
         acceptance: what step sizes are tuned to in the pilot run.
+        compile: put the gradient through torch's compiler: worth its seconds where there are thousands of moves.
     """
 
     start: str = "guide"
@@ -47,6 +50,7 @@ class Annealing:
     leapfrog: int = 5
     schedule: str = "adaptive"
     acceptance: float = 0.65
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.start not in _STARTS:
@@ -111,6 +115,9 @@ class Annealer:
 
     def __init__(self, space: LatentSpace, batch: Batch, settings: Annealing, seed: int) -> None:
         self._space, self._batch, self._settings, self._seed = space, batch, settings, seed
+        # Asked for at every step of every move, on the same shapes.
+        self._everything = Replayed(self._everything_at)
+        self._slope = Replayed(self._slope_at, compile=settings.compile)
 
     def pilot(self) -> Path:
         """Run once to tune step sizes, and to see where along the path the log ratio varies."""
@@ -203,16 +210,21 @@ class Annealer:
         return base, self._space.log_joint(u) - base
 
     def _at(self, u: Vectors) -> _Point:
-        u = u.detach().requires_grad_()
-        base, ratio = self._log_densities(u)
-        (base_slope,) = torch.autograd.grad(base.sum(), u, retain_graph=True)
-        (ratio_slope,) = torch.autograd.grad(ratio.sum(), u)
-        return _Point(u.detach(), base.detach(), ratio.detach(), base_slope, ratio_slope)
+        return _Point(u, *self._everything(u))
 
-    def _slope(self, u: Vectors, temperature: Tensor) -> Vectors:
-        u = u.detach().requires_grad_()
-        base, ratio = self._log_densities(u)
-        return torch.autograd.grad((base + temperature * ratio).sum(), u)[0]
+    def _everything_at(self, u: Vectors) -> Sequence[Tensor]:
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            base, ratio = self._log_densities(u)
+            (base_slope,) = torch.autograd.grad(base.sum(), u, retain_graph=True)
+            (ratio_slope,) = torch.autograd.grad(ratio.sum(), u)
+        return base.detach(), ratio.detach(), base_slope, ratio_slope
+
+    def _slope_at(self, u: Vectors, temperature: Tensor) -> Sequence[Tensor]:
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            base, ratio = self._log_densities(u)
+            return torch.autograd.grad((base + temperature * ratio).sum(), u)
 
     def _move(
         self, point: _Point, temperature: Tensor, step: Tensor, scale: Tensor, address: tuple[int, ...]
@@ -230,7 +242,7 @@ class Annealer:
         for k in range(self._settings.leapfrog):
             u = u + stride * moving
             if k < self._settings.leapfrog - 1:
-                moving = moving + stride * self._slope(u, temperature)
+                moving = moving + stride * self._slope(u, temperature)[0]
         end = self._at(u)
         moving = moving + 0.5 * stride * (end.base_slope + temperature.unsqueeze(-1) * end.ratio_slope)
         energy = end.base + temperature * end.ratio - 0.5 * moving.square().sum(-1)

@@ -111,7 +111,7 @@ def _told_apart(tensors: Sequence[Tensor]) -> Batch:
 
 def _bracket_columns(templates: Chunk, settings: Annealing) -> Columns:
     made = simulate(templates.model, templates.layout, templates.batch, (templates.seed, Stream.SIMULATE))
-    chunk = Chunk(templates.model, templates.guide, templates.layout, made.batch, templates.schedule, templates.seed)
+    chunk = Chunk(templates.own, made.batch)
     exact = chunk.guides(slice(None), 1).space(chunk.zeros).vectors(made.values)
 
     def both_ways(annealer: Annealer, path: Path, index: Tensor) -> Columns:

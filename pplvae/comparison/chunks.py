@@ -1,7 +1,8 @@
 """Rows on their way through a comparison: some at a time, each with the guide that was optimised for it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pplvae.chunking import rows_at_once
 from pplvae.comparison.localise import LocalGuides, Offsets
-from pplvae.comparison.optimise import Optimum, Schedule, optimise
+from pplvae.comparison.optimise import Optimum, Schedule
+from pplvae.comparison.own import OwnGuides
 from pplvae.data import Rows
 from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
@@ -21,41 +24,38 @@ from pplvae.noise import Stream
 from pplvae.rows import Batch, Layout, Program
 
 Draws = Float[Tensor, "particle row"]
+MakeGuides = Callable[[Tensor, int], Any]  # from positions of rows and a number of draws to `LocalGuides` or the like
 Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
 
-_BLOCK = 50  # draws of every row of a chunk in memory at once while scoring; even
+# Draws of a row that are taken at once while scoring; even. Later blocks are larger, as they are of few rows.
+_FIRST_BLOCKS, _UNTIL, _LATER_BLOCKS = 50, 1000, 200
 
 
 class Chunk:
-    """Rows that are optimised together and scored in blocks of draws.
+    """Rows that are optimised together and scored in blocks of draws, some at a time.
 
     Args:
-        model: p(v, h; theta).
-        guide: q(h; lambda_phi(v)).
-        layout: of the pair.
+        own: the search for each row's own guide.
         batch: the rows.
-        schedule: of the search for each row's own guide.
-        seed: names the noise.
     """
 
-    def __init__(
-        self, model: Program, guide: Program, layout: Layout, batch: Batch, schedule: Schedule, seed: int
-    ) -> None:
-        self.model, self.guide, self.layout = model, guide, layout
-        self.batch, self.schedule, self.seed = batch, schedule, seed
+    def __init__(self, own: OwnGuides, batch: Batch) -> None:
+        self.own, self.batch = own, batch
+        self.model, self.guide, self.layout = own.model, own.guide, own.layout
+        self.schedule, self.seed = own.schedule, own.seed
 
     def take(self, index: Any) -> "Chunk":
         """Some of the rows."""
-        return Chunk(self.model, self.guide, self.layout, self.batch.take(index), self.schedule, self.seed)
+        return Chunk(self.own, self.batch.take(index))
 
     def guides(self, index: Any, particles: int) -> LocalGuides:
         """The guides of some of the rows."""
-        return LocalGuides(self.model, self.guide, self.layout, self.batch.take(index).times(particles))
+        return self.own.guides(self.batch, index, particles)
 
     @cached_property
     def optimum(self) -> Optimum:
         """Each row's own guide; the search runs when it is first asked for."""
-        return optimise(self.guides, len(self.batch), self.schedule, self.seed)
+        return self.own(self.batch)
 
     @cached_property
     def zeros(self) -> Offsets:
@@ -67,37 +67,72 @@ class Chunk:
         offsets: Offsets,
         particles: int,
         *,
-        index: Any = slice(None),
+        before: int = 0,
+        index: Tensor | None = None,
         stream: Stream = Stream.SCORE,
         evidence: bool = False,
+        guides: MakeGuides | None = None,
     ) -> Draws:
         """Log weights of guides from fresh draws, mirrored ones last; the same stream gives the same noise.
 
-        With `evidence`, `LocalGuides.evidence_weights`: they differ where discrete latents are summed over.
+        Args:
+            offsets: of all rows.
+            particles: draws in all.
+            before: how many of them are there already and are not drawn again; whole blocks.
+            index: positions of some rows, on the CPU; by default all.
+            stream: names the noise.
+            evidence: `LocalGuides.evidence_weights` instead: they differ where discrete latents are summed over.
+            guides: makes the guides that the offsets move; by default those of the guide's own family.
         """
-        moved = {key: offset[index] for key, offset in offsets.items()}
+        make = guides or self.guides
+        everyone = torch.arange(len(self.batch)) if index is None else index
 
-        def draw(count: int, start: int) -> Tensor:
-            guides = self.guides(index, count)
-            weights = guides.evidence_weights if evidence else guides.log_weights
-            return weights(moved, (self.seed, stream, start))
+        def of(some: Tensor) -> Draws:
+            moved = {key: offset[some] for key, offset in offsets.items()}
+            made = cache(lambda count: make(some, count))  # once for all blocks, and with them the encoder
 
-        return in_blocks(draw, particles)
+            def draw(count: int, start: int) -> Tensor:
+                weights = made(count).evidence_weights if evidence else made(count).log_weights
+                return weights(moved, (self.seed, stream, start))
+
+            return in_blocks(draw, particles, before)
+
+        at_once = rows_at_once(self.batch.tensors, _copies(self.layout, _block(particles - 1)))
+        return torch.cat([of(some) for some in everyone.split(at_once)], 1)
 
 
-def in_blocks(draw: Callable[[int, int], Tensor], particles: int) -> Draws:
-    """Draws in blocks whose size depends on nothing but their number: the noise of a draw is named by its block.
+def in_blocks(draw: Callable[[int, int], Tensor], particles: int, before: int = 0) -> Draws:
+    """Draws in blocks whose size depends on nothing but their place: the noise of a draw is named by its block.
 
     Args:
         draw: from a number of draws, and the number of those before them, to log weights, mirrored ones last.
         particles: draws in all.
+        before: how many of them are left out, as they are there already; whole blocks.
     """
-    found = []
     with torch.no_grad():
-        for start in range(0, particles, _BLOCK):
-            weights = draw(min(_BLOCK, particles - start), start)
-            found.append(weights.to(torch.float64).unflatten(0, (2, -1)))
-    return torch.cat(found, dim=1).flatten(0, 1)
+        blocks, start = [], before
+        while start < particles:
+            count = min(_block(start), particles - start)
+            blocks.append(draw(count, start).to(torch.float64))
+            start += count
+        return joined(blocks)
+
+
+def joined(blocks: Sequence[Float[Tensor, "_ row"]]) -> Draws:
+    """Draws of the same rows one block after the other, the mirrored ones of all blocks last."""
+    return torch.cat([block.unflatten(0, (2, -1)) for block in blocks], 1).flatten(0, 1)
+
+
+def _block(draw: int) -> int:
+    """Size of the block in which a draw stands, unless it is the last one."""
+    return _FIRST_BLOCKS if draw < _UNTIL else _LATER_BLOCKS
+
+
+def _copies(layout: Layout, block: int) -> int:
+    """How often a row stands in what a program is called with while a block is scored (see `LocalGuides`)."""
+    everything = bool(layout.states) and set(layout.states) == set(layout.axes)
+    draws = 2 if layout.held else 1 if everything else block
+    return draws * math.prod(len(states.values) for states in [*layout.states.values(), *layout.summed.values()])
 
 
 def over_chunks(
@@ -145,10 +180,11 @@ def over_chunks(
                 free = layout.free
                 whole = batch_of(part.tensors)
                 held = layout.held
+                own = OwnGuides(model, guide, layout, schedule, seed)
                 with validation(False):  # the pair has been checked on every row
                     for start in range(0, len(part), chunk_size):
                         rows = slice(start, start + chunk_size)
-                        chunk = Chunk(model, guide, layout, whole.take(rows), schedule, seed)
+                        chunk = Chunk(own, whole.take(rows))
                         with in_users_words("pair of model and guide", chunk.batch.tensors):
                             columns = measure(chunk)
                         found.append(_dataset(columns, part[rows], chunk.batch.keys, labelled))
@@ -156,20 +192,27 @@ def over_chunks(
     return xr.concat(found, dim="row").assign_attrs({"lambda": ", ".join(free), "held": ", ".join(held)})
 
 
-def add(columns: Columns, name: str, value: Tensor, stderr: Tensor) -> None:
+def add(columns: Columns, name: str, value: Any, stderr: Any) -> None:
     """An estimate and its Monte Carlo standard error."""
     columns[name], columns[f"{name}_stderr"] = value, stderr
 
 
-def spread(columns: Columns, index: Tensor, rows: int) -> Columns:
-    """Columns of some rows as columns of all; the others are NaN, 0, False or "skipped"."""
+def spread(groups: Sequence[tuple[Tensor, Columns]], rows: int) -> Columns:
+    """Columns of groups of rows as columns of all.
+
+    Args:
+        groups: positions of rows, and their columns.
+        rows: in all. What a row has no column for is NaN, 0, False or "skipped".
+    """
     found: Columns = {}
-    for name, values in columns.items():
-        some = values.cpu().numpy() if isinstance(values, Tensor) else values
-        blank = np.nan if some.dtype.kind == "f" else "skipped" if some.dtype.kind == "U" else 0
-        kind = some.dtype if some.dtype.kind != "U" else "U16"
-        found[name] = np.full((rows, *some.shape[1:]), blank, dtype=kind)
-        found[name][index.cpu().numpy()] = some
+    for index, columns in groups:
+        for name, values in columns.items():
+            some = values.cpu().numpy() if isinstance(values, Tensor) else values
+            if name not in found:
+                blank = np.nan if some.dtype.kind == "f" else "skipped" if some.dtype.kind == "U" else 0
+                kind = some.dtype if some.dtype.kind != "U" else "U16"
+                found[name] = np.full((rows, *some.shape[1:]), blank, dtype=kind)
+            found[name][index.cpu().numpy()] = some
     return found
 
 

@@ -3,27 +3,25 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.arviz import pareto_k
-from pplvae.comparison.chunks import Chunk, Columns, over_chunks
+from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks, spread
 from pplvae.comparison.estimates import Draws, log_mean_exp
 from pplvae.comparison.optimise import Schedule
+from pplvae.comparison.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.noise import Stream
 from pplvae.rows import Program
 
 METHODS = ("importance", "ais")
-_PILOT_DRAWS = 400
-_MOST_DRAWS = 20_000
-_SCORED_AT_ONCE = 2**19  # draws × rows
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ def log_evidence(
     *,
     method: str = "importance",
     particles: int | None = None,
+    stderr: float = 0.01,
     annealing: Annealing | None = None,
     seed: int = 0,
     tolerance: float = 0.01,
@@ -77,11 +76,11 @@ def log_evidence(
         rows: the same.
         method: "importance", the importance-weighted bound (Burda et al., 2016) with the row's own guide as proposal;
             "ais", annealed importance sampling with Hamiltonian moves from it (see `Annealing`).
-        particles: draws per row for importance weighting, even; by default a pilot sample of 400 chooses, per row, as
-            many as bring the standard error below `tolerance` (at most 20 000), and fresh draws are taken.
+        particles: draws per row for importance weighting, even; by default as many as `stderr` needs.
+        stderr: nats; see `amortisation_gap`. A row takes 400 draws at least.
         annealing: settings of annealing.
         seed: see `amortisation_gap`.
-        tolerance: nats; of the search for the row's own guide, and see `particles`.
+        tolerance: the same.
         max_steps: see `amortisation_gap`.
         chunk_size: the same.
         progress: the same.
@@ -100,15 +99,14 @@ def log_evidence(
         decoder-based generative models (Wu et al., 2017), arXiv 1611.04273.
     """
     check_method(method)
-    if particles is not None and (particles < 4 or particles % 2):
-        raise ValueError(f"`particles` must be even (draws come in mirrored pairs) and at least 4, got {particles}.")
+    precision = Precision.of(particles, stderr, FEWEST_WEIGHTS)
     settings = annealing or Annealing()
 
     def measure(chunk: Chunk) -> Columns:
         check_local(chunk)
         if method == "ais":
             return annealed_evidence(chunk, settings)
-        return importance_evidence(chunk, particles, tolerance)
+        return importance_evidence(chunk, precision)
 
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
@@ -131,27 +129,19 @@ def check_local(chunk: Chunk) -> None:
         )
 
 
-def importance_evidence(chunk: Chunk, particles: int | None, tolerance: float) -> Columns:
-    """The importance-weighted bound with each row's own guide, with so many draws or as many as are needed."""
-    offsets = chunk.optimum.offsets
-    if particles is not None:
-        weights = chunk.log_weights(offsets, particles, stream=Stream.EVIDENCE, evidence=True)
-        return evidence_columns(weights, mirrored=True)
-    pilot = chunk.log_weights(offsets, _PILOT_DRAWS, stream=Stream.PILOT, evidence=True)
-    needed = _draws_for(log_mean_exp(pilot)[1], tolerance)
-    columns: Columns = {}
-    for draws in needed.unique().tolist():  # powers of two times the pilot's, so that few passes are made
-        members = torch.nonzero(needed == draws).flatten()
-        for index in members.split(max(1, _SCORED_AT_ONCE // draws)):
-            weights = chunk.log_weights(offsets, draws, index=index, stream=Stream.EVIDENCE, evidence=True)
-            for name, values in evidence_columns(weights, mirrored=True).items():
-                columns.setdefault(name, values.new_empty(len(needed)))[index] = values
-    return columns
+def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
+    """The importance-weighted bound with each row's own guide."""
 
+    def estimates(sample: Sample) -> Columns:
+        columns: Columns = {}
+        add(columns, "log_evidence", *log_mean_exp(sample["local"]))
+        return columns
 
-def _draws_for(stderr: Float[Tensor, " row"], tolerance: float) -> Tensor:
-    times = (stderr / tolerance).square().nan_to_num(1.0, 1.0, 1.0).clamp(min=1.0)
-    return (_PILOT_DRAWS * 2 ** times.log2().ceil()).clamp(max=_MOST_DRAWS).to(torch.int64)
+    def others(_: Tensor, sample: Sample) -> Columns:
+        return evidence_columns(sample["local"], mirrored=True)
+
+    draw = partial(chunk.log_weights, chunk.optimum.offsets, stream=Stream.EVIDENCE, evidence=True)
+    return measure_precisely(len(chunk.batch), precision, {"local": draw}, estimates, others)
 
 
 def annealed_evidence(chunk: Chunk, settings: Annealing) -> Columns:
@@ -174,7 +164,7 @@ def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, Path, T
         settings: of the annealing.
         run: from chains, their frozen paths, and the rows' positions in the chunk, to columns.
     """
-    columns: Columns = {}
+    groups = []
     for piece in torch.arange(len(chunk.batch)).split(settings.rows_at_once()):
         pilot = annealer_of(chunk, piece, settings)
         path = pilot.pilot()
@@ -182,10 +172,8 @@ def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, Path, T
         for count in needed.unique().tolist():
             among = torch.nonzero(needed == count).flatten()
             index = piece[among]
-            found = run(annealer_of(chunk, index, settings), path.take(among, count), index)
-            for name, values in found.items():
-                columns.setdefault(name, values.new_empty(len(chunk.batch)))[index] = values
-    return columns
+            groups.append((index, run(annealer_of(chunk, index, settings), path.take(among, count), index)))
+    return spread(groups, len(chunk.batch))
 
 
 def annealer_of(chunk: Chunk, index: Tensor, settings: Annealing) -> Annealer:

@@ -2,21 +2,33 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from pplvae.comparison.annealed import Annealing
 from pplvae.comparison.arviz import pareto_k
-from pplvae.comparison.chunks import Chunk, Columns, Draws, add, over_chunks, spread
-from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
+from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks, spread
+from pplvae.comparison.columns import (
+    GUIDES,
+    annealed_columns,
+    ending_columns,
+    gap_columns,
+    importance_columns,
+    parameter_columns,
+    parted,
+    weights_of,
+    worth_refining,
+)
+from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.evidence import annealed_evidence, check_local, check_method
-from pplvae.comparison.ladder import families_of, rung_columns
+from pplvae.comparison.ladder import Rung, families_of
 from pplvae.comparison.localise import Offsets
-from pplvae.comparison.optimise import Schedule, Status
+from pplvae.comparison.optimise import Schedule
+from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_WEIGHTS, More, Precision, Sample, measure_precisely
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.comparison.richer import Family
 from pplvae.data import as_parts
@@ -31,7 +43,8 @@ def amortisation_gap(
     rows: Any,
     *,
     seed: int = 0,
-    particles: int = 1000,
+    particles: int | None = None,
+    stderr: float = 0.1,
     tolerance: float = 0.01,
     max_steps: int = 3000,
     chunk_size: int = 500,
@@ -49,7 +62,9 @@ def amortisation_gap(
         rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), the whole of it (train and test
             are then compared side by side), or a mapping from names to any of these.
         seed: names all noise. The same seed gives the same bits, and a row's answer does not depend on the others.
-        particles: draws per row for scoring; even.
+        particles: draws per row for scoring, even; by default as many as `stderr` needs.
+        stderr: nats; a row takes 200 draws, and twice as many again and again, until none of its Monte Carlo standard
+            errors is larger, or at 6400. Without effect where `particles` is given.
         tolerance: nats; see `Schedule.tolerance`.
         max_steps: optimisation steps per row at most.
         chunk_size: rows optimised at once; changes memory and speed, not the result.
@@ -57,7 +72,8 @@ def amortisation_gap(
 
     Returns:
         A `Comparison`. Its `rows` hold `elbo_amortised`, `elbo_local`, `amortisation_gap`, in nats per row, each with
-        `<name>_stderr` (Monte Carlo), and the `status` and `steps` of each row's optimisation.
+        `<name>_stderr` (Monte Carlo), the number of `draws` that they took, and the `status` and `steps` of each row's
+        optimisation.
 
     Raises:
         DataError: rows that cannot be used; ShapeError if their numbers differ.
@@ -66,7 +82,8 @@ def amortisation_gap(
     References:
         Inference suboptimality in variational autoencoders (Cremer, Li and Duvenaud, 2018), arXiv 1801.03558.
     """
-    asked = _Asked(particles=particles, schedule=Schedule(tolerance=tolerance, max_steps=max_steps))
+    precision = Precision.of(particles, stderr, FEWEST_DRAWS)
+    asked = _Asked(precision, Schedule(tolerance=tolerance, max_steps=max_steps))
     return _compare(model, guide, rows, asked, seed, chunk_size, progress)
 
 
@@ -80,7 +97,8 @@ def compare(
     annealing: Annealing | None = None,
     screen: bool | float = False,
     seed: int = 0,
-    particles: int = 1000,
+    particles: int | None = None,
+    stderr: float = 0.1,
     tolerance: float = 0.01,
     max_steps: int = 3000,
     chunk_size: int = 500,
@@ -104,6 +122,9 @@ def compare(
             most.
         seed: see `amortisation_gap`.
         particles: draws per row for scoring, and for the importance weights.
+        stderr: see `amortisation_gap`. With importance evidence the errors of `log_evidence` and of the gaps below it
+            count too; with any, and with a screen, a row takes 400 draws at least, for k-hat. A family is scored with
+            as many draws as the row's own guide, whatever its own errors.
         tolerance: see `amortisation_gap`.
         max_steps: the same.
         chunk_size: the same.
@@ -126,9 +147,10 @@ def compare(
         check_method(evidence)
     if screen is True:
         screen = _SCREEN
+    with_weights = evidence is not None or screen is not False
     asked = _Asked(
-        particles=particles,
-        schedule=Schedule(tolerance=tolerance, max_steps=max_steps),
+        Precision.of(particles, stderr, FEWEST_WEIGHTS if with_weights else FEWEST_DRAWS),
+        Schedule(tolerance=tolerance, max_steps=max_steps),
         evidence=evidence,
         annealing=annealing or Annealing(),
         ladder=families_of(families),
@@ -141,7 +163,7 @@ def compare(
 class _Asked:
     """What a comparison was asked for."""
 
-    particles: int
+    precision: Precision
     schedule: Schedule
     evidence: str | None = None
     annealing: Annealing = field(default_factory=Annealing)
@@ -150,133 +172,85 @@ class _Asked:
 
     def measure(self, chunk: Chunk) -> Columns:
         """Everything that the rows will hold for a chunk."""
-        amortised = chunk.log_weights(chunk.zeros, self.particles)
         if self.screen is None:
-            return self._refine(chunk, amortised)
-        bound, worth = _worth_refining(amortised, self._weights(chunk, chunk.zeros, amortised), self.screen)
-        kept = torch.nonzero(worth).flatten()
-        columns: Columns = {"amortisation_gap_bound": bound}
-        add(columns, "elbo_amortised", *mean_and_stderr(amortised))
-        if len(kept) == 0:
-            nothing = torch.full_like(bound, torch.nan)
-            for name in ("elbo_local", "amortisation_gap"):
-                add(columns, name, nothing, nothing)
-            return columns | {"status": np.full(len(bound), "skipped"), "steps": torch.zeros(len(bound)).long()}
-        return spread(self._refine(chunk.take(kept), amortised[:, kept]), kept, len(bound)) | columns
+            return self._refine(chunk, {})
+        more = _more(chunk, "amortised", chunk.zeros, weights=True)
+        sample = {name: draw(self.precision.fewest) for name, draw in more.items()}
+        bound, worth = worth_refining(sample, self.screen)
+        groups: list[tuple[Tensor, Columns]] = [(torch.arange(len(bound)), {"amortisation_gap_bound": bound})]
+        for chosen, follow in ((worth, self._refine), (~worth, self._pass_over)):
+            index = torch.nonzero(chosen).flatten()
+            if len(index):
+                start = {name: draws[:, index] for name, draws in sample.items()}
+                groups.append((index, follow(chunk.take(index), start)))
+        return spread(groups, len(bound))
 
-    def _weights(self, chunk: Chunk, offsets: Offsets, draws: Draws) -> Draws:
-        """The same draws as weights for evidence: others only where states of discrete latents are summed over."""
-        return chunk.log_weights(offsets, self.particles, evidence=True) if chunk.layout.states else draws
-
-    def _refine(self, chunk: Chunk, amortised: Draws) -> Columns:
-        own = chunk.log_weights(chunk.optimum.offsets, self.particles)
-        columns = _gap_columns(chunk, amortised, own) | _parameter_columns(chunk)
+    def _refine(self, chunk: Chunk, start: Sample) -> Columns:
+        """Rows that get a guide of their own."""
         if self.evidence is not None:
             check_local(chunk)
-            weights = self._weights(chunk, chunk.zeros, amortised)
-            own_weights = self._weights(chunk, chunk.optimum.offsets, own)
-            columns |= {"pareto_k_amortised": pareto_k(weights), "pareto_k_local": pareto_k(own_weights)}
-            if self.evidence == "importance":
-                columns |= _importance_columns(amortised, own, own_weights)
-            else:
-                columns |= _annealed_columns(columns, annealed_evidence(chunk, self.annealing))
-        for family in self.ladder:
-            columns |= rung_columns(chunk, family, own)
-        return columns
+        rungs = [Rung(chunk, family) for family in self.ladder]
+
+        def estimates(sample: Sample) -> Columns:
+            found = gap_columns(sample)
+            return found | importance_columns(sample) if self.evidence == "importance" else found
+
+        def others(index: Tensor, sample: Sample) -> Columns:
+            columns = ending_columns(chunk, index, sample)
+            if self.evidence is not None:
+                columns |= {f"pareto_k_{guide}": pareto_k(weights_of(sample, guide)) for guide in GUIDES}
+            for rung in rungs:
+                columns |= rung.columns(index, sample["local"])
+            return columns
+
+        weights = self.evidence is not None
+        more = _more(chunk, "amortised", chunk.zeros, weights) | _more(chunk, "local", chunk.optimum.offsets, weights)
+        columns = measure_precisely(len(chunk.batch), self.precision, more, estimates, others, start)
+        if self.evidence == "ais":
+            columns |= annealed_columns(columns, annealed_evidence(chunk, self.annealing))
+        return columns | parameter_columns(chunk)
+
+    def _pass_over(self, chunk: Chunk, start: Sample) -> Columns:
+        """Rows that the screen skips."""
+
+        def estimates(sample: Sample) -> Columns:
+            columns: Columns = {}
+            add(columns, "elbo_amortised", *mean_and_stderr(sample["amortised"]))
+            return columns
+
+        def others(index: Tensor, _: Sample) -> Columns:
+            columns: Columns = {"status": np.full(len(index), "skipped"), "steps": torch.zeros_like(index)}
+            for name in ("elbo_local", "amortisation_gap"):
+                add(columns, name, *torch.full((2, len(index)), torch.nan, dtype=torch.float64))
+            return columns
+
+        more = _more(chunk, "amortised", chunk.zeros, weights=False)
+        return measure_precisely(len(chunk.batch), self.precision, more, estimates, others, start)
 
 
 def _compare(
     model: Program, guide: Program, rows: Any, asked: _Asked, seed: int, chunk_size: int, progress: bool
 ) -> Comparison:
-    if asked.particles < 4 or asked.particles % 2:
-        raise ValueError(
-            f"`particles` must be even (draws come in mirrored pairs) and at least 4, got {asked.particles}."
-        )
     parts = as_parts(rows)
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
     found = over_chunks(asked.measure, model, guide, parts, asked.schedule, **options)
     settings = {
         "seed": seed,
-        "particles": asked.particles,
+        "particles": asked.precision.most if asked.precision.is_exact else "as needed",
+        "stderr": "none" if asked.precision.is_exact else asked.precision.stderr,
         "tolerance": asked.schedule.tolerance,
         "max_steps": asked.schedule.max_steps,
         "evidence": asked.evidence or "none",
         "families": ", ".join(family.name for family in asked.ladder),
         "screen": "none" if asked.screen is None else asked.screen,
     }
-    found, parameters = _parted(found.assign_attrs(settings))
+    found, parameters = parted(found.assign_attrs(settings))
     return Comparison(found, pictures_of(found, parts), parameters)
 
 
-def _worth_refining(amortised: Draws, weights: Draws, screen: float) -> tuple[Tensor, Tensor]:
-    """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
-
-    Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where
-    k-hat is low.
-    """
-    evidence, stderr = log_mean_exp(weights)
-    bound = evidence - amortised.mean(0) + 2 * stderr
-    trusted = torch.from_numpy(pareto_k(weights) < 0.7).to(bound.device)
-    bound = torch.where(trusted, bound, torch.inf)
-    return bound, ~(bound < screen)
-
-
-_PARAMETER = "lambda "
-
-
-def _parameter_columns(chunk: Chunk) -> Columns:
-    """Lambda of the encoder and of the row's own guide, one line per row."""
-    guides = chunk.guides(slice(None), 2)
-    both = [guides.parameters(offsets) for offsets in (chunk.zeros, chunk.optimum.offsets)]
-    return {
-        f"{_PARAMETER}{key}": torch.stack([lam[key].reshape(len(lam[key]), -1) for lam in both], 1).to(torch.float64)
-        for key in both[0]
-    }
-
-
-def _parted(found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """The columns with one number per row, and lambda over (row, guide, element)."""
-    names = [str(name) for name in found.data_vars if str(name).startswith(_PARAMETER)]
-    parameters = xr.Dataset(coords=found.coords if names else None)
-    for name in names:
-        key = name.removeprefix(_PARAMETER)
-        parameters[key] = (("row", "guide", f"element of {key}"), found[name].values)
-    if names:
-        parameters = parameters.assign_coords(guide=["amortised", "local"])
-    return found.drop_vars(names), parameters
-
-
-def _gap_columns(chunk: Chunk, amortised: Draws, own: Draws) -> Columns:
-    columns: Columns = {}
-    add(columns, "elbo_amortised", *mean_and_stderr(amortised))
-    add(columns, "elbo_local", *mean_and_stderr(own))
-    add(columns, "amortisation_gap", *mean_and_stderr(own - amortised))
-    finite = (amortised.isfinite() & own.isfinite()).all(0).tolist()
-    ended = [s if ok else Status.NONFINITE for s, ok in zip(chunk.optimum.status, finite, strict=True)]
-    columns["status"] = np.array([status.name.lower() for status in ended])
-    columns["steps"] = chunk.optimum.steps
-    return columns
-
-
-def _importance_columns(amortised: Draws, own: Draws, own_weights: Draws) -> Columns:
-    """Evidence from the very draws that scored the row's own guide."""
-    columns: Columns = {}
-    value, stderr = log_mean_exp(own_weights)
-    error = influence(own_weights)
-    add(columns, "log_evidence", value, stderr)
-    for name, draws in (("approximation_gap", own), ("inference_gap", amortised)):
-        # The gap's error is that of a mean of these draws, since both terms come from the same noise.
-        _, gap_stderr = mean_and_stderr(error - (draws - draws.mean(0)))
-        add(columns, name, value - draws.mean(0), gap_stderr)
-    return columns
-
-
-def _annealed_columns(gaps: Columns, annealed: Columns) -> Columns:
-    """Evidence from chains of its own, so that errors are independent of those of the ELBOs."""
-    columns: Columns = {}
-    value, stderr = annealed["log_evidence"], annealed["log_evidence_stderr"]
-    add(columns, "log_evidence", value, stderr)
-    for name, elbo in (("approximation_gap", "elbo_local"), ("inference_gap", "elbo_amortised")):
-        add(columns, name, value - gaps[elbo], stderr.hypot(gaps[f"{elbo}_stderr"]))
-    kept = ("pareto_k", "acceptance", "effective_sample_size", "jensen_slack")
-    return columns | {f"{name}_ais": annealed[name] for name in kept}
+def _more(chunk: Chunk, guide: str, offsets: Offsets, weights: bool) -> dict[str, More]:
+    """Draws under one of the guides; where asked for also as weights for evidence, if these are others."""
+    found: dict[str, More] = {guide: partial(chunk.log_weights, offsets)}
+    if weights and chunk.layout.states:
+        found[f"{guide}_weights"] = partial(chunk.log_weights, offsets, evidence=True)
+    return found

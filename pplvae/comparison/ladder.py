@@ -1,16 +1,17 @@
 """The ladder of families: each row's optimum within richer families than the guide's, started from its own guide."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplvae.comparison.chunks import Chunk, Columns, Draws, add, in_blocks
+from pplvae.comparison.chunks import Chunk, Columns, Draws, add
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.localise import Offsets
-from pplvae.comparison.optimise import optimise
+from pplvae.comparison.optimise import Optimum, optimise
 from pplvae.comparison.richer import Base, Family, Mixture, flow, full_covariance
 from pplvae.errors import UnknownNameError
 from pplvae.noise import Kind, Stream
@@ -46,33 +47,21 @@ def families_of(families: Sequence[Any]) -> list[Family]:
     return found
 
 
-def rung_columns(chunk: Chunk, family: Family, own: Draws) -> Columns:
-    """The ELBO of each row's optimum in a family, and what it gains over the row's own guide.
+class Rung:
+    """A family over the rows of a chunk.
 
     Args:
         chunk: rows whose own guides have been found.
         family: the richer one.
-        own: log weights of the rows' own guides; the family is scored on the same noise.
     """
-    rung = _Rung(chunk, family)
-    optimum = optimise(rung.guides, len(chunk.batch), chunk.schedule, chunk.seed)
-    draws = rung.log_weights(optimum.offsets, len(own))
-    columns: Columns = {}
-    add(columns, f"elbo_local_{family.name}", *mean_and_stderr(draws))
-    add(columns, f"family_gap_{family.name}", *mean_and_stderr(draws - own))
-    return columns | {f"converged_{family.name}": torch.tensor([s.name == "CONVERGED" for s in optimum.status])}
-
-
-class _Rung:
-    """A family over the rows of a chunk."""
 
     def __init__(self, chunk: Chunk, family: Family) -> None:
         self._chunk, self._family = chunk, family
         guides = chunk.guides(slice(None), 2)
         draws = chunk.schedule.selection_draws_for(guides.elements())
+        space = chunk.guides(slice(None), draws).space(chunk.optimum.offsets)
         # Matched noise: of a Gaussian guide these are the moments themselves.
         with torch.no_grad():
-            space = chunk.guides(slice(None), draws).space(chunk.optimum.offsets)
             u, _ = space.draw((chunk.seed, Stream.SELECT, 1), "matched")
         self._loc, self._scale = u.mean(0), u.std(0, correction=0).clamp(min=torch.finfo(u.dtype).tiny)
 
@@ -83,13 +72,24 @@ class _Rung:
         base = Base(space, local.batch, self._loc[index], self._scale[index])
         return RicherGuides(self._family, base, local.batch, space.elements)
 
-    def log_weights(self, offsets: Offsets, particles: int) -> Draws:
-        """Fresh draws, on the noise that the rows' own guides were scored on."""
+    @cached_property
+    def optimum(self) -> Optimum:
+        """Each row's guide in the family; the search runs when it is first asked for."""
+        return optimise(self.guides, len(self._chunk.batch), self._chunk.schedule, self._chunk.seed)
 
-        def draw(count: int, start: int) -> Tensor:
-            return self.guides(slice(None), count).log_weights(offsets, (self._chunk.seed, Stream.SCORE, start))
+    def columns(self, index: Tensor, own: Draws) -> Columns:
+        """The ELBO of some rows' optimum in the family, and what it gains over their own guides.
 
-        return in_blocks(draw, particles)
+        Args:
+            index: positions of the rows.
+            own: log weights of their own guides; the family is scored with as many draws, on the same noise.
+        """
+        draws = self._chunk.log_weights(self.optimum.offsets, len(own), index=index, guides=self.guides)
+        columns: Columns = {}
+        add(columns, f"elbo_local_{self._family.name}", *mean_and_stderr(draws))
+        add(columns, f"family_gap_{self._family.name}", *mean_and_stderr(draws - own))
+        ended = [self.optimum.status[row] for row in index.tolist()]
+        return columns | {f"converged_{self._family.name}": torch.tensor([s.name == "CONVERGED" for s in ended])}
 
 
 class RicherGuides:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pplvae.comparison.gaussian import GaussianForm
 from pplvae.discrete import joint_states
 from pplvae.errors import ProgramError
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
@@ -128,6 +129,14 @@ class LocalGuides:
     def parameters(self, offsets: Offsets) -> dict[str, Float[Tensor, "row ..."]]:
         """Lambda of every row, averaged over draws where an earlier latent changes it; by state as offsets are."""
         return {key: self._by_state(key, parameter.value) for key, parameter in self._read(offsets).items()}
+
+    def lam(self) -> Offsets:
+        """Lambda of every row in unconstrained space, as offsets are shaped."""
+        return {key: self._by_state(key, unconstrained(parameter)) for key, parameter in self._read({}).items()}
+
+    def gaussian_form(self) -> GaussianForm | None:
+        """Lambda as that of a Gaussian over all latents of a row; None where it is not."""
+        return GaussianForm.of(self._run(self._guide), self._layout)
 
     def log_weights(
         self,

@@ -5,7 +5,7 @@ batch when it has converged. So a row's answer does not depend on which rows it 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -68,6 +68,7 @@ class Schedule:
         selection_draws: draws per row, at least, of the sample by which the best offset is kept; never optimised on.
         first_step: initial step size.
         last_step: the end of a cycle.
+        second_order: whether `second_order` is to be used where it applies.
     """
 
     max_steps: int = 3000
@@ -77,26 +78,39 @@ class Schedule:
     selection_draws: int = 64
     first_step: float = 0.1
     last_step: float = 0.002
+    second_order: bool = True
 
     def selection_draws_for(self, elements: int) -> int:
         """Enough draws to match all second moments of a row's latent numbers (see `noise.RowNoise`)."""
         return max(self.selection_draws, 2 * math.ceil(2.5 * elements))
 
 
+FIRST_ORDER, SECOND_ORDER = "first_order", "second_order"
+
+
 @dataclass
 class Optimum:
-    """Offsets of a chunk of rows, with how each row ended."""
+    """Offsets of a chunk of rows, with how each row ended and by which method."""
 
     offsets: Offsets
     status: list[Status]
     steps: Int64[Tensor, " row"]
+    method: list[str]
+
+
+def joined(parts: Sequence[Optimum]) -> Optimum:
+    """The optima of rows one after the other."""
+    offsets = {key: torch.cat([part.offsets[key] for part in parts]) for key in parts[0].offsets}
+    status = [status for part in parts for status in part.status]
+    method = [method for part in parts for method in part.method]
+    return Optimum(offsets, status, torch.cat([part.steps for part in parts]), method)
 
 
 _OPEN, _CONVERGED, _NONFINITE = 0, 1, 2
 _SELECTED_AT_ONCE = 2**15  # rows × draws
 
 
-def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int) -> Optimum:
+def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, start: Offsets | None = None) -> Optimum:
     """Maximise every row's ELBO over its own offset, from the amortised guide on.
 
     Args:
@@ -104,13 +118,14 @@ def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int) ->
         rows: number of rows in the chunk.
         schedule: settings.
         seed: names the noise.
+        start: offsets to begin with; by default those of the guides, zero among them.
 
     Returns:
-        For each row the best offset by the selection sample (offset zero among the candidates), status and steps.
+        For each row the best offset by the selection sample (where it began among the candidates), status and steps.
     """
     found = []
-    for start in make_batch(torch.arange(rows), 2).starts():
-        search = _Search(make_batch, rows, schedule, seed, start)
+    for begin in [start] if start is not None else make_batch(torch.arange(rows), 2).starts():
+        search = _Search(make_batch, rows, schedule, seed, begin)
         while len(search.active) and search.step < schedule.max_steps:
             search.run_window()
         found.append(search)
@@ -242,4 +257,4 @@ def _best_of(searches: list[_Search]) -> Optimum:
         first.status[better] = other.status[better]
         elbo, steps = torch.where(better, theirs, elbo), steps + other.steps
     names = {_OPEN: Status.MAX_STEPS, _CONVERGED: Status.CONVERGED, _NONFINITE: Status.NONFINITE}
-    return Optimum(first.best, [names[code] for code in first.status.tolist()], steps)
+    return Optimum(first.best, [names[code] for code in first.status.tolist()], steps, [FIRST_ORDER] * len(steps))

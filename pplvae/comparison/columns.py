@@ -1,0 +1,102 @@
+"""What the samples of some rows say, as columns."""
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from pplvae.comparison.arviz import pareto_k
+from pplvae.comparison.chunks import Chunk, Columns, Draws, add
+from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
+from pplvae.comparison.optimise import Status
+from pplvae.comparison.precision import Sample
+
+GUIDES = ("amortised", "local")
+
+
+def gap_columns(sample: Sample) -> Columns:
+    """Both ELBOs and the gap, of paired draws."""
+    columns: Columns = {}
+    add(columns, "elbo_amortised", *mean_and_stderr(sample["amortised"]))
+    add(columns, "elbo_local", *mean_and_stderr(sample["local"]))
+    add(columns, "amortisation_gap", *mean_and_stderr(sample["local"] - sample["amortised"]))
+    return columns
+
+
+def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
+    """How the search for each row's own guide ended."""
+    finite = torch.stack([sample[guide].isfinite().all(0) for guide in GUIDES]).all(0).tolist()
+    status = [chunk.optimum.status[row] for row in index.tolist()]
+    ended = [s if ok else Status.NONFINITE for s, ok in zip(status, finite, strict=True)]
+    method = np.array([chunk.optimum.method[row] for row in index.tolist()])
+    return {"status": np.array([s.name.lower() for s in ended]), "steps": chunk.optimum.steps[index], "method": method}
+
+
+def weights_of(sample: Sample, guide: str) -> Draws:
+    """Draws as weights for evidence: others only where states of discrete latents are summed over."""
+    return sample.get(f"{guide}_weights", sample[guide])
+
+
+def worth_refining(sample: Sample, screen: float) -> tuple[Tensor, Tensor]:
+    """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
+
+    Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where
+    k-hat is low.
+    """
+    weights = weights_of(sample, "amortised")
+    evidence, stderr = log_mean_exp(weights)
+    bound = evidence - sample["amortised"].mean(0) + 2 * stderr
+    trusted = torch.from_numpy(pareto_k(weights) < 0.7).to(bound.device)
+    bound = torch.where(trusted, bound, torch.inf)
+    return bound, ~(bound < screen)
+
+
+def importance_columns(sample: Sample) -> Columns:
+    """Evidence from the very draws that scored the row's own guide."""
+    columns: Columns = {}
+    weights = weights_of(sample, "local")
+    value, stderr = log_mean_exp(weights)
+    error = influence(weights)
+    add(columns, "log_evidence", value, stderr)
+    for name, guide in (("approximation_gap", "local"), ("inference_gap", "amortised")):
+        draws = sample[guide]
+        # The gap's error is that of a mean of these draws, since both terms come from the same noise.
+        _, gap_stderr = mean_and_stderr(error - (draws - draws.mean(0)))
+        add(columns, name, value - draws.mean(0), gap_stderr)
+    return columns
+
+
+def annealed_columns(gaps: Columns, annealed: Columns) -> Columns:
+    """Evidence from chains of its own, so that errors are independent of those of the ELBOs."""
+    columns: Columns = {}
+    value, stderr = annealed["log_evidence"], annealed["log_evidence_stderr"]
+    add(columns, "log_evidence", value, stderr)
+    for name, elbo in (("approximation_gap", "elbo_local"), ("inference_gap", "elbo_amortised")):
+        add(columns, name, value - gaps[elbo], np.hypot(stderr, gaps[f"{elbo}_stderr"]))
+    kept = ("pareto_k", "acceptance", "effective_sample_size", "jensen_slack")
+    return columns | {f"{name}_ais": annealed[name] for name in kept}
+
+
+_PARAMETER = "lambda "
+
+
+def parameter_columns(chunk: Chunk) -> Columns:
+    """Lambda of the encoder and of the row's own guide, one line per row."""
+    guides = chunk.guides(slice(None), 2)
+    both = [guides.parameters(offsets) for offsets in (chunk.zeros, chunk.optimum.offsets)]
+    return {
+        f"{_PARAMETER}{key}": torch.stack([lam[key].reshape(len(lam[key]), -1) for lam in both], 1).to(torch.float64)
+        for key in both[0]
+    }
+
+
+def parted(found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The columns with one number per row, and lambda over (row, guide, element)."""
+    names = [str(name) for name in found.data_vars if str(name).startswith(_PARAMETER)]
+    parameters = xr.Dataset(coords=found.coords if names else None)
+    for name in names:
+        key = name.removeprefix(_PARAMETER)
+        parameters[key] = (("row", "guide", f"element of {key}"), found[name].values)
+    if names:
+        parameters = parameters.assign_coords(guide=list(GUIDES))
+    return found.drop_vars(names), parameters

@@ -1,0 +1,96 @@
+"""Log p(v_i, h) of every row, and its slope, for latents given as vectors of real numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pplvae.capture import Replayed
+from pplvae.chunking import rows_at_once
+from pplvae.rows import Batch, Layout, Program, log_model
+
+Vectors = Float[Tensor, "particle row element"]
+PerDraw = Float[Tensor, "particle row"]
+
+_MOST_AT_ONCE = 4096  # tiled rows: more are no faster, and pieces that are alike can be captured
+
+
+@dataclass(frozen=True)
+class Part:
+    """One latent site on the whole space, as a piece of a row's vector.
+
+    Attributes:
+        name: of the site.
+        axis: of the rows in its value.
+        shape: of a row's value.
+    """
+
+    name: str
+    axis: int
+    shape: torch.Size
+
+    def value(self, piece: Float[Tensor, "batch element"]) -> Tensor:
+        """The site's value for tiled rows."""
+        return piece.reshape(-1, *self.shape).movedim(0, self.axis)
+
+
+def values_at(parts: Sequence[Part], u: Float[Tensor, "batch element"]) -> dict[str, Tensor]:
+    """Latents by site, for tiled rows."""
+    pieces = u.split([part.shape.numel() for part in parts], dim=1)
+    return {part.name: part.value(piece) for part, piece in zip(parts, pieces, strict=True)}
+
+
+class Density:
+    """Log p(v_i, u) of a model as a function of the latents.
+
+    Rows go through the model some at a time. The slope is asked for again and again on the same shapes, so it is
+    captured: the graph has neither the Python of the program nor the likelihood itself, only its slope.
+
+    Args:
+        model: p(v, h; theta).
+        layout: of the pair.
+        parts: the latents, in the order in which they stand in a vector.
+    """
+
+    def __init__(self, model: Program, layout: Layout, parts: Sequence[Part]) -> None:
+        self._model, self._layout, self._parts = model, layout, parts
+        self._slope = Replayed(self._slope_of)
+
+    def value(self, u: Vectors, batch: Batch) -> PerDraw:
+        """Log p(v_i, u_si) in nats."""
+        found = []
+        for rows in torch.arange(len(batch)).split(_pieces(u, batch)):
+            some = u[:, rows]
+            with torch.no_grad():
+                log_joint = self._log_joint(some.flatten(0, 1), batch.take(rows).times(len(u)))
+            found.append(log_joint.reshape(some.shape[:2]))
+        return torch.cat(found, 1)
+
+    def slope(self, u: Vectors, batch: Batch) -> Vectors:
+        """Its gradient with respect to u, in nats per unit."""
+        found, at_once = [], _pieces(u, batch)
+        for rows in torch.arange(len(batch)).split(at_once):
+            # Filled up with a row again, a piece has the shape of those that were captured.
+            missing = at_once - len(rows) if len(rows) > at_once // 2 else 0
+            padded = torch.cat([rows, rows[:1].expand(missing)])
+            some, here = u[:, padded], batch.take(padded)
+            (slope,) = self._slope(some.flatten(0, 1), here.positions, *here.tensors)
+            found.append(slope.reshape(some.shape)[:, : len(rows)])
+        return torch.cat(found, 1)
+
+    def _log_joint(self, u: Tensor, batch: Batch) -> Tensor:
+        return log_model(self._model, batch, values_at(self._parts, u), self._layout)[0]
+
+    def _slope_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
+        batch = Batch(tensors, positions, positions, len(u) // len(positions))  # a model needs no keys
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            return torch.autograd.grad(self._log_joint(u, batch).sum(), u)
+
+
+def _pieces(u: Vectors, batch: Batch) -> int:
+    """Rows that go through the model at once."""
+    most = _MOST_AT_ONCE if u.device.type == "cpu" else len(batch) * len(u)
+    return max(1, min(rows_at_once(batch.tensors, len(u)), most // len(u)))

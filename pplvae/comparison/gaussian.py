@@ -1,0 +1,218 @@
+"""Gaussian guides, row by row: lambda as a mean and a precision, and what a second-order search asks of them.
+
+A guide is factorised or has a full covariance matrix. Both take steps in the precision that the posterior's curvature
+asks for, and say in nats how far they are from it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributions as td
+
+from pplvae.comparison.density import Part
+from pplvae.families import unwrapped
+from pplvae.rows import Layout, counted
+
+Vectors = Float[Tensor, "particle row element"]
+PerRow = Float[Tensor, " row"]
+Lambda = dict[str, Tensor]  # unconstrained, rows first
+
+_SHRINK = 0.1  # a precision falls to no less than so much of itself in a step
+
+
+class Gaussians(ABC):
+    """One Gaussian per row.
+
+    Attributes:
+        mean: of every row.
+        precision: one number for each element of a row, or a matrix.
+    """
+
+    def __init__(self, mean: Float[Tensor, "row element"], precision: Tensor) -> None:
+        self.mean, self.precision = mean, precision
+
+    def take(self, index: Any) -> "Gaussians":
+        """Those of some rows."""
+        return type(self)(self.mean[index], self.precision[index])
+
+    def put(self, index: Tensor, other: "Gaussians") -> None:
+        """Replace those of some rows."""
+        self.mean[index], self.precision[index] = other.mean, other.precision
+
+    @abstractmethod
+    def spread(self, noise: Vectors) -> Vectors:
+        """Standard normals as deviations from the mean."""
+
+    @abstractmethod
+    def curvature(self, noise: Vectors, residual: Vectors) -> Tensor:
+        """Draws of E[d² r / du²], in the form of the precision, from slopes r' at mirrored draws, one for each pair.
+
+        (Price's theorem: the mean of noise times slope.)
+        """
+
+    @abstractmethod
+    def own_form(self, matrices: Float[Tensor, "row element element"]) -> Tensor:
+        """What of a curvature the family can follow."""
+
+    @abstractmethod
+    def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> "Gaussians":
+        """Another mean, and a share of the way towards another precision."""
+
+    @abstractmethod
+    def log_volume(self) -> PerRow:
+        """Half the log determinant of the covariance: the entropy but for a constant, in nats."""
+
+    @abstractmethod
+    def nats(self, difference: Tensor) -> PerRow:
+        """What a small error of the precision costs of the ELBO."""
+
+
+class Factorised(Gaussians):
+    """Independent elements."""
+
+    def spread(self, noise: Vectors) -> Vectors:
+        """Noise times standard deviation."""
+        return noise * self.precision.rsqrt()
+
+    def curvature(self, noise: Vectors, residual: Vectors) -> Tensor:
+        """Elementwise products, over the standard deviation."""
+        return _pairs(noise * residual).mul_(self.precision.sqrt())
+
+    def own_form(self, matrices: Float[Tensor, "row element element"]) -> Tensor:
+        """The diagonal."""
+        return matrices.diagonal(dim1=-2, dim2=-1)
+
+    def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
+        """Along a straight line."""
+        rate = rate.unsqueeze(-1)
+        return Factorised(mean, (1 - rate) * self.precision + rate * torch.maximum(target, _SHRINK * self.precision))
+
+    def log_volume(self) -> PerRow:
+        """Sum of the log standard deviations."""
+        return -0.5 * self.precision.log().sum(-1)
+
+    def nats(self, difference: Tensor) -> PerRow:
+        """A quarter of the squared relative errors."""
+        return 0.25 * (difference / self.precision).square().sum(-1)
+
+
+class FullCovariance(Gaussians):
+    """All elements together."""
+
+    def spread(self, noise: Vectors) -> Vectors:
+        """L'⁻¹ z, with L L' the precision."""
+        root = torch.linalg.cholesky(self.precision)
+        return torch.linalg.solve_triangular(root.mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
+
+    def curvature(self, noise: Vectors, residual: Vectors) -> Tensor:
+        """Outer products of L z with slopes, made symmetric."""
+        root = torch.linalg.cholesky(self.precision)
+        outer = torch.einsum("rkl,srl,srm->srkm", root, noise, residual)
+        return _pairs(0.5 * (outer + outer.mT))
+
+    def own_form(self, matrices: Float[Tensor, "row element element"]) -> Tensor:
+        """All of it."""
+        return matrices
+
+    def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
+        """Along a straight line, no further than where a direction would lose nearly all its precision."""
+        root = torch.linalg.cholesky(self.precision)
+        half = torch.linalg.solve_triangular(root, target, upper=False)
+        relative = torch.linalg.solve_triangular(root, half.mT, upper=False)
+        values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
+        values = 1 - rate.unsqueeze(-1) + rate.unsqueeze(-1) * values.clamp(min=_SHRINK)
+        factor = root @ (vectors * values.sqrt().unsqueeze(-2))
+        return FullCovariance(mean, factor @ factor.mT)
+
+    def log_volume(self) -> PerRow:
+        """From the Cholesky root of the precision."""
+        return -torch.linalg.cholesky(self.precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    def nats(self, difference: Tensor) -> PerRow:
+        """A quarter of the squared errors relative to the precision, in its own axes."""
+        root = torch.linalg.cholesky(self.precision)
+        half = torch.linalg.solve_triangular(root, difference, upper=False)
+        relative = torch.linalg.solve_triangular(root, half.mT, upper=False)
+        return 0.25 * relative.square().sum((-2, -1))
+
+
+def _pairs(draws: Tensor) -> Tensor:
+    """Means of draws and their mirror images."""
+    return draws.unflatten(0, (2, -1)).mean(0)
+
+
+class GaussianForm:
+    """How lambda of a pair is a Gaussian over its latents, side by side.
+
+    Args:
+        parts: the latents.
+        full: whether their covariance is a matrix.
+    """
+
+    def __init__(self, parts: Sequence[Part], full: bool) -> None:
+        self.parts, self._full = parts, full
+
+    @classmethod
+    def of(cls, sites: Mapping[str, Any], layout: Layout) -> "GaussianForm | None":
+        """The form of a guide; None if lambda is no Gaussian that can be moved as a whole.
+
+        Args:
+            sites: of the guide.
+            layout: of the pair.
+        """
+        odd = layout.held or layout.discrete or layout.summed or not layout.fixed
+        latent = {name: site for name, site in sites.items() if name in layout.axes}
+        kinds = {_kind(site, layout.guide[name]) for name, site in latent.items()}
+        if odd or len(latent) < len(sites) or kinds not in ({"loc scale"}, {"loc scale_tril"}):
+            return None
+        full = kinds == {"loc scale_tril"}
+        names = {f"{name}.{parameter}" for name in latent for parameter in next(iter(kinds)).split()}
+        if set(layout.free) != names or (full and len(latent) > 1):
+            return None
+        shapes = {name: site["value"].movedim(layout.axes[name], 0).shape[1:] for name, site in latent.items()}
+        return cls([Part(name, layout.axes[name], shapes[name]) for name in latent], full)
+
+    def gaussians(self, lam: Lambda) -> Gaussians:
+        """The Gaussians at lambda."""
+        mean = self._joined(lam, "loc")
+        if not self._full:
+            return Factorised(mean, (-2 * self._joined(lam, "scale")).exp())
+        root = td.transforms.LowerCholeskyTransform()(lam[f"{self.parts[0].name}.scale_tril"])
+        return FullCovariance(mean, torch.cholesky_inverse(root))  # type: ignore[arg-type]
+
+    def lam(self, gaussians: Gaussians) -> Lambda:
+        """Lambda of Gaussians."""
+        found = self._split(gaussians.mean, "loc")
+        if not self._full:
+            return found | self._split(-0.5 * gaussians.precision.log(), "scale")
+        root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gaussians.precision)))
+        return found | {f"{self.parts[0].name}.scale_tril": td.transforms.LowerCholeskyTransform().inv(root)}  # type: ignore[dict-item]
+
+    def _joined(self, lam: Lambda, parameter: str) -> Tensor:
+        return torch.cat([_flat(lam[f"{part.name}.{parameter}"]) for part in self.parts], 1)
+
+    def _split(self, joined: Tensor, parameter: str) -> Lambda:
+        pieces = joined.split([part.shape.numel() for part in self.parts], dim=1)
+        return {
+            f"{part.name}.{parameter}": piece.reshape(len(piece), *part.shape)
+            for part, piece in zip(self.parts, pieces, strict=True)
+        }
+
+
+def _flat(values: Tensor) -> Tensor:
+    return values.reshape(len(values), -1)
+
+
+def _kind(site: Any, dim: int) -> str:
+    """Names of the parameters of a site that is a plain Gaussian with one matrix, or none, for each row."""
+    fn = unwrapped(site["fn"])
+    if not bool(counted(site).all()):
+        return "masked"
+    if isinstance(fn, td.Normal):
+        return "loc scale"
+    rows_only = isinstance(fn, td.MultivariateNormal) and len(fn.batch_shape) == -dim == 1
+    return "loc scale_tril" if rows_only else "other"

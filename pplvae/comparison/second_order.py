@@ -1,0 +1,282 @@
+"""Each row's own optimum where its guide is Gaussian: Newton steps to the mode, then natural-gradient refinements.
+
+The ELBO of a Gaussian guide is highest where the mean slope of log p(v, h) under it vanishes and its precision is the
+mean curvature, in the form that the family has. A refinement estimates both from mirrored draws. The Gauss-Newton
+curvature serves twice: steps of the mean are taken in its metric, and of the mean curvature only what differs from it
+is left to the draws (a control variate). How many refinements a row takes follows from what their noise leaves.
+
+References:
+    The variational Gaussian approximation revisited (Opper and Archambeau, 2009); Fast and simple natural-gradient
+    variational inference (Lin, Khan and Schmidt, 2019), arXiv 1906.02914, for Price's theorem in this place.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from pplvae.comparison.curvature import Curvature, Matrices
+from pplvae.comparison.density import Density, PerDraw, Vectors
+from pplvae.comparison.estimates import mean_and_stderr
+from pplvae.comparison.gaussian import Gaussians
+from pplvae.noise import RowNoise, Stream
+from pplvae.rows import Batch
+
+PerRow = Float[Tensor, " row"]
+
+_NEWTON_STEPS = 2  # to the mode: more did not save refinements
+_HALVINGS = 6  # of a Newton step that does not rise
+_DRAWS = 32  # of a refinement
+_FEWEST_AVERAGED = 3
+_MOST_REFINEMENTS = 200
+
+_SLOWEST = 0.1  # share of a natural-gradient step
+_SELECTION_DRAWS = 32
+_SHARE = 0.7  # of the tolerance that noise may leave; the rest is for the distance from the optimum
+_RESTARTS = 2
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        gaussians: of every row.
+        gain: of the ELBO over the start, in nats, on draws that were not optimised on.
+        stderr: of the gain.
+        settled: whether a row's mean slope and curvature are what they should be, within the tolerance.
+        finite: whether everything at a row was.
+        steps: Newton steps and refinements.
+    """
+
+    gaussians: Gaussians
+    gain: PerRow
+    stderr: PerRow
+    settled: Bool[Tensor, " row"]
+    finite: Bool[Tensor, " row"]
+    steps: Int64[Tensor, " row"]
+
+
+class _Mode(NamedTuple):
+    """Where the Newton steps ended."""
+
+    mean: Float[Tensor, "row element"]
+    curvature: Matrices
+    inverse: Matrices
+    finite: Bool[Tensor, " row"]
+
+
+class _Rows(NamedTuple):
+    """Rows that are being refined: their Gaussians, and sums over the refinements that count."""
+
+    position: Int64[Tensor, " row"]
+    gaussians: Gaussians
+    curvature: Matrices
+    inverse: Matrices
+    rate: PerRow
+    left: PerRow
+    count: PerRow
+    means: Tensor
+    precisions: Tensor
+    slopes: Tensor
+    differences: Tensor
+    noise: PerRow
+
+    def take(self, index: Tensor) -> "_Rows":
+        return _Rows(*(values.take(index) if isinstance(values, Gaussians) else values[index] for values in self))
+
+
+class SecondOrder:
+    """The search, for the rows of one pair.
+
+    Args:
+        density: log p(v_i, u).
+        curvature: of its negative.
+        tolerance: nats that noise and distance from the optimum may leave.
+        max_steps: Newton steps and refinements per row at most.
+        seed: names the noise.
+    """
+
+    def __init__(self, density: Density, curvature: Curvature, tolerance: float, max_steps: int, seed: int) -> None:
+        self._density, self._curvature = density, curvature
+        self._tolerance, self._seed = tolerance, seed
+        self._newton = min(_NEWTON_STEPS, max_steps)
+        self._refinements = min(_MOST_REFINEMENTS, max_steps - self._newton)
+
+    def __call__(self, start: Gaussians, batch: Batch) -> Found:
+        """Find every row's optimum; rows that look wrong are sought again from jittered starts.
+
+        Raises:
+            Exception: whatever the model raises where torch.func cannot follow it.
+        """
+        noise = self._noise(start, batch, _SELECTION_DRAWS, (Stream.SELECT,))
+        before = self._elbo(start, noise, batch)
+        found = self._search(start, start.mean, batch, 0, before, noise)
+        for attempt in range(1, 1 + _RESTARTS):
+            # A row that is lower than it began is in another, worse optimum, or not in any.
+            lower = found.gain < -self._tolerance - 2 * found.stderr
+            again = torch.nonzero(found.finite & (lower | ~found.settled)).flatten()
+            if len(again) == 0 or self._refinements < _MOST_REFINEMENTS:
+                break
+            some, rows = start.take(again), batch.take(again)
+            jitter = some.spread(self._noise(some, rows, 2, (Stream.STEP, attempt)))[0]
+            other = self._search(some, some.mean + jitter, rows, attempt, before[:, again], noise[:, again])
+            better = other.gain > found.gain[again]
+            found.gaussians.put(again[better], other.gaussians.take(better))
+            for ours, theirs in zip(found[1:4], other[1:4], strict=True):  # gain, stderr, settled
+                ours[again[better]] = theirs[better]
+            found.steps[again] += other.steps
+        return found
+
+    def _noise(self, like: Gaussians, batch: Batch, draws: int, address: tuple[int, ...]) -> Vectors:
+        blank = like.mean.expand(draws, *like.mean.shape)
+        noise = RowNoise(batch.keys, draws, (self._seed, *address), "antithetic")
+        return noise.normals(blank.flatten(0, 1)).unflatten(0, blank.shape[:2])
+
+    def _elbo(self, gaussians: Gaussians, noise: Vectors, batch: Batch) -> PerDraw:
+        """The ELBO but for a constant: draws of log p, and the entropy."""
+        value = self._density.value(gaussians.mean + gaussians.spread(noise), batch)
+        return (value + gaussians.log_volume()).to(torch.float64)
+
+    def _search(
+        self, start: Gaussians, mean: Tensor, batch: Batch, attempt: int, before: PerDraw, noise: Vectors
+    ) -> Found:
+        mode = self._climb(mean, batch)
+        found = type(start)(mode.mean, start.own_form(mode.curvature).clone())
+        steps = torch.full_like(batch.keys, self._newton)
+        settled = self._refine(found, mode, batch, attempt, steps)
+        gain, stderr = mean_and_stderr(self._elbo(found, noise, batch) - before)
+        # What cannot be judged has not gained.
+        gain, stderr = gain.nan_to_num(-torch.inf, -torch.inf, -torch.inf), stderr.nan_to_num(0.0)
+        return Found(found, gain, stderr, settled, mode.finite, steps)
+
+    def _climb(self, mean: Tensor, batch: Batch) -> _Mode:
+        """Newton steps towards the mode of log p(v_i, u), each halved until it rises."""
+        mean = mean.clone()
+        value = self._density.value(mean.unsqueeze(0), batch)[0]
+        for _ in range(self._newton):
+            _, inverse = _positive(self._curvature.at(mean, batch))
+            step = _times(inverse, self._density.slope(mean.unsqueeze(0), batch))[0]
+            waiting = torch.arange(len(mean), device=mean.device)
+            for halving in range(_HALVINGS):
+                tried = mean[waiting] + step[waiting] * 0.5**halving
+                values = self._density.value(tried.unsqueeze(0), batch.take(waiting))[0]
+                rises = values >= value[waiting]
+                mean[waiting[rises]], value[waiting[rises]] = tried[rises], values[rises]
+                waiting = waiting[~rises]
+                if len(waiting) == 0:
+                    break
+        curvature, inverse = _positive(self._curvature.at(mean, batch))
+        finite = value.isfinite() & inverse.flatten(1).isfinite().all(1)
+        return _Mode(mean, curvature, inverse, finite)
+
+    def _refine(
+        self, found: Gaussians, mode: _Mode, batch: Batch, attempt: int, steps: Int64[Tensor, " row"]
+    ) -> Bool[Tensor, " row"]:
+        """Refine all rows, in place, until each has settled or may go no further; which have."""
+        settled = torch.zeros_like(mode.finite)
+        rows = _begin(found, mode, torch.nonzero(mode.finite).flatten())
+        for k in range(self._refinements):
+            if len(rows.position) == 0:
+                break
+            here = batch.take(rows.position)
+            rows = self._refined(rows, here, (Stream.STEP, attempt, 2 + k))
+            done = self._has_settled(rows)
+            last = done if k < self._refinements - 1 else torch.ones_like(done)
+            averaged = (rows.count > 0) & last
+            count = rows.count[averaged].unsqueeze(-1)
+            mean, precision = rows.means[averaged] / count, rows.precisions[averaged]
+            precision = precision / count.reshape(-1, *[1] * (precision.ndim - 1))
+            found.put(rows.position[averaged], type(found)(mean, precision))
+            steps[rows.position] += 1
+            settled[rows.position[done]] = True
+            rows = rows.take(torch.nonzero(~last).flatten())
+        return settled
+
+    def _refined(self, rows: _Rows, batch: Batch, address: tuple[int, ...]) -> _Rows:
+        """One refinement of every row: new draws, a step of the mean and of the precision."""
+        now = rows.gaussians
+        noise = self._noise(now, batch, _DRAWS, address)
+        away = now.spread(noise)
+        slope = self._density.slope(now.mean + away, batch)
+        pairs = slope.unflatten(0, (2, -1)).mean(0)
+        mean_slope = pairs.mean(0)
+        # -E[d² log p] = Gauss-Newton curvature - E[d² of what it leaves of log p].
+        missed = now.curvature(noise, slope + _times(rows.curvature, away))
+        target = now.own_form(rows.curvature) - missed.mean(0)
+        step = _times(rows.inverse, mean_slope.unsqueeze(0))[0]
+        scatter = pairs - mean_slope
+        spread = (_times(rows.inverse, scatter) * scatter).sum(-1).mean(0) / 2
+        scattered = torch.stack([now.nats(some) for some in missed - missed.mean(0)]).mean(0)
+        noise_left = (spread + scattered) / (len(pairs) - 1)
+        left = (step * mean_slope).sum(-1) / 2 + now.nats(target - now.precision) - noise_left
+        rate = torch.where(left > 0.7 * rows.left + noise_left, rows.rate / 2, rows.rate).clamp(min=_SLOWEST)
+        moved = now.moved(now.mean + rate.unsqueeze(-1) * step, target, rate)
+        # Refinements count from where noise is what is seen; what a row still has to go must not be averaged in.
+        still = (left < 3 * noise_left + self._tolerance) & (rate <= 1)
+        kept = still.to(rate.dtype)
+
+        def added(total: Tensor, value: Tensor) -> Tensor:
+            return torch.where(still.reshape(-1, *[1] * (value.ndim - 1)), total + value, 0.0)
+
+        return _Rows(
+            rows.position,
+            moved,
+            rows.curvature,
+            rows.inverse,
+            rate,
+            left,
+            (rows.count + 1) * kept,
+            added(rows.means, moved.mean),
+            added(rows.precisions, moved.precision),
+            added(rows.slopes, mean_slope),
+            added(rows.differences, target - now.precision),
+            added(rows.noise, noise_left),
+        )
+
+    def _has_settled(self, rows: _Rows) -> Bool[Tensor, " row"]:
+        """Whether the average of the refinements that count is near enough to the optimum."""
+        count = rows.count.clamp(min=1)
+        slope = rows.slopes / count.unsqueeze(-1)
+        difference = rows.differences / count.reshape(-1, *[1] * (rows.differences.ndim - 1))
+        noise = rows.noise / count.square()
+        left = (_times(rows.inverse, slope.unsqueeze(0))[0] * slope).sum(-1) / 2 + rows.gaussians.nats(difference)
+        enough = (rows.count >= _FEWEST_AVERAGED) & (noise < _SHARE * self._tolerance)
+        return enough & (left - noise < (1 - _SHARE) * self._tolerance)
+
+
+def _begin(found: Gaussians, mode: _Mode, index: Tensor) -> _Rows:
+    some = found.take(index)
+    one = torch.ones_like(some.mean[:, 0])
+    return _Rows(
+        index,
+        some,
+        mode.curvature[index],
+        mode.inverse[index],
+        one,
+        torch.full_like(one, torch.inf),
+        0 * one,
+        torch.zeros_like(some.mean),
+        torch.zeros_like(some.precision),
+        torch.zeros_like(some.mean),
+        torch.zeros_like(some.precision),
+        0 * one,
+    )
+
+
+def _times(matrices: Matrices, vectors: Vectors) -> Vectors:
+    """A row's matrix times each of its vectors."""
+    return torch.bmm(vectors.transpose(0, 1), matrices.mT).transpose(0, 1)
+
+
+def _positive(curvature: Matrices) -> tuple[Matrices, Matrices]:
+    """The curvature with so much added to its diagonal that it is positive definite, and its inverse."""
+    root, failed = torch.linalg.cholesky_ex(curvature)
+    size = curvature.diagonal(dim1=-2, dim2=-1).abs().mean(-1)
+    share = 1e-3
+    while share < 1e3 and bool((failed > 0).any()):
+        more = torch.where(failed > 0, share * size, 0.0)
+        curvature = curvature + torch.diag_embed(more.unsqueeze(-1).expand(curvature.shape[:-1]))
+        root, failed = torch.linalg.cholesky_ex(curvature)
+        share *= 10
+    return curvature, torch.cholesky_inverse(root)
