@@ -25,7 +25,8 @@ def main() -> None:
     """Run what was asked for, print a table after each piece, and keep the JSON up to date."""
     asked = _asked()
     machine.pin(asked.threads)
-    settings = Settings(asked.rounds or (2 if asked.quick else 5), asked.quick, asked.threads, asked.device)
+    rounds = asked.rounds or (2 if asked.quick else 5)
+    settings = Settings(rounds, asked.quick, asked.threads, asked.device, rows=asked.rows)
     facts = machine.facts()
     console.print("; ".join(f"{name}: {value}" for name, value in facts.items()), soft_wrap=True)
     console.print(f"{settings.label}; medians (quartiles) over at most {settings.rounds} rounds")
@@ -70,6 +71,7 @@ def _asked() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="turns that are counted; 5, or 2 of a quick run")
     parser.add_argument("--quick", action="store_true", help="smaller sizes: to see that everything runs")
+    parser.add_argument("--rows", type=int, help="rows that are given guides of their own; by default each workload's")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads, and processors held, of everybody")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), help="compared with, then written")

@@ -30,6 +30,7 @@ class Settings:
         threads: CPU threads of every competitor.
         device: where the networks and rows are: "cpu" or "cuda".
         cache: folder of fitted weights and reference optima, so that a second run need not make them again.
+        rows: that are given guides of their own; None for each workload's own number.
     """
 
     rounds: int = 5
@@ -37,11 +38,13 @@ class Settings:
     threads: int = 1
     device: str = "cpu"
     cache: Path = Path("runs/benchmarks")
+    rows: int | None = None
 
     @property
     def label(self) -> str:
         """What must be equal for two figures to be comparable."""
-        return f"{'quick' if self.quick else 'full'}, {self.threads} threads, {self.device}"
+        rows = "" if self.rows is None else f", {self.rows} rows"
+        return f"{'quick' if self.quick else 'full'}, {self.threads} threads, {self.device}{rows}"
 
 
 class Quartiles(NamedTuple):

@@ -121,6 +121,8 @@ def measure(work: Workload, settings: Settings) -> list[Line]:
     """Seconds for all rows, their ratio to batched Adam's, and how far below the reference each ends."""
     if settings.quick:
         work = work.take(_QUICK_ROWS[work.name])
+    if settings.rows is not None:
+        work = work.take(settings.rows)
     torch.manual_seed(0)
     section = _Section(work, settings)
     steps = section.shortest_schedule()

@@ -114,7 +114,8 @@ def attribute(
         worth: nats; less than that is not worth a change.
         rows: at most so many of each set are compared, chosen by `seed`; all of `train` is trained on.
         seed: names all noise.
-        particles: see `amortisation_gap`.
+        particles: draws per row for scoring, even; as many before and after a training, whose effect is then measured
+            on the same draws.
         tolerance: the same.
         max_steps: the same.
         progress: show progress bars.

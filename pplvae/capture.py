@@ -175,6 +175,29 @@ def _ever_written(graph: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
+def depends_on_draws(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> bool:
+    """Whether anything that a function returns follows from a random number that it draws; yes if that cannot be seen.
+
+    Args:
+        function: of tensors, to a sequence of tensors, drawing from torch's generator.
+        inputs: what it is run on.
+    """
+    try:
+        graph = Captured(function, inputs).graph.graph
+    except CaptureError:
+        return True
+    (output,) = [node for node in graph.nodes if node.op == "output"]
+    waiting, seen = list(output.all_input_nodes), set()
+    while waiting:
+        node = waiting.pop()
+        if _is_random(node):
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += node.all_input_nodes
+    return False
+
+
 class Replayed:
     """A function of tensors that is captured once it has been called often enough on the same shapes to be worth it.
 

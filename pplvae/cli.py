@@ -88,6 +88,9 @@ def fit(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better validation ELBO.")
     ] = None,
+    compile: Annotated[
+        bool, typer.Option(help="Put the training step through torch's compiler: seconds once, then faster steps.")
+    ] = False,
     binarise: Annotated[
         str | None, typer.Option(help="none, threshold, fixed or stochastic; by default threshold for digits only.")
     ] = None,
@@ -116,7 +119,7 @@ def fit(
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     options = {"objective": named_objective(objective, objective_particles), "epochs": epochs}
     options |= {"batch_size": batch_size, "lr": lr, "clip": clip}
-    options |= {"patience": patience, "seed": seed, "existing": existing}
+    options |= {"patience": patience, "compile": compile, "seed": seed, "existing": existing}
     _fit_to(run, spec | {"scale": scale, "missing": missing}, options)
 
 

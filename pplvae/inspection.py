@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pplvae.capture import depends_on_draws
 from pplvae.discrete import MOST_STATES, States, is_discrete, is_enumerable, joint_states, states_of
 from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
 from pplvae.families import family_name, free_parameters
+from pplvae.isolate import generators_kept, validation
 from pplvae.rows import (
     Batch,
     Given,
@@ -71,7 +74,7 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
     return replace(
         layout,
         free=tuple(free),
-        fixed=not local_names and _is_fixed(first.guide_sites, other.guide_sites),
+        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, first.guide_sites, other.guide_sites),
         discrete=discrete,
         states=states,
         follows=_states_followed(guide, few_rows, guide_dims, states),
@@ -225,13 +228,27 @@ def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[d
     return axes, held
 
 
-def _is_fixed(first: dict[str, Any], other: dict[str, Any]) -> bool:
+def _is_fixed(guide: Program, batch: Batch, first: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether the guide's distributions are the same whatever it draws: then it has to run only once.
 
-    With more than one site, a later one may depend on an earlier one in ways that no test on a few rows can exclude.
+    Args:
+        guide: q(h; lambda_phi(v)).
+        batch: a few rows.
+        first: its sites on them.
+        other: the same, from other noise.
     """
-    if len(first) != 1:
-        return False
-    ((name, site),) = first.items()
-    log_prob = other[name]["fn"].log_prob(site["value"])
-    return torch.equal(log_prob, site["fn"].log_prob(site["value"]))
+    if len(first) == 1:
+        ((name, site),) = first.items()
+        log_prob = other[name]["fn"].log_prob(site["value"])
+        return torch.equal(log_prob, site["fn"].log_prob(site["value"]))
+    # With more than one site, a later one may depend on an earlier one in ways (a gate, a transform) that no test on a
+    # few rows can exclude: it is read off the operations themselves.
+    values = {name: site["value"].detach() for name, site in first.items()}
+
+    def log_probs(*tensors: Tensor) -> list[Tensor]:
+        sites = run_guide(guide, replace(batch, tensors=tensors), {}, None)
+        pairs = ((sites[name], value) for name, value in values.items())
+        return [scale_and_mask(site["fn"].log_prob(value), mask=site["mask"]) for site, value in pairs]
+
+    with validation(False), generators_kept():
+        return not depends_on_draws(log_probs, batch.tensors)

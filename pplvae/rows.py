@@ -85,8 +85,8 @@ class Batch:
 
     def take(self, index: Any) -> "Batch":
         """Some of the rows, by positions or slice."""
-        tensors = tuple(tensor[index.to(tensor.device)] if isinstance(index, Tensor) else tensor[index]
-                        for tensor in self.tensors)  # fmt: skip
+        here = [index.to(t.device) if isinstance(index, Tensor) else index for t in self.tensors]
+        tensors = tuple(tensor[some] for tensor, some in zip(self.tensors, here, strict=True))
         return replace(self, tensors=tensors, keys=self.keys[index], positions=self.positions[index])
 
     def times(self, particles: int) -> "Batch":
@@ -264,7 +264,7 @@ def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bo
     if not stick_the_landing:
         return sum_sites(sites, layout.guide)
     detached = {
-        name: map_parameters(site["fn"], _detach, layout.guide[name])
+        name: map_parameters(site["fn"], lambda parameter: parameter.value.detach(), layout.guide[name])
         for name, site in sites.items()
         if name in layout.guide and not site["is_observed"]
     }
@@ -292,9 +292,9 @@ def log_model(
     sites = run_model(model, batch.repeated(count), values)
     latent = {name: site for name, site in sites.items() if not site["is_observed"]}
     joint, prior = (sum_sites(some, layout.model) for some in (sites, latent))
-    if not states:
-        return joint, prior
-    return joint.unflatten(0, (count, -1)).logsumexp(0), prior.unflatten(0, (count, -1)).logsumexp(0)
+    if states:
+        joint, prior = (some.unflatten(0, (count, -1)).logsumexp(0) for some in (joint, prior))
+    return joint, prior
 
 
 def _repeated(value: Tensor, count: int, axis: int | None) -> Tensor:
@@ -325,7 +325,3 @@ def log_weights_of(
 def values_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:
     """What each site drew."""
     return {name: site["value"] for name, site in sites.items()}
-
-
-def _detach(parameter: Any) -> Tensor:
-    return parameter.value.detach()

@@ -163,23 +163,20 @@ def over_chunks(
     Returns:
         The columns over dimension "row", with the coordinates id, part, content key, and label where all have one. The
         attribute "lambda" names what is free in a row's own guide, "held" the latents that belong to all rows and are
-        drawn from their guide as it is.
+        drawn from their guide as it is; "first_order_because" says why the second-order method was not used, if so.
     """
     if chunk_size < 1:
         raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
     labelled = all(part.labels is not None for part in parts.values())
     found: list[xr.Dataset] = []
-    free: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
+    about: dict[str, str] = {}
     total = sum(len(part) for part in parts.values())
     with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
         for part in parts.values():
             dtype = next((t.dtype for t in part.tensors if t.is_floating_point()), None)
             with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
                 layout = inspect_pair(model, guide, part.tensors)
-                free = layout.free
                 whole = batch_of(part.tensors)
-                held = layout.held
                 own = OwnGuides(model, guide, layout, schedule, seed)
                 with validation(False):  # the pair has been checked on every row
                     for start in range(0, len(part), chunk_size):
@@ -189,7 +186,12 @@ def over_chunks(
                             columns = measure(chunk)
                         found.append(_dataset(columns, part[rows], chunk.batch.keys, labelled))
                         bar.update(len(chunk.batch))
-    return xr.concat(found, dim="row").assign_attrs({"lambda": ", ".join(free), "held": ", ".join(held)})
+                about = {
+                    "lambda": ", ".join(layout.free),
+                    "held": ", ".join(layout.held),
+                    "first_order_because": own.reason,
+                }
+    return xr.concat(found, dim="row").assign_attrs(about)
 
 
 def add(columns: Columns, name: str, value: Any, stderr: Any) -> None:

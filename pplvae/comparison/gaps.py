@@ -72,8 +72,9 @@ def amortisation_gap(
 
     Returns:
         A `Comparison`. Its `rows` hold `elbo_amortised`, `elbo_local`, `amortisation_gap`, in nats per row, each with
-        `<name>_stderr` (Monte Carlo), the number of `draws` that they took, and the `status` and `steps` of each row's
-        optimisation.
+        `<name>_stderr` (Monte Carlo), the number of `draws` that they took, and the `status`, `steps` and `method`
+        of each row's optimisation: "second_order" for Gaussian guides, "first_order" (Adam) for all others and for rows
+        that the former did not settle.
 
     Raises:
         DataError: rows that cannot be used; ShapeError if their numbers differ.
@@ -123,8 +124,8 @@ def compare(
         seed: see `amortisation_gap`.
         particles: draws per row for scoring, and for the importance weights.
         stderr: see `amortisation_gap`. With importance evidence the errors of `log_evidence` and of the gaps below it
-            count too; with any, and with a screen, a row takes 400 draws at least, for k-hat. A family is scored with
-            as many draws as the row's own guide, whatever its own errors.
+            count too (see `log_evidence` for what that costs); with any, and with a screen, a row takes 1000 draws at
+            least, for k-hat. A family is scored with as many draws as the row's own guide, whatever its own errors.
         tolerance: see `amortisation_gap`.
         max_steps: the same.
         chunk_size: the same.

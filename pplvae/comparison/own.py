@@ -46,7 +46,7 @@ class OwnGuides:
             try:
                 return self._by_second_order(batch)
             except _NotGaussian:
-                self.reason = "lambda is not that of a Gaussian"
+                self.reason = "lambda is not that of one Gaussian over the latents of a row"
             except Exception as error:  # a program that torch.func cannot follow; what else is wrong will show below
                 self.reason = f"{type(error).__name__} under torch.func: {str(error).splitlines()[0]}"
         return self._by_first_order(batch, self.schedule)
