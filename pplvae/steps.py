@@ -137,7 +137,7 @@ class Steps:
 
     def _kind(self, batch: Batch, kl_weight: float | Tensor) -> Any:
         """What a captured step takes for granted."""
-        shapes = tuple((tensor.shape, tensor.dtype) for tensor in batch.tensors)
+        shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in batch.tensors)
         modes = tuple(module.training for module in self._start.modules)
         weight = None if isinstance(kl_weight, Tensor) else kl_weight
         return shapes, modes, weight, len(pyro.get_param_store())

@@ -9,6 +9,7 @@ References:
     Practical Gauss-Newton optimisation for deep learning (Botev, Ritter and Barber, 2017), arXiv 1706.03662, section 3.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,9 @@ class Curvature:
         wide = sum(tensor.element_size() * tensor.shape[1:].numel() for tensor in batch.tensors)
         at_once = max(1, _BYTES_AT_ONCE // (wide * u.shape[1]))
         pieces = (slice(first, first + at_once) for first in range(0, len(u), at_once))
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # The first forward-mode derivative of a process compiles formulas with what torch itself calls deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
             return torch.cat([self._of_piece(u[piece], batch.take(piece)) for piece in pieces])
 
     def _of_piece(self, u: Tensor, batch: Batch) -> Matrices:

@@ -12,7 +12,7 @@ from pplvae.comparison.density import Density
 from pplvae.comparison.gaussian import GaussianForm
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined, optimise
-from pplvae.comparison.second_order import Found, SecondOrder
+from pplvae.comparison.second_order import SecondOrder
 from pplvae.rows import Batch, Layout, Program
 
 
@@ -68,9 +68,10 @@ class OwnGuides:
         moved = form.lam(found.gaussians)
         kept = found.gain > -found.stderr
         offsets = {key: _where(kept, moved[key] - start, torch.zeros_like(start)) for key, start in lam.items()}
-        status = [Status.CONVERGED if settled else Status.MAX_STEPS for settled in found.settled.tolist()]
+        settled = found.settled & kept
+        status = [Status.CONVERGED if row else Status.MAX_STEPS for row in settled.tolist()]
         optimum = Optimum(offsets, status, found.steps, [SECOND_ORDER] * len(batch))
-        self._polish(optimum, found, batch)
+        self._polish(optimum, torch.nonzero(~settled).flatten(), search.most_steps, batch)
         return optimum
 
     def _made(self, guides: LocalGuides) -> tuple[GaussianForm, SecondOrder]:
@@ -85,10 +86,9 @@ class OwnGuides:
         )
         return self._second
 
-    def _polish(self, optimum: Optimum, found: Found, batch: Batch) -> None:
+    def _polish(self, optimum: Optimum, rows: Tensor, taken: int, batch: Batch) -> None:
         """Go on by first order with the rows that have not settled."""
-        rows = torch.nonzero(~found.settled).flatten()
-        steps = self.schedule.max_steps - int(found.steps.max())
+        steps = self.schedule.max_steps - taken  # the same for every row, whatever the others took
         if len(rows) == 0 or steps < self.schedule.window:
             return
         start = {key: offset[rows] for key, offset in optimum.offsets.items()}

@@ -33,7 +33,7 @@ _MOST_REFINEMENTS = 200
 
 _SLOWEST = 0.1  # share of a natural-gradient step
 _SELECTION_DRAWS = 32
-_SHARE = 0.7  # of the tolerance that noise may leave; the rest is for the distance from the optimum
+_SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the distance from the optimum
 _RESTARTS = 2
 
 
@@ -102,6 +102,12 @@ class SecondOrder:
         self._tolerance, self._seed = tolerance, seed
         self._newton = min(_NEWTON_STEPS, max_steps)
         self._refinements = min(_MOST_REFINEMENTS, max_steps - self._newton)
+        self._max_steps = max_steps
+
+    @property
+    def most_steps(self) -> int:
+        """Of a row from one start."""
+        return self._newton + self._refinements
 
     def __call__(self, start: Gaussians, batch: Batch) -> Found:
         """Find every row's optimum; rows that look wrong are sought again from jittered starts.
@@ -115,8 +121,9 @@ class SecondOrder:
         for attempt in range(1, 1 + _RESTARTS):
             # A row that is lower than it began is in another, worse optimum, or not in any.
             lower = found.gain < -self._tolerance - 2 * found.stderr
-            again = torch.nonzero(found.finite & (lower | ~found.settled)).flatten()
-            if len(again) == 0 or self._refinements < _MOST_REFINEMENTS:
+            affordable = found.steps + self.most_steps <= self._max_steps
+            again = torch.nonzero(found.finite & (lower | ~found.settled) & affordable).flatten()
+            if len(again) == 0:
                 break
             some, rows = start.take(again), batch.take(again)
             jitter = some.spread(self._noise(some, rows, 2, (Stream.STEP, attempt)))[0]
@@ -141,6 +148,10 @@ class SecondOrder:
     def _search(
         self, start: Gaussians, mean: Tensor, batch: Batch, attempt: int, before: PerDraw, noise: Vectors
     ) -> Found:
+        if self.most_steps == 0:
+            nothing = torch.zeros_like(before[0])
+            never = torch.zeros_like(nothing, dtype=torch.bool)
+            return Found(start, nothing, nothing, never, never, torch.zeros_like(batch.keys))
         mode = self._climb(mean, batch)
         found = type(start)(mode.mean, start.own_form(mode.curvature).clone())
         steps = torch.full_like(batch.keys, self._newton)
