@@ -1,5 +1,7 @@
 """Section: annealed importance sampling from the prior, ours (without its pilot run) and by hand."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ _ROWS, _CHAINS, _LEAPFROG = 100, 16, 10
 _TEMPERATURES = {"small": 500, "large-gap": 100}  # the large net would take half an hour at 500
 _STEP = {"small": 0.35, "large-gap": 0.15}  # in units of h; acceptance 0.7 to 0.8
 _HAND, _OURS, _MOST_ROUNDS = "hand, eager autograd", "pplvae, forward run", 3
+_COMPILED = "pplvae, forward run, compiled"
 
 
 def measure(work: Workload, settings: Settings) -> list[Line]:
@@ -30,12 +33,16 @@ def measure(work: Workload, settings: Settings) -> list[Line]:
         nonlocal acceptance
         found[_HAND], acceptance = hand_annealing(work, step=_STEP[work.name], **size)
 
-    def own() -> float:
-        found[_OURS], seconds = annealed(work, **size)
+    def own(name: str, compile: bool) -> float:
+        found[name], seconds = annealed(work, compile=compile, **size)
         return seconds
 
     torch.manual_seed(0)
-    blocks: dict[str, Block] = {_HAND: hand, _OURS: own}
+    blocks: dict[str, Block] = {
+        _HAND: hand,
+        _OURS: partial(own, _OURS, False),
+        _COMPILED: partial(own, _COMPILED, True),
+    }
     seconds = interleaved(blocks, min(settings.rounds, _MOST_ROUNDS), warm_up=settings.quick)
     title = f"{work.title}, {rows} rows x {_CHAINS} chains x {temperatures} temperatures x {_LEAPFROG} leapfrog steps"
     lines = []

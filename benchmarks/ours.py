@@ -85,18 +85,21 @@ def own_guides(work: Workload) -> tuple[Tensor, Tensor, float]:
     return mean, scale.log(), seconds
 
 
-def annealed(work: Workload, *, chains: int, temperatures: int, leapfrog: int) -> tuple[Tensor, float]:
+def annealed(
+    work: Workload, *, chains: int, temperatures: int, leapfrog: int, compile: bool = False
+) -> tuple[Tensor, float]:
     """Log p(v) in nats of every row, annealed from the prior, and the seconds of the run without its pilot."""
-    settings = Annealing(start="prior", chains=chains, temperatures=temperatures, leapfrog=leapfrog, schedule="linear")
+    path = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "schedule": "linear"}
+    settings = Annealing(start="prior", compile=compile, **path)
     weights, seconds = [], []
 
     def measure(chunk: Chunk) -> Columns:
         for index in torch.arange(len(chunk.batch)).split(settings.rows_at_once()):
             annealer = annealer_of(chunk, index, settings)
-            path = annealer.pilot()
+            found = annealer.pilot()
             synchronise()
             began = time.perf_counter()
-            weights.append(annealer.forward(path)[0])
+            weights.append(annealer.forward(found)[0])
             synchronise()
             seconds.append(time.perf_counter() - began)
         return {"position": torch.arange(len(chunk.batch))}

@@ -9,6 +9,7 @@ from oracles import bad_pair, random_linear
 
 import pplvae
 from pplvae import chunking
+from pplvae.comparison.chunks import Chunk
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.precision import Precision, measure_precisely
 
@@ -75,6 +76,7 @@ def test_a_row_says_what_so_many_draws_of_it_say_and_half_would_not_have_been_en
     counts = np.unique(rows["draws"].values)
     assert len(counts) > 2
     assert counts[0] == 1000
+    assert ((errors_of(rows, WITH_EVIDENCE) <= 0.06).all(0) | (rows["draws"].values == 6_400)).all()
     for count in counts.tolist():
         some = rows["draws"].values == count
         at_once = pplvae.compare(model.model, guide, v, particles=count, **options).rows
@@ -85,6 +87,16 @@ def test_a_row_says_what_so_many_draws_of_it_say_and_half_would_not_have_been_en
         if count > 1000:
             half = pplvae.compare(model.model, guide, v, particles=count // 2, **options).rows
             assert (errors_of(half, WITH_EVIDENCE)[:, some] > 0.06).any(0).all()
+
+
+def test_a_family_is_scored_on_the_very_draws_of_the_rows_own_guide():
+    model, guide, _, v = too_wide(1, rows=20)
+    same = pplvae.Transport("same", lambda elements: {"unused": torch.zeros(())}, lambda lam, x: (x, x[..., 0] * 0))
+    options = {"families": [same], "evidence": None, "max_steps": 25, "seed": 5}
+    rows = pplvae.compare(model.model, guide, v, stderr=0.05, **options).rows
+    assert len(np.unique(rows["draws"])) > 2
+    np.testing.assert_allclose(rows["elbo_local_same"], rows["elbo_local"], rtol=1e-9)
+    np.testing.assert_allclose(rows["family_gap_same_stderr"], 0, atol=1e-9)
 
 
 def test_same_seed_same_bits_alone_in_chunks_in_any_order():
@@ -103,11 +115,19 @@ def test_same_seed_same_bits_alone_in_chunks_in_any_order():
             np.testing.assert_allclose(rows[name], expected[name], rtol=1e-6, atol=1e-9)
 
 
-def test_rows_that_a_screen_skips_are_precise_too():
+def test_rows_that_a_screen_skips_are_precise_too(monkeypatch):
     model, guide, _, v = too_wide(9, rows=40, most=0.8)
+    asked, log_weights = [], Chunk.log_weights
+
+    def watched(self, offsets, particles, *, before=0, **options):
+        asked.append(before)
+        return log_weights(self, offsets, particles, before=before, **options)
+
+    monkeypatch.setattr(Chunk, "log_weights", watched)
     rows = pplvae.compare(model.model, guide, v, screen=0.3, stderr=0.02, evidence=None, max_steps=25).rows
     skipped = rows["status"].values == "skipped"
     assert 5 < skipped.sum() < 35
+    assert asked.count(0) == 2  # the amortised guide for the screen, the rows' own for those that are left
     whole = pplvae.amortisation_gap(model.model, guide, v, particles=2000, max_steps=0).rows
     twice = skipped & (rows["draws"].values == 2000)
     assert twice.any()
@@ -148,6 +168,11 @@ def test_a_row_without_a_finite_error_does_not_wait_for_one():
     assert rows["draws"].values[2] == 200
     assert rows["status"].values[2] == "nonfinite"
     assert np.isfinite(np.delete(errors_of(rows, NAMES), 2, axis=1)).all()
+
+
+def test_one_error_that_is_not_finite_is_enough():
+    errors = torch.tensor([[0.2, 0.2, 0.2, 0.05, 0.0], [0.05, torch.nan, torch.inf, 0.1, 0.2]])
+    assert Precision(200, stderr=0.1).wanting(errors).tolist() == [True, False, False, False, True]
 
 
 class Book:
@@ -198,7 +223,7 @@ def test_draws_that_are_there_are_kept():
 def test_so_many_rows_that_not_all_draws_are_kept_at_once():
     spreads = np.linspace(0.1, 1.5, 450)
     book = Book(spreads)
-    found = book.measure(Precision(200, stderr=0.1))
+    found = book.measure(Precision(200, most=20_000, stderr=0.1))
     assert len([asked for asked in book.asked if asked[0] == 0]) == 3
     assert found["position"].tolist() == list(range(450))
     np.testing.assert_allclose(found["elbo_stderr"], spreads / np.sqrt(found["draws"] / 2), rtol=0.3)
@@ -209,6 +234,7 @@ def test_exactly_so_many_draws():
     rows = pplvae.amortisation_gap(model.model, guide, v, particles=50, stderr=1e-9, max_steps=0).rows
     assert (rows["draws"] == 50).all()
     assert (rows.attrs["particles"], rows.attrs["stderr"]) == (50, "none")
+    assert (rows["amortisation_gap_stderr"] == 0).all()  # nothing was moved, and draws are paired
     rows = pplvae.amortisation_gap(model.model, model.exact_guide, v, max_steps=0).rows
     assert (rows["draws"] == 200).all()
     assert (rows.attrs["particles"], rows.attrs["stderr"]) == ("as needed", 0.1)
