@@ -26,6 +26,7 @@ from pplvae.rows import Batch, Program
 
 _PLAIN_FIRST = 50  # steps of one kind before it is captured: by then they have cost about as much as a capture
 _LONGEST_UNCHECKED = 100
+_LARGEST_COMPILED_UPDATE = 2**17  # parameters; of more, Adam's own fused kernel was faster than the compiler's
 
 
 class How(Enum):
@@ -73,7 +74,7 @@ class Steps:
         objective: what is maximised.
         optimiser: over the parameters that are trained.
         clip: largest norm of the gradient, in nats per row, or None.
-        compile: put loss and gradients, and the update where it is Adam's, through torch's compiler.
+        compile: put loss and gradients, and the update of a small net by Adam, through torch's compiler.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class Steps:
     # Fast steps
 
     def _try_to_replay(self, key: Any, batch: Batch, kl_weight: float | Tensor, whole: bool) -> None:
-        if whole and _is_plain_adam(self._optimiser):
+        if whole and self._update_is_compiled():
             for parameter in self._parameters:
                 _begin_adam(self._optimiser.state[parameter], parameter)
         kept = self._state()
@@ -206,7 +207,7 @@ class Steps:
             rest = iter(slopes)
             return _Found(loss, [next(rest) if there else None for there in reached])
 
-        updates = whole and _is_plain_adam(self._optimiser)
+        updates = whole and self._update_is_compiled()
         inputs = inputs_of(batch, kl_weight)
         captured = Captured(step, inputs)
         if not whole:
@@ -253,6 +254,10 @@ class Steps:
             PplvaeWarning,
             stacklevel=2,
         )
+
+    def _update_is_compiled(self) -> bool:
+        size = sum(parameter.numel() for parameter in self._parameters)
+        return _is_plain_adam(self._optimiser) and size <= _LARGEST_COMPILED_UPDATE
 
     def _adam(self, found: _Found) -> None:
         """The update of Adam (Kingma and Ba, 2015) as torch's optimiser makes it, on that optimiser's state."""

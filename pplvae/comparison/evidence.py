@@ -22,6 +22,7 @@ from pplvae.noise import Stream
 from pplvae.rows import Program
 
 METHODS = ("importance", "ais")
+_MOST_WEIGHTS = 20_000  # log p(v) is what is asked for here: rows with heavy weights need more than a gap does
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def log_evidence(
         decoder-based generative models (Wu et al., 2017), arXiv 1611.04273.
     """
     check_method(method)
-    precision = Precision.of(particles, stderr, FEWEST_WEIGHTS)
+    precision = Precision.of(particles, stderr, FEWEST_WEIGHTS, _MOST_WEIGHTS)
     settings = annealing or Annealing()
 
     def measure(chunk: Chunk) -> Columns:

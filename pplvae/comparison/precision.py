@@ -33,7 +33,7 @@ class Precision:
     stderr: float = 0.0
 
     @classmethod
-    def of(cls, particles: int | None, stderr: float, fewest: int) -> "Precision":
+    def of(cls, particles: int | None, stderr: float, fewest: int, most: int = _MOST_DRAWS) -> "Precision":
         """Exactly so many draws; where that is None, as many as the standard error needs.
 
         Raises:
@@ -42,7 +42,7 @@ class Precision:
         if particles is None:
             if not stderr > 0:
                 raise ValueError(f"`stderr` is a standard error in nats, above 0; got {stderr}.")
-            return cls(fewest, stderr=stderr)
+            return cls(fewest, most, stderr)
         if particles < 4 or particles % 2:
             raise ValueError(f"`particles` must be even (they come in mirrored pairs) and at least 4, got {particles}.")
         return cls(particles, particles)
