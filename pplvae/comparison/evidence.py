@@ -78,7 +78,7 @@ def log_evidence(
         method: "importance", the importance-weighted bound (Burda et al., 2016) with the row's own guide as proposal;
             "ais", annealed importance sampling with Hamiltonian moves from it (see `Annealing`).
         particles: draws per row for importance weighting, even; by default as many as `stderr` needs.
-        stderr: nats; see `amortisation_gap`. A row takes 1000 draws at least, for k-hat.
+        stderr: nats; see `amortisation_gap`. A row takes 1000 draws at least, for k-hat, and 20 000 at most.
         annealing: settings of annealing.
         seed: see `amortisation_gap`.
         tolerance: the same.
