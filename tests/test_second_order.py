@@ -455,7 +455,7 @@ def scale_held_by_a_local_statement():
 )
 def test_other_guides_are_searched_by_first_order(program):
     found = searched(*program(), draws=100, max_steps=50)
-    assert found.own.reason == "lambda is not that of a Gaussian"
+    assert found.own.reason == "lambda is not that of one Gaussian over the latents of a row"
     assert set(found.optimum.method) == {FIRST_ORDER}
     gain, stderr = mean_and_stderr(found.weights - found.start)
     assert bool((gain > -3 * stderr - 1e-9).all())
