@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pplvae.errors import CaptureError
+from pplvae.errors import CaptureError, PplvaeWarning
 
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default)
@@ -234,8 +234,10 @@ class Replayed:
             try:
                 captured = Captured(self._function, inputs)
                 self._graphs[kind] = compiled(captured, inputs) if self._compile else captured
-            except CaptureError:
+            except CaptureError as error:
                 self._capturable = False
+                if self._compile:
+                    warnings.warn(f"Not compiled: {error}.", PplvaeWarning, stacklevel=2)
         if kind not in self._graphs:
             return self._plain(inputs)
         found = self._graphs[kind](*inputs)
@@ -245,6 +247,12 @@ class Replayed:
             if not all(agree(ours, theirs, tolerance) for ours, theirs in zip(found, plain, strict=True)):
                 self._capturable = False
                 self._graphs.clear()
+                warnings.warn(
+                    "Replayed, a model gave other numbers than when it is run: it depends on something that is no "
+                    "tensor, such as a Python number that changes. From now on it is run as it is written, slower.",
+                    PplvaeWarning,
+                    stacklevel=2,
+                )
                 return plain
         return found
 

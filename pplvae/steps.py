@@ -15,8 +15,9 @@ import pyro
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
+from pplvae.adam import adam_update, begin_adam, is_plain_adam
 from pplvae.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, compiled
 from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import generators_kept, reseed_beside_torch, validation
@@ -54,14 +55,14 @@ class _Replay:
         updates: whether it also moves the parameters.
         tolerance: see `_differs`.
         steps: taken so far.
-        next_check: the step at which it is held against the plain one again.
+        checked: the last of them that was held against the plain one.
     """
 
     run: Callable[[Batch, float | Tensor], _Found]
     updates: bool
     tolerance: float
     steps: int = 0
-    next_check: int = 0
+    checked: int = 0
 
 
 class Steps:
@@ -162,11 +163,12 @@ class Steps:
             parameter.grad = slope
         if self._clip is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        if found.loss.device.type == "cpu":
+        fused = all(group.get("fused") for group in self._optimiser.param_groups)
+        if found.loss.device.type == "cpu" or not fused:
             if math.isfinite(found.loss.item()):
                 self._optimiser.step()
             return
-        # Elsewhere a look at the loss would make the processor wait for the device; fused optimisers look there.
+        # A look at the loss would make the processor wait for the device: fused optimisers look there.
         self._optimiser.found_inf = (~found.loss.isfinite()).to(torch.float32)  # type: ignore[attr-defined]
         self._optimiser.step()
 
@@ -174,8 +176,7 @@ class Steps:
 
     def _try_to_replay(self, key: Any, batch: Batch, kl_weight: float | Tensor, whole: bool) -> None:
         if whole and self._update_is_compiled():
-            for parameter in self._parameters:
-                _begin_adam(self._optimiser.state[parameter], parameter)
+            begin_adam(self._optimiser, self._parameters)
         kept = self._state()
         try:
             with generators_kept(), validation(False):
@@ -199,7 +200,7 @@ class Steps:
             found = self._plain(Batch(rows, positions, positions), weight)
             reached[:] = [slope is not None for slope in found.slopes]
             if updates:
-                self._adam(found)
+                adam_update(self._optimiser, self._parameters, found.slopes, found.loss.isfinite(), self._clip)
             return [found.loss, *(slope for slope in found.slopes if slope is not None)]
 
         def run(batch: Batch, kl_weight: float | Tensor) -> _Found:
@@ -219,12 +220,12 @@ class Steps:
     def _replay(self, key: Any, batch: Batch, kl_weight: float | Tensor) -> Tensor:
         replay = self._replays[key]
         replay.steps += 1
-        if replay.steps <= replay.next_check:
+        # After 1, 2, 4, ... steps, then every hundredth.
+        if replay.steps < replay.checked + min(max(replay.checked, 1), _LONGEST_UNCHECKED):
             found = replay.run(batch, kl_weight)
             if not replay.updates:
                 self._update(found)
             return found.loss
-        replay.next_check = replay.steps + min(replay.steps, _LONGEST_UNCHECKED) - 1
         before = self._state()
         with generators_kept(), validation(replay.steps == 1):
             reseed_beside_torch(replay.steps)  # numbers from there must not happen to be those of the capture
@@ -233,57 +234,31 @@ class Steps:
         self._restore(before)
         found = replay.run(batch, kl_weight)
         odd = _differs(found, plain, replay.tolerance)
+        unchecked, replay.checked = replay.steps - replay.checked - 1, replay.steps
         if odd:
-            self._take_over(odd, replay)
+            self._take_over(odd, unchecked)
             self._restore(before)
             _write(self._start.weights.buffers, buffers)
         if odd or not replay.updates:
             self._update(plain if odd else found)
         return plain.loss if odd else found.loss
 
-    def _take_over(self, odd: str, replay: _Replay) -> None:
+    def _take_over(self, odd: str, unchecked: int) -> None:
         self._replayed = False
         self._replays.clear()
         self._how = How.PLAIN
         self._reason = f"replayed, the step gave another {odd} than the program"
         warnings.warn(
-            f"Replayed, the training step gave another {odd} than the program (after {replay.steps} replays, the last "
-            f"{max(0, replay.steps - replay.next_check // 2)} at most of them unchecked): it depends on something that "
-            "is no tensor, such as a Python number that changes or NumPy's random numbers. The fit goes on with the "
-            "program as it is written, slower. A tensor in its place can be replayed.",
+            f"Replayed, the training step gave another {odd} than the program, perhaps for up to {unchecked} steps "
+            "already: it depends on something that is no tensor, such as a Python number that changes or NumPy's "
+            "random numbers. The fit goes on with the program as it is written, slower. A tensor can be replayed.",
             PplvaeWarning,
             stacklevel=2,
         )
 
     def _update_is_compiled(self) -> bool:
         size = sum(parameter.numel() for parameter in self._parameters)
-        return _is_plain_adam(self._optimiser) and size <= _LARGEST_COMPILED_UPDATE
-
-    def _adam(self, found: _Found) -> None:
-        """The update of Adam (Kingma and Ba, 2015) as torch's optimiser makes it, on that optimiser's state."""
-        (group,) = self._optimiser.param_groups
-        (decay, square_decay), lr, eps = group["betas"], group["lr"], group["eps"]
-        moved = [(p, slope) for p, slope in zip(self._parameters, found.slopes, strict=True) if slope is not None]
-        with torch.no_grad():
-            fine = found.loss.isfinite()
-            shrunk = 1.0
-            if self._clip is not None:
-                norm = torch.stack([slope.square().sum() for _, slope in moved]).sum().sqrt()
-                shrunk = (self._clip / (norm + 1e-6)).clamp(max=1.0)
-            for parameter, slope in moved:
-                state = self._optimiser.state[parameter]
-                step, mean, square = state["step"], state["exp_avg"], state["exp_avg_sq"]
-                slope = slope * shrunk
-                new_step = step + 1
-                new_mean = mean + (1 - decay) * (slope - mean)
-                new_square = square_decay * square + (1 - square_decay) * slope * slope
-                # In float64, as torch does: 1 - 0.999^k has three digits less than 0.999^k.
-                count = new_step.to(torch.float64)
-                size = (lr / (1 - decay**count)).to(slope.dtype)
-                root = new_square.sqrt() / (1 - square_decay**count).sqrt().to(slope.dtype) + eps
-                moved_to = parameter - size * (new_mean / root)
-                for old, new in ((parameter, moved_to), (step, new_step), (mean, new_mean), (square, new_square)):
-                    old.copy_(torch.where(fine, new, old))
+        return is_plain_adam(self._optimiser) and size <= _LARGEST_COMPILED_UPDATE
 
     def _state(self) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
         slots = [value for state in self._optimiser.state.values() for value in state.values()]
@@ -294,19 +269,6 @@ class Steps:
         self._start.weights.restore(weights)
         for slot, value in slots:
             slot.copy_(value)
-
-
-def _is_plain_adam(optimiser: Optimizer) -> bool:
-    options = ("amsgrad", "maximize", "weight_decay")
-    one_group = type(optimiser) is Adam and len(optimiser.param_groups) == 1
-    return one_group and not any(optimiser.param_groups[0][option] for option in options)
-
-
-def _begin_adam(state: dict[str, Any], parameter: Tensor) -> None:
-    """The state that torch's Adam makes at its first step."""
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

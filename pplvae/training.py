@@ -145,7 +145,7 @@ class Loop:
         """A KL weight that changes is a tensor: a number would be captured as it is."""
         if not isinstance(kl_weight, Callable):
             return now
-        return torch.full_like(next(iter(self._start.trained.values())).detach().new_empty(()), now)
+        return next(iter(self._start.trained.values())).detach().new_full((), now)
 
     def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
         elbo = self._validation_elbo()

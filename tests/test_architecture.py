@@ -40,6 +40,7 @@ ROOMS = [
     "weights",
     "store",
     "preparation",
+    "adam",
     "steps",
     "training",
     "fit",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pplvae.capture import Captured, Replayed, agree
-from pplvae.errors import CaptureError
+from pplvae.errors import CaptureError, PplvaeWarning
 
 
 def slope(weight):
@@ -213,9 +213,14 @@ def test_replayed_falls_back_when_a_python_number_changes():
     replayed = Replayed(lambda u: [u * factor[0]])
     u = torch.randn(5)
     found = []
-    for call in range(130):
-        factor[0] = 1.0 if call < 50 else 3.0
-        found.append(float((replayed(u)[0] / u).mean()))
+
+    def call_often():
+        for call in range(130):
+            factor[0] = 1.0 if call < 50 else 3.0
+            found.append(float((replayed(u)[0] / u).mean()))
+
+    with pytest.warns(PplvaeWarning, match="a Python number that changes"):
+        call_often()
     expected = [1.0] * 120 + [3.0] * 10
     assert found == pytest.approx(expected)
     factor[0] = 5.0  # and from then on at once
@@ -231,11 +236,16 @@ def test_replayed_notices_a_graph_that_was_wrong_from_the_start():
         return [u * count[0]]
 
     replayed = Replayed(function)
-    for _ in range(40):
-        before = count[0]
-        (found,) = replayed(torch.ones(2))
-        assert count[0] > before
-        assert torch.equal(found, torch.full((2,), float(count[0])))
+
+    def call_often():
+        for _ in range(40):
+            before = count[0]
+            (found,) = replayed(torch.ones(2))
+            assert count[0] > before
+            assert torch.equal(found, torch.full((2,), float(count[0])))
+
+    with pytest.warns(PplvaeWarning, match="gave other numbers"):
+        call_often()
 
 
 @pytest.mark.parametrize(

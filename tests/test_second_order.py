@@ -1,6 +1,7 @@
 """Each row's own Gaussian guide by second order: against exact answers, and against the search by first order."""
 
 import math
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import programs
@@ -20,12 +21,12 @@ from pplvae.comparison.density import Density
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined
 from pplvae.comparison.own import OwnGuides
+from pplvae.errors import PplvaeWarning
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.noise import Stream
 from pplvae.rows import Batch
 
-# Torch scripts a module of its own at the first forward-mode derivative of a process.
 # ------------------------------------------------------------------------------ the searches of a test
 
 
@@ -346,6 +347,33 @@ def nonlinear(rows=20, *, full=False, columns=12):
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["factorised", "full covariance"])
+def test_first_and_second_order_agree(full):
+    pair = nonlinear(rows=10, full=full)
+    second = searched(*pair, draws=1000)
+    first = searched(*pair, draws=1000, second_order=False)
+    assert (first.own.reason, second.own.reason) == ("it was not asked for", "")
+    assert set(first.optimum.method) == {FIRST_ORDER}
+    assert second.optimum.method.count(SECOND_ORDER) > 7
+    mean, stderr = shortfall(second, first)
+    assert abs(mean) < 0.02
+    assert mean > -3 * stderr - 0.01  # the tolerance
+    # Row by row: no row ends far below what the other method finds.
+    each, error = mean_and_stderr(second.weights - first.weights)
+    assert bool((each > -0.05 - 4 * error).all())
+
+
+def test_the_tolerance_is_what_is_left():
+    pair = nonlinear(rows=8)
+    loose, tight = (searched(*pair, draws=400, max_steps=200, tolerance=tolerance) for tolerance in (0.01, 0.0005))
+    assert int(tight.optimum.steps.sum()) > 1.5 * int(loose.optimum.steps.sum())
+    mean, stderr = shortfall(tight, loose)
+    assert mean < 0.01
+    assert mean > -3 * stderr
+    coarse = searched(*pair, draws=2, tolerance=0.5)
+    assert int(coarse.optimum.steps.sum()) < int(loose.optimum.steps.sum())
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["factorised", "full covariance"])
 def test_a_row_alone_in_pieces_in_any_order(full):
     model, guide, v = nonlinear(rows=15, full=full)
     whole = searched(model, guide, v, draws=2)
@@ -437,6 +465,7 @@ def test_other_guides_are_searched_by_first_order(program):
 @pytest.mark.parametrize("program", [programs.bound_methods_with_pyro_module, programs.functions_with_pyro_param,
                                      programs.pyro_modules, programs.full_covariance_guide,
                                      programs.plate_with_size_and_subsample, programs.masked_columns,
+                                     programs.nested_plates,
                                      programs.convolutions_with_batchnorm_and_dropout],
                          ids=lambda program: program.__name__)  # fmt: skip
 def test_every_style_of_program_with_a_gaussian_guide(program):
@@ -466,6 +495,29 @@ def looks_at_a_number(h):
 
 def has_a_function_of_its_own(h):
     return OldSquare.apply(h) - h**2
+
+
+@pytest.mark.parametrize(
+    ("nothing", "method"), [(looks_at_a_number, SECOND_ORDER), (has_a_function_of_its_own, FIRST_ORDER)]
+)
+def test_a_model_that_torch_cannot_capture_or_follow(nothing, method):
+    """A number taken from a tensor is followed, but not captured; an old autograd.Function is not followed."""
+    oracle, v = random_linear(1, rows=6)
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(oracle.latent), 1.0).to_event(1))
+            mean = oracle.mean + (h + nothing(h)) @ oracle.factors.T
+            pyro.sample("v", dist.Normal(mean, oracle.noise.sqrt()).to_event(1), obs=v)
+
+    slower = pytest.warns(PplvaeWarning, match="under torch.func") if method == FIRST_ORDER else nullcontext()
+    with slower:
+        found = searched(model, bad_guide(oracle, 1)[0], v, draws=2)
+    assert ("under torch.func" in found.own.reason) == (method == FIRST_ORDER)
+    assert set(found.optimum.method) == {method}
+    best = oracle.elbo(v, *oracle.best_factorised(v))
+    short = best - oracle.elbo(v, found.lam["h.loc"], found.lam["h.scale"])
+    assert float(short.mean().detach()) < 0.01
 
 
 # ------------------------------------------------------------------------------ starts and step limits
@@ -524,6 +576,34 @@ def elbo_of_two_modes(v, loc, scale):
     return -0.5 * error / 0.01 - 0.5 * ((mean - 1) ** 2 + var) / 0.49 + 0.5 * var.log() + constant
 
 
+def test_no_row_ends_below_its_start():
+    model, guide, v = two_modes()
+    found = searched(model, guide, v, draws=400, max_steps=700)
+    ended = elbo_of_two_modes(v, found.lam["h.loc"], found.lam["h.scale"])
+    began = elbo_of_two_modes(v, found.lam["h.loc"] - found.optimum.offsets["h.loc"], torch.full_like(v, 0.1))
+    mean, stderr = mean_and_stderr(found.start)
+    assert bool(((mean - began).abs() < 5 * stderr).all())  # the oracle
+    assert bool((ended > began - 1e-6).all())
+
+
+def test_a_converged_row_is_at_an_optimum():
+    """Whichever mode it is in, the exact ELBO rises no more around it."""
+    model, guide, v = two_modes()
+    found = searched(model, guide, v, draws=2, max_steps=700)
+    assert Status.CONVERGED in found.optimum.status
+    settled = torch.tensor([status is Status.CONVERGED for status in found.optimum.status])
+    loc, scale = (found.lam[name][settled].clone().requires_grad_() for name in ("h.loc", "h.scale"))
+    here = elbo_of_two_modes(v[settled], loc, scale)
+    climbed_loc, climbed_log = loc.detach().clone().requires_grad_(), scale.detach().log().requires_grad_()
+    optimiser = torch.optim.Adam([climbed_loc, climbed_log], lr=1e-3)
+    for _ in range(2000):
+        optimiser.zero_grad()
+        (-elbo_of_two_modes(v[settled], climbed_loc, climbed_log.exp())).sum().backward()
+        optimiser.step()
+    there = elbo_of_two_modes(v[settled], climbed_loc, climbed_log.exp())
+    assert float((there - here).detach().max()) < 0.05
+
+
 class Broken(own_module.SecondOrder):
     """A search that ends far below its start."""
 
@@ -538,3 +618,10 @@ def test_a_search_that_ends_lower_is_not_kept(monkeypatch):
     monkeypatch.setattr(own_module, "SecondOrder", Broken)
     found = searched(model.model, bad_guide(model, 1)[0], v, draws=2, max_steps=20)
     assert torch.equal(found.weights, found.start)
+
+
+def test_a_row_put_back_to_its_start_has_not_converged(monkeypatch):
+    model, v = random_linear(1, rows=6)
+    monkeypatch.setattr(own_module, "SecondOrder", Broken)
+    found = searched(model.model, bad_guide(model, 1)[0], v, draws=2, max_steps=20)
+    assert set(found.optimum.status) == {Status.MAX_STEPS}

@@ -18,14 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from pplvae.chunking import rows_at_once
 from pplvae.comparison.density import Part, values_at
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.rows import Batch, Layout, Program, run_model, sum_sites
 
 Matrices = Float[Tensor, "row element element"]
 Etas = tuple[Float[Tensor, "row parameter"], ...]
-
-_BYTES_AT_ONCE = 16 * 2**20  # of one row's Jacobian times rows
 
 
 class Curvature:
@@ -47,9 +46,7 @@ class Curvature:
         Raises:
             Exception: whatever a program raises that torch.func cannot follow.
         """
-        wide = sum(tensor.element_size() * tensor.shape[1:].numel() for tensor in batch.tensors)
-        at_once = max(1, _BYTES_AT_ONCE // (wide * u.shape[1]))
-        pieces = (slice(first, first + at_once) for first in range(0, len(u), at_once))
+        pieces = torch.arange(len(u)).split(rows_at_once(batch.tensors, u.shape[1]))
         with torch.no_grad(), warnings.catch_warnings():
             # The first forward-mode derivative of a process compiles formulas with what torch itself calls deprecated.
             warnings.simplefilter("ignore", DeprecationWarning)

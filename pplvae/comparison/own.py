@@ -1,5 +1,6 @@
 """Each row's own guide, by the method that fits the pair: second order where lambda is Gaussian, else first order."""
 
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,7 @@ from pplvae.comparison.gaussian import GaussianForm
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined, optimise
 from pplvae.comparison.second_order import SecondOrder
+from pplvae.errors import PplvaeWarning
 from pplvae.rows import Batch, Layout, Program
 
 
@@ -49,6 +51,11 @@ class OwnGuides:
                 self.reason = "lambda is not that of one Gaussian over the latents of a row"
             except Exception as error:  # a program that torch.func cannot follow; what else is wrong will show below
                 self.reason = f"{type(error).__name__} under torch.func: {str(error).splitlines()[0]}"
+                warnings.warn(
+                    f"Each row's own guide is sought by first order, which is slower: {self.reason}",
+                    PplvaeWarning,
+                    stacklevel=2,
+                )
         return self._by_first_order(batch, self.schedule)
 
     def _by_first_order(self, batch: Batch, schedule: Schedule, start: Offsets | None = None) -> Optimum:

@@ -30,7 +30,6 @@ _HALVINGS = 6  # of a Newton step that does not rise
 _DRAWS = 32  # of a refinement
 _FEWEST_AVERAGED = 3
 _MOST_REFINEMENTS = 200
-
 _SLOWEST = 0.1  # share of a natural-gradient step
 _SELECTION_DRAWS = 32
 _SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the distance from the optimum
@@ -224,8 +223,7 @@ class SecondOrder:
         rate = torch.where(left > 0.7 * rows.left + noise_left, rows.rate / 2, rows.rate).clamp(min=_SLOWEST)
         moved = now.moved(now.mean + rate.unsqueeze(-1) * step, target, rate)
         # Refinements count from where noise is what is seen; what a row still has to go must not be averaged in.
-        still = (left < 3 * noise_left + self._tolerance) & (rate <= 1)
-        kept = still.to(rate.dtype)
+        still = left < 3 * noise_left + self._tolerance
 
         def added(total: Tensor, value: Tensor) -> Tensor:
             return torch.where(still.reshape(-1, *[1] * (value.ndim - 1)), total + value, 0.0)
@@ -237,7 +235,7 @@ class SecondOrder:
             rows.inverse,
             rate,
             left,
-            (rows.count + 1) * kept,
+            added(rows.count, torch.ones_like(rows.count)),
             added(rows.means, moved.mean),
             added(rows.precisions, moved.precision),
             added(rows.slopes, mean_slope),

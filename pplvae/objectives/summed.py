@@ -23,7 +23,7 @@ def reason_against(objective: Any, model: Program, guide: Program, batch: Batch)
     """
     name = type(objective).__name__
     if type(objective) not in (Trace_ELBO, TraceMeanField_ELBO):
-        return f"{name} is Pyro's own or yours"
+        return f"{name} is known to its own class only"
     if objective.vectorize_particles and objective.num_particles > 1:
         return "particles are vectorised"
     guide_sites = run_guide(guide, batch, {}, None)
