@@ -76,7 +76,10 @@ def map_parameters(fn: Any, change: Change, dim: int) -> Any:
     names = free_names(fn)
     if names:
         changed = {name: change(_parameter(fn, name, dim)) for name in names}
-        return type(fn)(**_held_arguments(fn, names), **changed)
+        held = _held_arguments(fn, names)
+        if "base_dist" in held:  # zero-inflated
+            held["base_dist"] = map_parameters(fn.base_dist, change, dim)
+        return type(fn)(**held, **changed)
     if isinstance(fn, td.TransformedDistribution) and free_parameters(fn.base_dist):
         return TransformedDistribution(map_parameters(fn.base_dist, change, dim), fn.transforms, validate_args=False)
     if isinstance(fn, td.TransformedDistribution):
@@ -107,7 +110,7 @@ def free_names(fn: Any) -> list[str]:
         return []
     held = _HELD.get(type(fn).__name__, ())
     names = [name for name, constraint in _constraints(fn).items() if _is_free(constraint) and name not in held]
-    return [name for name in names if not (name == "probs" and "logits" in names)]
+    return [name for name in names if _ALTERNATIVES.get(name) not in names]
 
 
 def conditional_transforms(fn: Any) -> list[str]:
@@ -173,6 +176,10 @@ def family_name(fn: Any) -> str:
     return type(fn).__name__
 
 
+def _is_discrete(constraint: Any) -> bool:
+    return isinstance(constraint, constraints.Constraint) and constraint.is_discrete
+
+
 def _is_free(constraint: Any) -> bool:
     if not isinstance(constraint, constraints.Constraint) or constraint.is_discrete:
         return False
@@ -230,9 +237,10 @@ def _held_arguments(fn: Any, names: list[str]) -> dict[str, Any]:
     """Other arguments of the constructor, as the distribution keeps them: temperatures, ends of a support."""
     taken = inspect.signature(type(fn)).parameters
     unchecked = {"validate_args": False} if "validate_args" in taken else {}
-    others = [name for name in taken if name not in names and name not in fn.arg_constraints]
-    others += [name for name in _HELD.get(type(fn).__name__, ())]
-    others = [name for name in others if name != "validate_args" and hasattr(fn, name)]
+    held = _HELD.get(type(fn).__name__, ())
+    discrete = [name for name, constraint in _constraints(fn).items() if _is_discrete(constraint)]
+    others = [name for name in taken if name in held or name in discrete or name not in fn.arg_constraints]
+    others = [name for name in others if name not in (*names, "validate_args") and hasattr(fn, name)]
     return {name: getattr(fn, name) for name in others} | unchecked
 
 
@@ -289,7 +297,8 @@ def _is_plain(transform: Transform) -> bool:
 
 
 # Parameters that bound the support or are no numbers to move, by distribution.
-_HELD = {"AffineBeta": ("loc", "scale"), "Binomial": ("total_count",)}
+_HELD = {"AffineBeta": ("loc", "scale")}
+_ALTERNATIVES = {"probs": "logits", "gate": "gate_logits"}  # arguments that say the same, and which of them is taken
 _PLAIN_PYRO = (
     LowerCholeskyAffine,
     pyro_transforms.LowerCholeskyAffine,

@@ -76,8 +76,9 @@ def test_flow_and_mixture_bend_to_a_bimodal_posterior():
     own, mixture, bent = (rows[f"elbo_local{name}"].values for name in ("", "_mixture", "_flow"))
     assert (exact - own > 0.08).all()
     assert np.median(exact - mixture) < 0.03  # a row may keep to one mode
-    assert (mixture >= own - 3 * rows["family_gap_mixture_stderr"].values).all()
-    assert (bent >= own - 3 * rows["family_gap_flow_stderr"].values).all()
+    rounding = 1e-12  # a row whose flow stays where it began has no other error
+    assert (mixture >= own - 3 * rows["family_gap_mixture_stderr"].values - rounding).all()
+    assert (bent >= own - 3 * rows["family_gap_flow_stderr"].values - rounding).all()
     assert "family_gap_mixture" in str(result)
 
 

@@ -40,7 +40,7 @@ FIELDS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "a
 def test_fields(comparison):
     rows = comparison.rows
     expected = {name for field in FIELDS for name in (field, f"{field}_stderr")}
-    assert set(rows) == expected | {"status", "steps", "pareto_k_amortised", "pareto_k_local"}
+    assert set(rows) == expected | {"status", "steps", "method", "draws", "pareto_k_amortised", "pareto_k_local"}
     assert all(rows[name].dtype == np.float64 for name in expected)
     assert rows["row"].values.tolist() == list(range(100, 140))
     assert set(rows["status"].values) <= {"converged", "max_steps", "nonfinite"}

@@ -57,11 +57,12 @@ class Curvature:
         _ = batch.tiled, batch.index
         latents = torch.eye(u.shape[1], dtype=u.dtype, device=u.device).unsqueeze(1).expand(-1, *u.shape)
         prior = vmap(lambda along: jvp(grad(lambda u: self._log_prior(u, batch).sum()), (u,), (along,))[1])(latents)
+        curvature = -prior.transpose(0, 1)
         etas, jacobian = self._jacobian(u, batch, latents)
-        weighted = self._weighted(etas, jacobian, u, batch)
-        rows = (torch.cat(columns, -1).transpose(0, 1) for columns in (jacobian, weighted))
-        by_decoder = torch.matmul(next(rows), next(rows).mT)
-        curvature = -(prior.transpose(0, 1) + by_decoder)
+        if etas:
+            weighted = self._weighted(etas, jacobian, u, batch)
+            rows = (torch.cat(columns, -1).transpose(0, 1) for columns in (jacobian, weighted))
+            curvature = curvature - torch.matmul(next(rows), next(rows).mT)
         return 0.5 * (curvature + curvature.mT)
 
     def _jacobian(self, u: Tensor, batch: Batch, latents: Tensor) -> tuple[Etas, Sequence[Tensor]]:
@@ -75,6 +76,8 @@ class Curvature:
             return tuple(eta for eta, keep in zip(self._etas(u, batch), chosen, strict=True) if keep)
 
         self._chosen = chosen
+        if not any(chosen):
+            return (), ()
         return moved(u), vmap(lambda along: jvp(moved, (u,), (along,))[1])(latents)
 
     def _weighted(self, etas: Etas, jacobian: Sequence[Tensor], u: Tensor, batch: Batch) -> Sequence[Tensor]:
@@ -111,7 +114,8 @@ class Curvature:
 
         def collect(parameter: Parameter) -> Tensor:
             rows_first = unconstrained(parameter).movedim(parameter.axis, 0)
-            found.append(rows_first.reshape(len(rows_first), -1))
+            # A derivative forwards cannot start from an expanded tensor.
+            found.append(rows_first.reshape(len(rows_first), -1).contiguous())
             return parameter.value
 
         for name, site in self._observed(u, batch).items():

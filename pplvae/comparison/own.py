@@ -13,7 +13,7 @@ from pplvae.comparison.density import Density
 from pplvae.comparison.gaussian import GaussianForm
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined, optimise
-from pplvae.comparison.second_order import SecondOrder
+from pplvae.comparison.second_order import SecondOrder, per_row
 from pplvae.errors import PplvaeWarning
 from pplvae.rows import Batch, Layout, Program
 
@@ -73,8 +73,10 @@ class OwnGuides:
         form, search = self._second or self._made(guides)
         found = search(form.gaussians(lam), batch)
         moved = form.lam(found.gaussians)
-        kept = found.gain > -found.stderr
-        offsets = {key: _where(kept, moved[key] - start, torch.zeros_like(start)) for key, start in lam.items()}
+        judged = found.settled & (found.stderr < self.schedule.tolerance)
+        # Where it cannot be told, a row goes back to its start, and on by first order.
+        kept = found.gain > torch.where(judged, -1, 2) * found.stderr
+        offsets = {key: per_row(kept, moved[key] - start, torch.zeros_like(start)) for key, start in lam.items()}
         settled = found.settled & kept
         status = [Status.CONVERGED if row else Status.MAX_STEPS for row in settled.tolist()]
         optimum = Optimum(offsets, status, found.steps, [SECOND_ORDER] * len(batch))
@@ -109,7 +111,3 @@ class OwnGuides:
 
 class _NotGaussian(Exception):
     """The pair's lambda is not that of a Gaussian."""
-
-
-def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    return torch.where(rows.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)

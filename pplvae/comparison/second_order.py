@@ -31,7 +31,9 @@ _DRAWS = 32  # of a refinement
 _FEWEST_AVERAGED = 3
 _MOST_REFINEMENTS = 200
 _SLOWEST = 0.1  # share of a natural-gradient step
-_SELECTION_DRAWS = 32
+_NEAR = 1.0  # nats: a standard error of what the mode is better by; a guide that is further off is left for it
+_SELECTION_DRAWS = 32  # at first; four times as many where they cannot tell whether a row has gained
+_MOST_SELECTION_DRAWS = 2048
 _SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the distance from the optimum
 _RESTARTS = 2
 
@@ -56,8 +58,8 @@ class Found(NamedTuple):
     steps: Int64[Tensor, " row"]
 
 
-class _Mode(NamedTuple):
-    """Where the Newton steps ended."""
+class _Place(NamedTuple):
+    """A mean of every row, the curvature of log p(v_i, u) there, and whether all of that is finite."""
 
     mean: Float[Tensor, "row element"]
     curvature: Matrices
@@ -114,9 +116,7 @@ class SecondOrder:
         Raises:
             Exception: whatever the model raises where torch.func cannot follow it.
         """
-        noise = self._noise(start, batch, _SELECTION_DRAWS, (Stream.SELECT,))
-        before = self._elbo(start, noise, batch)
-        found = self._search(start, start.mean, batch, 0, before, noise)
+        found = self._search(start, start.mean, batch, 0)
         for attempt in range(1, 1 + _RESTARTS):
             # A row that is lower than it began is in another, worse optimum, or not in any.
             lower = found.gain < -self._tolerance - 2 * found.stderr
@@ -126,7 +126,7 @@ class SecondOrder:
                 break
             some, rows = start.take(again), batch.take(again)
             jitter = some.spread(self._noise(some, rows, 2, (Stream.STEP, attempt)))[0]
-            other = self._search(some, some.mean + jitter, rows, attempt, before[:, again], noise[:, again])
+            other = self._search(some, some.mean + jitter, rows, attempt)
             better = other.gain > found.gain[again]
             found.gaussians.put(again[better], other.gaussians.take(better))
             for ours, theirs in zip(found[1:4], other[1:4], strict=True):  # gain, stderr, settled
@@ -144,29 +144,53 @@ class SecondOrder:
         value = self._density.value(gaussians.mean + gaussians.spread(noise), batch)
         return (value + gaussians.log_volume()).to(torch.float64)
 
-    def _search(
-        self, start: Gaussians, mean: Tensor, batch: Batch, attempt: int, before: PerDraw, noise: Vectors
-    ) -> Found:
+    def _gain(self, start: Gaussians, found: Gaussians, batch: Batch) -> tuple[PerRow, PerRow]:
+        """What the ELBO has gained, with standard errors; rows that may have lost take more draws."""
+        gain = start.mean.new_zeros(len(batch), dtype=torch.float64)
+        stderr = torch.zeros_like(gain)
+        rows, draws = torch.arange(len(batch), device=gain.device), _SELECTION_DRAWS
+        while len(rows) and draws <= _MOST_SELECTION_DRAWS:
+            before, after, here = start.take(rows), found.take(rows), batch.take(rows)
+            noise = self._noise(before, here, draws, (Stream.SELECT, draws))
+            some = mean_and_stderr(self._elbo(after, noise, here) - self._elbo(before, noise, here))
+            # What cannot be judged has not gained.
+            gain[rows], stderr[rows] = some[0].nan_to_num(-torch.inf, -torch.inf, -torch.inf), some[1].nan_to_num(0.0)
+            rows = rows[(gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)]
+            draws *= 4
+        return gain, stderr
+
+    def _search(self, start: Gaussians, mean: Tensor, batch: Batch, attempt: int) -> Found:
         if self.most_steps == 0:
-            nothing = torch.zeros_like(before[0])
+            nothing = start.mean.new_zeros(len(batch), dtype=torch.float64)
             never = torch.zeros_like(nothing, dtype=torch.bool)
             return Found(start, nothing, nothing, never, never, torch.zeros_like(batch.keys))
-        mode = self._climb(mean, batch)
-        found = type(start)(mode.mean, start.own_form(mode.curvature).clone())
+        here = self._place(mean, batch)
+        mode = self._climb(here, batch)
+        found = type(start)(mode.mean.clone(), start.own_form(mode.curvature).clone())
+        if attempt == 0 and self._refinements > 0:
+            mode = self._stay(start, here, found, mode, batch)
         steps = torch.full_like(batch.keys, self._newton)
         settled = self._refine(found, mode, batch, attempt, steps)
-        gain, stderr = mean_and_stderr(self._elbo(found, noise, batch) - before)
-        # What cannot be judged has not gained.
-        gain, stderr = gain.nan_to_num(-torch.inf, -torch.inf, -torch.inf), stderr.nan_to_num(0.0)
-        return Found(found, gain, stderr, settled, mode.finite, steps)
+        return Found(found, *self._gain(start, found, batch), settled, mode.finite, steps)
 
-    def _climb(self, mean: Tensor, batch: Batch) -> _Mode:
+    def _stay(self, start: Gaussians, here: _Place, found: Gaussians, mode: _Place, batch: Batch) -> _Place:
+        """Begin the refinements of a row where it started, in place, unless its mode is clearly better.
+
+        A good guide is near its optimum, and may lie over several modes.
+        """
+        noise = self._noise(start, batch, _SELECTION_DRAWS, (Stream.SELECT, 0))
+        gain, stderr = mean_and_stderr(self._elbo(found, noise, batch) - self._elbo(start, noise, batch))
+        stays = here.finite & ((gain < 2 * stderr) & (stderr < _NEAR) | ~mode.finite)
+        rows = torch.nonzero(stays).flatten()
+        found.put(rows, start.take(rows))
+        return _Place(*(per_row(stays, ours, theirs) for ours, theirs in zip(here, mode, strict=True)))
+
+    def _climb(self, start: _Place, batch: Batch) -> _Place:
         """Newton steps towards the mode of log p(v_i, u), each halved until it rises."""
-        mean = mean.clone()
+        place, mean = start, start.mean.clone()
         value = self._density.value(mean.unsqueeze(0), batch)[0]
         for _ in range(self._newton):
-            _, inverse = _positive(self._curvature.at(mean, batch))
-            step = _times(inverse, self._density.slope(mean.unsqueeze(0), batch))[0]
+            step = _times(place.inverse, self._density.slope(mean.unsqueeze(0), batch))[0]
             waiting = torch.arange(len(mean), device=mean.device)
             for halving in range(_HALVINGS):
                 tried = mean[waiting] + step[waiting] * 0.5**halving
@@ -176,23 +200,26 @@ class SecondOrder:
                 waiting = waiting[~rises]
                 if len(waiting) == 0:
                     break
+            place = self._place(mean, batch)
+        return place._replace(finite=place.finite & value.isfinite())
+
+    def _place(self, mean: Tensor, batch: Batch) -> _Place:
         curvature, inverse = _positive(self._curvature.at(mean, batch))
-        finite = value.isfinite() & inverse.flatten(1).isfinite().all(1)
-        return _Mode(mean, curvature, inverse, finite)
+        return _Place(mean, curvature, inverse, inverse.flatten(1).isfinite().all(1))
 
     def _refine(
-        self, found: Gaussians, mode: _Mode, batch: Batch, attempt: int, steps: Int64[Tensor, " row"]
+        self, found: Gaussians, begin: _Place, batch: Batch, attempt: int, steps: Int64[Tensor, " row"]
     ) -> Bool[Tensor, " row"]:
         """Refine all rows, in place, until each has settled or may go no further; which have."""
-        settled = torch.zeros_like(mode.finite)
-        rows = _begin(found, mode, torch.nonzero(mode.finite).flatten())
+        settled = torch.zeros_like(begin.finite)
+        rows = _begin(found, begin, torch.nonzero(begin.finite).flatten())
         for k in range(self._refinements):
             if len(rows.position) == 0:
                 break
             here = batch.take(rows.position)
             rows = self._refined(rows, here, (Stream.STEP, attempt, 2 + k))
             done = self._has_settled(rows)
-            last = done if k < self._refinements - 1 else torch.ones_like(done)
+            last = done | ~rows.left.isfinite() if k < self._refinements - 1 else torch.ones_like(done)
             averaged = (rows.count > 0) & last
             count = rows.count[averaged].unsqueeze(-1)
             mean, precision = rows.means[averaged] / count, rows.precisions[averaged]
@@ -221,12 +248,15 @@ class SecondOrder:
         noise_left = (spread + scattered) / (len(pairs) - 1)
         left = (step * mean_slope).sum(-1) / 2 + now.nats(target - now.precision) - noise_left
         rate = torch.where(left > 0.7 * rows.left + noise_left, rows.rate / 2, rows.rate).clamp(min=_SLOWEST)
+        # No further than the optimum's own draws lie from it: a slope of noise must not throw a row away.
+        length = (step * mean_slope).sum(-1) / step.shape[-1]
+        step = step * length.clamp(min=1).rsqrt().unsqueeze(-1)
         moved = now.moved(now.mean + rate.unsqueeze(-1) * step, target, rate)
         # Refinements count from where noise is what is seen; what a row still has to go must not be averaged in.
         still = left < 3 * noise_left + self._tolerance
 
         def added(total: Tensor, value: Tensor) -> Tensor:
-            return torch.where(still.reshape(-1, *[1] * (value.ndim - 1)), total + value, 0.0)
+            return per_row(still, total + value, torch.zeros_like(value))
 
         return _Rows(
             rows.position,
@@ -254,14 +284,14 @@ class SecondOrder:
         return enough & (left - noise < (1 - _SHARE) * self._tolerance)
 
 
-def _begin(found: Gaussians, mode: _Mode, index: Tensor) -> _Rows:
+def _begin(found: Gaussians, begin: _Place, index: Tensor) -> _Rows:
     some = found.take(index)
     one = torch.ones_like(some.mean[:, 0])
     return _Rows(
         index,
         some,
-        mode.curvature[index],
-        mode.inverse[index],
+        begin.curvature[index],
+        begin.inverse[index],
         one,
         torch.full_like(one, torch.inf),
         0 * one,
@@ -271,6 +301,11 @@ def _begin(found: Gaussians, mode: _Mode, index: Tensor) -> _Rows:
         torch.zeros_like(some.precision),
         0 * one,
     )
+
+
+def per_row(chosen: Bool[Tensor, " row"], yes: Tensor, no: Tensor) -> Tensor:
+    """One value where a row is chosen, another where not."""
+    return torch.where(chosen.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
 
 
 def _times(matrices: Matrices, vectors: Vectors) -> Vectors:
