@@ -159,10 +159,15 @@ _MULTIPLY_2 = 0x94D049BB133111EB - 2**64
 _LOWER = 2**32 - 1
 
 
+def matchable(elements: int) -> int:
+    """How many draws it takes that all their second moments can be matched without losing digits."""
+    return math.ceil(1.25 * elements)
+
+
 def _match_moments(z: Float[Tensor, "particle row element"]) -> Float[Tensor, "particle row element"]:
     """Normals of each row with identity second moments over its draws; unit ones only where draws are too few."""
     particles, _, elements = z.shape
-    if particles < 2 * elements:
+    if particles < matchable(elements):
         return z / z.square().mean(0).sqrt()
     moments = torch.einsum("srk,srl->rkl", z, z) / particles
     root = torch.linalg.cholesky(moments)

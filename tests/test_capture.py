@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from pplvae import capture
 from pplvae.capture import Captured, Replayed, agree
 from pplvae.errors import CaptureError, PplvaeWarning
 
@@ -171,6 +172,24 @@ class Counting:
         return self.function(*inputs)
 
 
+@pytest.fixture
+def twenty_plain_calls(monkeypatch):
+    monkeypatch.setattr(capture, "_WORTH", 20 * capture._CALL)
+
+
+def test_replayed_captures_sooner_what_takes_longer():
+    calls = []
+    for size in (1, 2**20, 2**23, 2**25):
+        function = Counting(lambda u: [u[:1]])
+        replayed, u = Replayed(function), torch.zeros(size, dtype=torch.float32)
+        for _ in range(600):
+            replayed(u)
+        calls.append(function.calls)
+    checks = [1, 6, 6, 6]  # every hundredth
+    assert calls == [512 + 1 + checks[0], 16 + 1 + checks[1], 2 + 1 + checks[2], 1 + 1 + checks[3]]
+
+
+@pytest.mark.usefixtures("twenty_plain_calls")
 def test_replayed_captures_after_its_plain_calls():
     weight = torch.randn(4, 6)
     function = Counting(slope(weight))
@@ -187,6 +206,7 @@ def test_replayed_captures_after_its_plain_calls():
     assert function.calls == 23
 
 
+@pytest.mark.usefixtures("twenty_plain_calls")
 def test_replayed_keeps_a_graph_for_each_shape_and_dtype():
     function = Counting(lambda u: [2 * u])
     replayed = Replayed(function)
@@ -197,6 +217,7 @@ def test_replayed_keeps_a_graph_for_each_shape_and_dtype():
     assert function.calls == 3 * 22
 
 
+@pytest.mark.usefixtures("twenty_plain_calls")
 def test_replayed_calls_what_cannot_be_captured():
     function = Counting(lambda u: [u if u.sum() > 0 else -u])
     replayed = Replayed(function)
@@ -207,6 +228,7 @@ def test_replayed_calls_what_cannot_be_captured():
     assert not replayed(torch.ones(5, requires_grad=True))[0].requires_grad
 
 
+@pytest.mark.usefixtures("twenty_plain_calls")
 def test_replayed_falls_back_when_a_python_number_changes():
     """A number is frozen in the graph: the change is seen at the next hundredth call, and the function called again."""
     factor = [1.0]
@@ -227,6 +249,7 @@ def test_replayed_falls_back_when_a_python_number_changes():
     assert torch.equal(replayed(u)[0], u * 5.0)
 
 
+@pytest.mark.usefixtures("twenty_plain_calls")
 def test_replayed_notices_a_graph_that_was_wrong_from_the_start():
     """A branch taken by a count that goes on: what it did under capture is not what it does next."""
     count = [0]

@@ -15,6 +15,7 @@ from torch import nn
 from torch.autograd.functional import hessian, jacobian
 
 import pplvae
+from pplvae import capture
 from pplvae.comparison import own as own_module
 from pplvae.comparison.curvature import Curvature
 from pplvae.comparison.density import Density
@@ -276,6 +277,7 @@ def test_curvature_of_a_prior_that_is_not_standard_normal(name):
 
 
 def test_slope_of_the_density_is_that_of_autograd_whether_replayed_or_not(monkeypatch):
+    monkeypatch.setattr(capture, "_WORTH", 20 * capture._CALL)
     decoder, v = network(3, 5), torch.randn(7, 5)
     model = decoded(decoder, lambda o: dist.Normal(o, 0.5).to_event(1))
     with isolated(0), evaluation_mode(model):

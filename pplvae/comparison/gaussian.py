@@ -18,6 +18,7 @@ from pplvae.families import unwrapped
 from pplvae.rows import Layout, counted
 
 Vectors = Float[Tensor, "particle row element"]
+Matrices = Float[Tensor, "row element element"]
 PerRow = Float[Tensor, " row"]
 Lambda = dict[str, Tensor]  # unconstrained, rows first
 
@@ -55,8 +56,15 @@ class Gaussians(ABC):
         """
 
     @abstractmethod
-    def own_form(self, matrices: Float[Tensor, "row element element"]) -> Tensor:
+    def own_form(self, matrices: Matrices) -> Tensor:
         """What of a curvature the family can follow."""
+
+    @abstractmethod
+    def covariance_like(self, curvature: Matrices, inverse: Matrices) -> Matrices:
+        """What the posterior's covariance is taken for: correlated as the inverse of a curvature, and as wide as this.
+
+        The metric of steps of the mean.
+        """
 
     @abstractmethod
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> "Gaussians":
@@ -65,6 +73,10 @@ class Gaussians(ABC):
     @abstractmethod
     def log_volume(self) -> PerRow:
         """Half the log determinant of the covariance: the entropy but for a constant, in nats."""
+
+    @abstractmethod
+    def alike(self, one: Tensor, other: Tensor) -> PerRow:
+        """How much of an error of the precision is in another one."""
 
     @abstractmethod
     def nats(self, difference: Tensor) -> PerRow:
@@ -82,9 +94,14 @@ class Factorised(Gaussians):
         """Elementwise products, over the standard deviation."""
         return _pairs(noise * residual).mul_(self.precision.sqrt())
 
-    def own_form(self, matrices: Float[Tensor, "row element element"]) -> Tensor:
+    def own_form(self, matrices: Matrices) -> Tensor:
         """The diagonal."""
         return matrices.diagonal(dim1=-2, dim2=-1)
+
+    def covariance_like(self, curvature: Matrices, inverse: Matrices) -> Matrices:
+        """The inverse, each element stretched by as much as the diagonal of the curvature is off the precision."""
+        stretch = (curvature.diagonal(dim1=-2, dim2=-1) / self.precision).sqrt()
+        return inverse * stretch.unsqueeze(-1) * stretch.unsqueeze(-2)
 
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line."""
@@ -94,6 +111,11 @@ class Factorised(Gaussians):
     def log_volume(self) -> PerRow:
         """Sum of the log standard deviations."""
         return -0.5 * self.precision.log().sum(-1)
+
+    def alike(self, one: Tensor, other: Tensor) -> PerRow:
+        """By relative errors."""
+        one, other = one / self.precision, other / self.precision
+        return (one * other).sum(-1) / one.square().sum(-1)
 
     def nats(self, difference: Tensor) -> PerRow:
         """A quarter of the squared relative errors."""
@@ -114,9 +136,13 @@ class FullCovariance(Gaussians):
         outer = torch.einsum("rkl,srl,srm->srkm", root, noise, residual)
         return _pairs(0.5 * (outer + outer.mT))
 
-    def own_form(self, matrices: Float[Tensor, "row element element"]) -> Tensor:
+    def own_form(self, matrices: Matrices) -> Tensor:
         """All of it."""
         return matrices
+
+    def covariance_like(self, curvature: Matrices, inverse: Matrices) -> Matrices:
+        """The covariance itself."""
+        return torch.cholesky_inverse(torch.linalg.cholesky(self.precision))
 
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line, no further than where a direction would lose nearly all its precision."""
@@ -132,12 +158,19 @@ class FullCovariance(Gaussians):
         """From the Cholesky root of the precision."""
         return -torch.linalg.cholesky(self.precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
+    def alike(self, one: Tensor, other: Tensor) -> PerRow:
+        """By errors relative to the precision, in its own axes."""
+        one, other = self._relative(one), self._relative(other)
+        return (one * other).sum((-2, -1)) / one.square().sum((-2, -1))
+
     def nats(self, difference: Tensor) -> PerRow:
         """A quarter of the squared errors relative to the precision, in its own axes."""
+        return 0.25 * self._relative(difference).square().sum((-2, -1))
+
+    def _relative(self, difference: Tensor) -> Tensor:
         root = torch.linalg.cholesky(self.precision)
         half = torch.linalg.solve_triangular(root, difference, upper=False)
-        relative = torch.linalg.solve_triangular(root, half.mT, upper=False)
-        return 0.25 * relative.square().sum((-2, -1))
+        return torch.linalg.solve_triangular(root, half.mT, upper=False)
 
 
 def _pairs(draws: Tensor) -> Tensor:
