@@ -35,7 +35,7 @@ _FALLEN = 0.2  # of the mean so far: what a row has left has fallen so far that 
 _MOST_REFINEMENTS = 200
 _SLOWEST = 0.1  # share of a natural-gradient step
 _NEAR = 1.0  # nats: a standard error of what the mode is better by; a guide that is further off is left for it
-_SELECTION_DRAWS = 32  # at first; four times as many where they cannot tell whether a row has gained
+_SELECTION_DRAWS = 16  # at first; four times as many where they cannot tell whether a row has gained
 _MOST_SELECTION_DRAWS = 2048
 _SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the distance from the optimum
 _RESTARTS = 2
@@ -92,6 +92,8 @@ class _Rows(NamedTuple):
     precision_rate: PerRow
     slope: Tensor  # of the last refinement, as the next
     difference: Tensor
+    left: PerRow  # by the last refinement
+    expected: PerRow  # after it, if that falls again by as much
     count: PerRow
     means: Tensor
     precisions: Tensor
@@ -241,12 +243,12 @@ class SecondOrder:
                 break
             here = batch.take(rows.position)
             rows = self._refined(rows, here, (Stream.STEP, attempt, 2 + k))
-            done = self._has_settled(rows)
+            done, latest = self._have_settled(rows)
             last = done | ~rows.lefts.isfinite() if k < self._refinements - 1 else torch.ones_like(done)
-            count = rows.count[last].unsqueeze(-1)
-            mean, precision = rows.means[last] / count, rows.precisions[last]
-            precision = precision / count.reshape(-1, *[1] * (precision.ndim - 1))
-            found.put(rows.position[last], type(found)(mean, precision))
+            ended = rows.take(last)
+            averages = type(found)(_over(ended.means, ended.count), _over(ended.precisions, ended.count))
+            found.put(ended.position, averages)
+            found.put(rows.position[latest], rows.gaussians.take(latest))
             steps[rows.position] += 1
             settled[rows.position[done]] = True
             rows = rows.take(torch.nonzero(~last).flatten())
@@ -290,6 +292,8 @@ class SecondOrder:
             precision_rate,
             mean_slope,
             target - now.precision,
+            left,
+            left * (left / rows.left).clamp(max=1),
             added(rows.count, torch.ones_like(rows.count)),
             added(rows.means, moved.mean),
             added(rows.precisions, moved.precision),
@@ -298,15 +302,26 @@ class SecondOrder:
             added(rows.lefts, left),
         )
 
-    def _has_settled(self, rows: _Rows) -> Bool[Tensor, " row"]:
-        """Whether the average of the refinements that count is near enough to the optimum."""
+    def _have_settled(self, rows: _Rows) -> tuple[Bool[Tensor, " row"], Bool[Tensor, " row"]]:
+        """Which rows have, and those of them whose last refinement is better than the average.
+
+        Either the average of the refinements that count is near enough to the optimum, or what is left has fallen so
+        fast that the last refinement must have come near enough.
+        """
         inverse = rows.gaussians.covariance_like(rows.curvature, rows.inverse)
-        slope = rows.slopes / rows.count.unsqueeze(-1)
-        difference = rows.differences / rows.count.reshape(-1, *[1] * (rows.differences.ndim - 1))
+        slope, difference = _over(rows.slopes, rows.count), _over(rows.differences, rows.count)
         left = (_times(inverse, slope.unsqueeze(0))[0] * slope).sum(-1) / 2 + rows.gaussians.nats(difference)
         noise = (rows.lefts / rows.count - left) / (rows.count - 1)
-        enough = 2 * slope.shape[1] * (rows.count - 1) >= _FREEDOM
-        return enough & (noise < _SHARE * self._tolerance) & (left - noise < (1 - _SHARE) * self._tolerance)
+        near = (1 - _SHARE) * self._tolerance
+        average = (noise < _SHARE * self._tolerance) & (left - noise < near)
+        average &= self._tells(slope, rows.count - 1)
+        latest = (rows.expected < near) & self._tells(slope, torch.ones_like(rows.count))
+        return average | latest, latest
+
+    @staticmethod
+    def _tells(slope: Tensor, refinements: PerRow) -> Bool[Tensor, " row"]:
+        """Whether so many refinements are enough to tell noise from what is left; each shows two numbers an element."""
+        return 2 * slope.shape[1] * refinements >= _FREEDOM
 
 
 def _begin(found: Gaussians, begin: _Place, index: Tensor) -> _Rows:
@@ -321,6 +336,8 @@ def _begin(found: Gaussians, begin: _Place, index: Tensor) -> _Rows:
         one,
         torch.zeros_like(some.mean),
         torch.zeros_like(some.precision),
+        0 * one,
+        0 * one,
         0 * one,
         torch.zeros_like(some.mean),
         torch.zeros_like(some.precision),
@@ -339,6 +356,11 @@ def _better(rate: PerRow, kept: PerRow) -> PerRow:
     """A share of the whole step, from what the last one left of its cause: none if it was right."""
     kept = kept.nan_to_num(0.0).clamp(-2, 0.5)
     return (rate / (1 - kept)).clamp(_SLOWEST, 1)
+
+
+def _over(total: Tensor, count: PerRow) -> Tensor:
+    """An average, row by row."""
+    return total / count.reshape(-1, *[1] * (total.ndim - 1))
 
 
 def _times(matrices: Matrices, vectors: Vectors) -> Vectors:
