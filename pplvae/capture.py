@@ -88,7 +88,10 @@ def _lift_attributes(graph: fx.GraphModule) -> _Bound:
                 inputs[name] = _add_input(graph, f"held_{name.replace('.', '_')}", node)
             node.replace_all_uses_with(inputs[name])
             graph.graph.erase_node(node)
-    return {node: getattr(graph, name) for name, node in inputs.items()}
+    bound = {node: getattr(graph, name) for name, node in inputs.items()}
+    for name in inputs:
+        delattr(graph, name)  # a compiler would take it for one more input, in the same memory
+    return bound
 
 
 def _drop_aliases(graph: fx.GraphModule) -> None:
