@@ -13,7 +13,8 @@ from pplvae.comparison.density import Density
 from pplvae.comparison.gaussian import GaussianForm
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined, optimise
-from pplvae.comparison.second_order import SecondOrder, per_row
+from pplvae.comparison.refinement import per_row
+from pplvae.comparison.second_order import SecondOrder
 from pplvae.errors import PplvaeWarning
 from pplvae.rows import Batch, Layout, Program
 

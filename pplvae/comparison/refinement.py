@@ -1,0 +1,237 @@
+"""Natural-gradient refinements of Gaussian guides, row by row, until what noise and distance leave is small.
+
+The ELBO of a Gaussian guide is highest where the mean slope of log p(v, h) under it vanishes and its precision is the
+mean curvature, in the form that the family has. A refinement estimates both from mirrored draws with second moments of
+exactly 1 and 0, which have no noise where log p is cubic: 30 times less than mirrored draws have with a network of 10
+latents, 8 times less with one of 50. The Gauss-Newton curvature serves twice: steps of the mean are taken in its
+metric, and of the mean curvature only what differs from it is left to the draws (a control variate). How many
+refinements a row takes follows from how much they differ among each other, and how fast what is left falls.
+
+References:
+    The variational Gaussian approximation revisited (Opper and Archambeau, 2009); Fast and simple natural-gradient
+    variational inference (Lin, Khan and Schmidt, 2019), arXiv 1906.02914, for Price's theorem in this place; Two-point
+    step size gradient methods (Barzilai and Borwein, 1988), for steps from what the last one left.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from pplvae.comparison.curvature import Matrices
+from pplvae.comparison.density import Density, Vectors
+from pplvae.comparison.gaussian import Gaussians
+from pplvae.noise import Kind, RowNoise, Stream, matchable
+from pplvae.rows import Batch
+
+PerRow = Float[Tensor, " row"]
+
+_FEWEST_DRAWS = 32
+_FREEDOM = 8  # numbers that noise is told from, at least
+_FALLEN = 0.2  # of the mean so far: what a row has left has fallen so far that the refinements before do not count
+_SLOWEST = 0.1  # share of a whole step
+_SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the distance from the optimum
+
+
+class Place(NamedTuple):
+    """A mean of every row, the curvature of -log p(v_i, u) there, and whether all of that is finite."""
+
+    mean: Float[Tensor, "row element"]
+    curvature: Matrices
+    inverse: Matrices
+    finite: Bool[Tensor, " row"]
+
+
+class _Rows(NamedTuple):
+    """Rows that are being refined: their Gaussians, and sums over the refinements that count.
+
+    What a row has left is in nats: what its mean slope, and the distance of its precision from the mean curvature, cost
+    of the ELBO. Noise adds to it.
+    """
+
+    position: Int64[Tensor, " row"]
+    gaussians: Gaussians
+    curvature: Matrices
+    inverse: Matrices
+    rate: PerRow  # of the mean
+    precision_rate: PerRow
+    slope: Tensor  # of the last refinement, as the next
+    difference: Tensor
+    left: PerRow  # by the last refinement
+    expected: PerRow  # after it, if that falls again by as much
+    count: PerRow
+    means: Tensor
+    precisions: Tensor
+    slopes: Tensor
+    differences: Tensor
+    lefts: PerRow
+
+    def take(self, index: Tensor) -> "_Rows":
+        return _Rows(*(values.take(index) if isinstance(values, Gaussians) else values[index] for values in self))
+
+
+class Refinement:
+    """The refinements of the rows of one pair.
+
+    Args:
+        density: log p(v_i, u).
+        tolerance: nats that noise and distance from the optimum may leave.
+        most: refinements of a row.
+        seed: names the noise.
+    """
+
+    def __init__(self, density: Density, tolerance: float, most: int, seed: int) -> None:
+        self._density, self._tolerance, self._most, self._seed = density, tolerance, most, seed
+
+    def __call__(
+        self, found: Gaussians, begin: Place, batch: Batch, attempt: int
+    ) -> tuple[Bool[Tensor, " row"], Int64[Tensor, " row"]]:
+        """Refine all rows, in place, until each has settled or may go no further.
+
+        Args:
+            found: where they begin.
+            begin: the curvature that they begin with.
+            batch: the rows.
+            attempt: names the noise.
+
+        Returns:
+            Which have settled, and their refinements.
+        """
+        steps = torch.zeros_like(batch.keys)
+        settled = torch.zeros_like(begin.finite)
+        rows = _begin(found, begin, torch.nonzero(begin.finite).flatten())
+        for k in range(self._most):
+            if len(rows.position) == 0:
+                break
+            here = batch.take(rows.position)
+            rows = self._refined(rows, here, (Stream.STEP, attempt, 2 + k))
+            done, latest = self._have_settled(rows)
+            last = done | ~rows.lefts.isfinite() if k < self._most - 1 else torch.ones_like(done)
+            ended = rows.take(last)
+            averages = type(found)(_over(ended.means, ended.count), _over(ended.precisions, ended.count))
+            found.put(ended.position, averages)
+            found.put(rows.position[latest], rows.gaussians.take(latest))
+            steps[rows.position] += 1
+            settled[rows.position[done]] = True
+            rows = rows.take(torch.nonzero(~last).flatten())
+        return settled, steps
+
+    def _refined(self, rows: _Rows, batch: Batch, address: tuple[int, ...]) -> _Rows:
+        """One refinement of every row: new draws, a step of the mean and of the precision."""
+        now = rows.gaussians
+        inverse = now.covariance_like(rows.curvature, rows.inverse)
+        draws = max(_FEWEST_DRAWS, 2 * matchable(now.mean.shape[1]))
+        noise = noise_of(now, batch, draws, (self._seed, *address), "matched")
+        away = now.spread(noise)
+        slope = self._density.slope(now.mean + away, batch)
+        pairs = slope.unflatten(0, (2, -1)).mean(0)
+        mean_slope = pairs.mean(0)
+        # -E[d² log p] = Gauss-Newton curvature - E[d² of what it leaves of log p].
+        missed = now.curvature(noise, slope + times(rows.curvature, away))
+        target = now.own_form(rows.curvature) - missed.mean(0)
+        step = times(inverse, mean_slope.unsqueeze(0))[0]
+        length = (step * mean_slope).sum(-1)
+        left = length / 2 + now.nats(target - now.precision)
+        # A step that overshoots turns the next one round, one that is short leaves it the same direction.
+        kept = (rows.slope * step).sum(-1) / (rows.slope * times(inverse, rows.slope.unsqueeze(0))[0]).sum(-1)
+        rate = _better(rows.rate, kept)
+        kept = now.alike(rows.difference, target - now.precision)
+        precision_rate = _better(rows.precision_rate, kept)
+        # No further than the optimum's own draws lie from it: a slope of noise must not throw a row away.
+        step = step * (length / step.shape[-1]).clamp(min=1).rsqrt().unsqueeze(-1)
+        moved = now.moved(now.mean + rate.unsqueeze(-1) * step, target, precision_rate)
+        goes_on = left >= _FALLEN * rows.lefts / rows.count  # False for the first
+
+        def added(total: Tensor, value: Tensor) -> Tensor:
+            return per_row(goes_on, total + value, value)
+
+        return _Rows(
+            rows.position,
+            moved,
+            rows.curvature,
+            rows.inverse,
+            rate,
+            precision_rate,
+            mean_slope,
+            target - now.precision,
+            left,
+            left * (left / rows.left).clamp(max=1),
+            added(rows.count, torch.ones_like(rows.count)),
+            added(rows.means, moved.mean),
+            added(rows.precisions, moved.precision),
+            added(rows.slopes, mean_slope),
+            added(rows.differences, target - now.precision),
+            added(rows.lefts, left),
+        )
+
+    def _have_settled(self, rows: _Rows) -> tuple[Bool[Tensor, " row"], Bool[Tensor, " row"]]:
+        """Which rows have, and those of them whose last refinement is better than the average.
+
+        Either the average of the refinements that count is near enough to the optimum, or what is left has fallen so
+        fast that the last refinement must have come near enough.
+        """
+        inverse = rows.gaussians.covariance_like(rows.curvature, rows.inverse)
+        slope, difference = _over(rows.slopes, rows.count), _over(rows.differences, rows.count)
+        left = (times(inverse, slope.unsqueeze(0))[0] * slope).sum(-1) / 2 + rows.gaussians.nats(difference)
+        noise = (rows.lefts / rows.count - left) / (rows.count - 1)
+        near = (1 - _SHARE) * self._tolerance
+        average = (noise < _SHARE * self._tolerance) & (left - noise < near)
+        average &= self._tells(slope, rows.count - 1)
+        latest = (rows.expected < near) & self._tells(slope, torch.ones_like(rows.count))
+        return average | latest, latest
+
+    @staticmethod
+    def _tells(slope: Tensor, refinements: PerRow) -> Bool[Tensor, " row"]:
+        """Whether so many refinements are enough to tell noise from what is left; each shows two numbers an element."""
+        return 2 * slope.shape[1] * refinements >= _FREEDOM
+
+
+def _begin(found: Gaussians, begin: Place, index: Tensor) -> _Rows:
+    some = found.take(index)
+    one = torch.ones_like(some.mean[:, 0])
+    return _Rows(
+        index,
+        some,
+        begin.curvature[index],
+        begin.inverse[index],
+        one,
+        one,
+        torch.zeros_like(some.mean),
+        torch.zeros_like(some.precision),
+        0 * one,
+        0 * one,
+        0 * one,
+        torch.zeros_like(some.mean),
+        torch.zeros_like(some.precision),
+        torch.zeros_like(some.mean),
+        torch.zeros_like(some.precision),
+        0 * one,
+    )
+
+
+def noise_of(like: Gaussians, batch: Batch, draws: int, address: tuple[int, ...], kind: Kind = "antithetic") -> Vectors:
+    """Standard normals for draws of every row; see `RowNoise`."""
+    blank = like.mean.expand(draws, *like.mean.shape)
+    return RowNoise(batch.keys, draws, address, kind).normals(blank.flatten(0, 1)).unflatten(0, blank.shape[:2])
+
+
+def per_row(chosen: Bool[Tensor, " row"], yes: Tensor, no: Tensor) -> Tensor:
+    """One value where a row is chosen, another where not."""
+    return torch.where(chosen.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+
+def _better(rate: PerRow, kept: PerRow) -> PerRow:
+    """A share of the whole step, from what the last one left of its cause: none if it was right."""
+    kept = kept.nan_to_num(0.0).clamp(-2, 0.5)
+    return (rate / (1 - kept)).clamp(_SLOWEST, 1)
+
+
+def _over(total: Tensor, count: PerRow) -> Tensor:
+    """An average, row by row."""
+    return total / count.reshape(-1, *[1] * (total.ndim - 1))
+
+
+def times(matrices: Matrices, vectors: Vectors) -> Vectors:
+    """A row's matrix times each of its vectors."""
+    return torch.bmm(vectors.transpose(0, 1), matrices.mT).transpose(0, 1)
