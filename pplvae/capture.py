@@ -231,11 +231,16 @@ class Replayed:
         self._calls: dict[Any, int] = {}
         self._capturable = True
 
-    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """The function's values, without gradients."""
+    def __call__(self, *inputs: Tensor, size: int = 0) -> Sequence[Tensor]:
+        """The function's values, without gradients.
+
+        Args:
+            inputs: of the function.
+            size: how many numbers a call goes through, beside the inputs, which says when a capture is worth it.
+        """
         kind = _kind(inputs)
         # Shapes alone say when: the clock would make it another run's rounding.
-        plain_first = -(-_WORTH // (_CALL + sum(tensor.numel() for tensor in inputs)))
+        plain_first = -(-_WORTH // (_CALL + size + sum(tensor.numel() for tensor in inputs)))
         count = self._calls[kind] = self._calls.get(kind, -1) + 1
         if self._capturable and count == plain_first:
             try:

@@ -118,6 +118,7 @@ class Annealer:
         # Asked for at every step of every move, on the same shapes.
         self._everything = Replayed(self._everything_at)
         self._slope = Replayed(self._slope_at, compile=settings.compile)
+        self._size = batch.copies * sum(tensor.numel() for tensor in batch.tensors)
 
     def pilot(self) -> Path:
         """Run once to tune step sizes, and to see where along the path the log ratio varies."""
@@ -210,7 +211,7 @@ class Annealer:
         return base, self._space.log_joint(u) - base
 
     def _at(self, u: Vectors) -> _Point:
-        return _Point(u, *self._everything(u))
+        return _Point(u, *self._everything(u, size=self._size))
 
     def _everything_at(self, u: Vectors) -> Sequence[Tensor]:
         with torch.enable_grad():
@@ -242,7 +243,7 @@ class Annealer:
         for k in range(self._settings.leapfrog):
             u = u + stride * moving
             if k < self._settings.leapfrog - 1:
-                moving = moving + stride * self._slope(u, temperature)[0]
+                moving = moving + stride * self._slope(u, temperature, size=self._size)[0]
         end = self._at(u)
         moving = moving + 0.5 * stride * (end.base_slope + temperature.unsqueeze(-1) * end.ratio_slope)
         energy = end.base + temperature * end.ratio - 0.5 * moving.square().sum(-1)

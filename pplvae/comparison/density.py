@@ -76,7 +76,8 @@ class Density:
             missing = at_once - len(rows) if len(rows) > at_once // 2 else 0
             padded = torch.cat([rows, rows[:1].expand(missing)])
             some, here = u[:, padded], batch.take(padded)
-            (slope,) = self._slope(some.flatten(0, 1), here.positions, *here.tensors)
+            size = len(u) * sum(tensor.numel() for tensor in here.tensors)
+            (slope,) = self._slope(some.flatten(0, 1), here.positions, *here.tensors, size=size)
             found.append(slope.reshape(some.shape)[:, : len(rows)])
         return torch.cat(found, 1)
 
