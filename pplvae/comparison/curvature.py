@@ -61,7 +61,7 @@ class Curvature:
         etas, jacobian = self._jacobian(u, batch, latents)
         if etas:
             weighted = self._weighted(etas, jacobian, u, batch)
-            rows = (torch.cat(columns, -1).transpose(0, 1) for columns in (jacobian, weighted))
+            rows = (torch.cat([*columns], -1).transpose(0, 1) for columns in (jacobian, weighted))
             curvature = curvature - torch.matmul(next(rows), next(rows).mT)
         return 0.5 * (curvature + curvature.mT)
 

@@ -13,7 +13,7 @@ References:
     step size gradient methods (Barzilai and Borwein, 1988), for steps from what the last one left.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -61,7 +61,7 @@ class _Rows(NamedTuple):
     difference: Tensor
     left: PerRow  # by the last refinement
     expected: PerRow  # after it, if that falls again by as much
-    count: PerRow
+    number: PerRow  # of refinements that count
     means: Tensor
     precisions: Tensor
     slopes: Tensor
@@ -69,7 +69,8 @@ class _Rows(NamedTuple):
     lefts: PerRow
 
     def take(self, index: Tensor) -> "_Rows":
-        return _Rows(*(values.take(index) if isinstance(values, Gaussians) else values[index] for values in self))
+        some: Any = (values.take(index) if isinstance(values, Gaussians) else values[index] for values in self)
+        return _Rows(*some)
 
 
 class Refinement:
@@ -112,7 +113,7 @@ class Refinement:
             done, latest = self._have_settled(rows)
             last = done | ~rows.lefts.isfinite() if k < self._most - 1 else torch.ones_like(done)
             ended = rows.take(last)
-            averages = type(found)(_over(ended.means, ended.count), _over(ended.precisions, ended.count))
+            averages = type(found)(_over(ended.means, ended.number), _over(ended.precisions, ended.number))
             found.put(ended.position, averages)
             found.put(rows.position[latest], rows.gaussians.take(latest))
             steps[rows.position] += 1
@@ -142,7 +143,7 @@ class Refinement:
         # No further than the optimum's own draws lie from it: a slope of noise must not throw a row away.
         step = step * (length / step.shape[-1]).clamp(min=1).rsqrt().unsqueeze(-1)
         moved = now.moved(now.mean + rate.unsqueeze(-1) * step, target, precision_rate)
-        goes_on = left >= _FALLEN * rows.lefts / rows.count  # False for the first
+        goes_on = left >= _FALLEN * rows.lefts / rows.number  # False for the first
 
         def added(total: Tensor, value: Tensor) -> Tensor:
             return per_row(goes_on, total + value, value)
@@ -158,7 +159,7 @@ class Refinement:
             target - now.precision,
             left,
             left * (left / rows.left).clamp(max=1),
-            added(rows.count, torch.ones_like(rows.count)),
+            added(rows.number, torch.ones_like(rows.number)),
             added(rows.means, moved.mean),
             added(rows.precisions, moved.precision),
             added(rows.slopes, mean_slope),
@@ -173,13 +174,13 @@ class Refinement:
         fast that the last refinement must have come near enough.
         """
         inverse = rows.gaussians.covariance_like(rows.curvature, rows.inverse)
-        slope, difference = _over(rows.slopes, rows.count), _over(rows.differences, rows.count)
+        slope, difference = _over(rows.slopes, rows.number), _over(rows.differences, rows.number)
         left = (times(inverse, slope.unsqueeze(0))[0] * slope).sum(-1) / 2 + rows.gaussians.nats(difference)
-        noise = (rows.lefts / rows.count - left) / (rows.count - 1)
+        noise = (rows.lefts / rows.number - left) / (rows.number - 1)
         near = (1 - _SHARE) * self._tolerance
         average = (noise < _SHARE * self._tolerance) & (left - noise < near)
-        average &= self._tells(slope, rows.count - 1)
-        latest = (rows.expected < near) & self._tells(slope, torch.ones_like(rows.count))
+        average &= self._tells(slope, rows.number - 1)
+        latest = (rows.expected < near) & self._tells(slope, torch.ones_like(rows.number))
         return average | latest, latest
 
     @staticmethod

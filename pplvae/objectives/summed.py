@@ -54,7 +54,8 @@ def negative_elbo(objective: Any, model: Program, guide: Program, batch: Batch) 
 
 def _sampled(guide: Mapping[str, Any], model: Mapping[str, Any]) -> Tensor:
     """Log p(v, h) - log q(h) at the draws, as `Trace_ELBO`."""
-    return sum(map(_log_prob, model.values())) - sum(map(_log_prob, guide.values()))
+    elbo: Any = sum(map(_log_prob, model.values())) - sum(map(_log_prob, guide.values()))
+    return elbo
 
 
 def _mean_field(guide: Mapping[str, Any], model: Mapping[str, Any]) -> Tensor:
