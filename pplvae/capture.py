@@ -19,8 +19,8 @@ _ALIASES = (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default)
 _RESHAPES = (_aten.expand.default, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default)
 _OF_SHAPE_ONLY = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default, _aten.new_zeros.default)
 
-# Numbers that `Replayed` is called with, and as many for each call's Python, before it captures: by then the calls have
-# cost about as much as a capture, 0.4 s, and 2 s more in a new process.
+# `Replayed` captures when its calls have gone through so many numbers, with so many more for the Python of each: by then
+# they have cost about as much as a capture, 0.4 s, and 2 s more in a new process.
 _WORTH, _CALL = 2**24, 2**15
 _UNCHECKED = 100
 CAPTURED_TOLERANCE, COMPILED_TOLERANCE = 1e-5, 1e-4  # relative to the largest number; a compiler rounds differently
@@ -217,8 +217,8 @@ def depends_on_draws(function: Callable[..., Sequence[Tensor]], inputs: Sequence
 class Replayed:
     """A function of tensors that is captured once it has been called often enough on the same shapes to be worth it.
 
-    The graph is held against the function when it is made and at every hundredth call then; a function that cannot be
-    captured, or whose graph gives other numbers, is called as it is.
+    The graph is held against the function when it is made and at every hundredth call from then on; a function that
+    cannot be captured, or whose graph gives other numbers, is called as it is.
 
     Args:
         function: of tensors, to a sequence of tensors; always the same for the same inputs.

@@ -181,7 +181,7 @@ def _is_discrete(constraint: Any) -> bool:
 
 
 def _is_free(constraint: Any) -> bool:
-    if not isinstance(constraint, constraints.Constraint) or constraint.is_discrete:
+    if not isinstance(constraint, constraints.Constraint) or _is_discrete(constraint):
         return False
     try:
         bijection(constraint)

@@ -161,6 +161,15 @@ def test_writes_into_buffers_are_kept():
         assert torch.equal(dict(ours.named_buffers())[name], buffer), name
 
 
+def test_a_graph_keeps_no_tensor_beside_its_inputs():
+    """A compiler would take each for one more input that lies in the same memory, and mend that at every call."""
+    network, scale = nn.Linear(3, 4), torch.tensor(2.0)
+    captured = Captured(lambda u: [scale * network(u)], [torch.randn(8, 3)])
+    kept = [*captured.graph.parameters(), *captured.graph.buffers(), *vars(captured.graph).values()]
+    assert not any(isinstance(value, torch.Tensor) for value in kept)
+    assert len(captured.bound) == 3
+
+
 class Counting:
     """A function that counts how often its Python runs."""
 

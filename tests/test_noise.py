@@ -7,7 +7,7 @@ import torch
 from conftest import process_state
 from scipy import stats
 
-from pplvae.noise import RowNoise, row_keys
+from pplvae.noise import RowNoise, matchable, row_keys
 
 COUNT = 20_000
 
@@ -103,6 +103,15 @@ def test_matched_draws_have_unit_moments():
     moments = torch.einsum("srk,srl->rkl", z, z) / 40
     torch.testing.assert_close(moments, torch.eye(4).expand(3, 4, 4), atol=1e-10, rtol=0)
     torch.testing.assert_close(z.mean(0), torch.zeros(3, 4), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("elements", [2, 10, 50])
+def test_few_draws_can_be_matched_in_single_precision(elements):
+    draws = 2 * matchable(elements)
+    with RowNoise(keys(3), draws, (0,), "matched"):
+        z = torch.randn(3 * draws, elements, dtype=torch.float32).reshape(draws, 3, elements)
+    moments = torch.einsum("srk,srl->rkl", z, z) / draws
+    torch.testing.assert_close(moments, torch.eye(elements, dtype=torch.float32).expand(3, -1, -1), rtol=0, atol=1e-4)
 
 
 def test_mirrored_draws_need_an_even_number():

@@ -405,6 +405,13 @@ def test_first_and_second_order_agree(full):
     assert bool((each > -0.05 - 4 * error).all())
 
 
+def test_refinements_are_few():
+    """Counted, not timed: 7 a row; on mirrored draws whose moments are not matched it would be 17."""
+    found = searched(*nonlinear(), draws=2)
+    assert set(found.optimum.method) == {SECOND_ORDER}
+    assert float(found.optimum.steps.double().mean()) < 10
+
+
 def test_the_tolerance_is_what_is_left():
     pair = nonlinear(rows=8)
     loose, tight = (searched(*pair, draws=400, max_steps=200, tolerance=tolerance) for tolerance in (0.01, 0.0005))

@@ -179,14 +179,10 @@ class Refinement:
         noise = (rows.lefts / rows.number - left) / (rows.number - 1)
         near = (1 - _SHARE) * self._tolerance
         average = (noise < _SHARE * self._tolerance) & (left - noise < near)
-        average &= self._tells(slope, rows.number - 1)
-        latest = (rows.expected < near) & self._tells(slope, torch.ones_like(rows.number))
+        shown = 2 * slope.shape[1]  # numbers that a refinement shows: the slope and the precision of each element
+        average &= shown * (rows.number - 1) >= _FREEDOM
+        latest = (rows.expected < near) & (shown >= _FREEDOM)
         return average | latest, latest
-
-    @staticmethod
-    def _tells(slope: Tensor, refinements: PerRow) -> Bool[Tensor, " row"]:
-        """Whether so many refinements are enough to tell noise from what is left; each shows two numbers an element."""
-        return 2 * slope.shape[1] * refinements >= _FREEDOM
 
 
 def _begin(found: Gaussians, begin: Place, index: Tensor) -> _Rows:
