@@ -12,6 +12,7 @@ from torch import Tensor
 import pplvae
 from benchmarks.measure import synchronise
 from benchmarks.workloads import BATCH, Workload
+from pplvae.batch import Batch
 from pplvae.comparison.annealed import Annealing
 from pplvae.comparison.chunks import Chunk, Columns, over_chunks
 from pplvae.comparison.evidence import annealer_of
@@ -20,7 +21,6 @@ from pplvae.data import as_parts, as_rows
 from pplvae.isolate import empty_store, isolated
 from pplvae.objectives import Objective
 from pplvae.preparation import follow_rows, prepare
-from pplvae.rows import Batch
 from pplvae.steps import Steps
 
 

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from pplvae.batch import Batch
 from pplvae.comparison.gaps import amortisation_gap, compare
 from pplvae.comparison.localise import LocalGuides, Localise
 from pplvae.comparison.result import Comparison
@@ -20,7 +21,7 @@ from pplvae.inspection import inspect_pair
 from pplvae.isolate import current_store, evaluation_mode, isolated, root_modules
 from pplvae.nets import MLP
 from pplvae.preparation import follow_rows, merged_stores, prepare
-from pplvae.rows import Batch, Program
+from pplvae.rows import Program
 from pplvae.weights import Fitted
 
 _TRAIN, _HELD_OUT = "train", "held-out"

@@ -10,20 +10,13 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.capture import depends_on_draws
 from pplvae.discrete import MOST_STATES, States, is_discrete, is_enumerable, joint_states, states_of
 from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
 from pplvae.families import family_name, free_parameters
 from pplvae.isolate import generators_kept, validation
-from pplvae.rows import (
-    Batch,
-    Given,
-    Layout,
-    Program,
-    run_guide,
-    run_model,
-    values_of,
-)
+from pplvae.rows import Given, Layout, Program, run_guide, run_model, values_of
 from pplvae.site_checks import check_latent, check_rows_apart, check_sites_match
 from pplvae.support import check_support
 

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import constraints
 
+from pplvae.batch import Batch
 from pplvae.errors import ProgramError
 from pplvae.families import bijection, family_name
-from pplvae.rows import Batch, Given, Layout, Program, counted, log_guide, log_model, run_guide, run_model, values_of
+from pplvae.rows import Given, Layout, Program, counted, log_guide, log_model, run_guide, run_model, values_of
 
 Vectors = Float[Tensor, "particle row element"]
 PerDraw = Float[Tensor, "particle row"]

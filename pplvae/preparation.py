@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pplvae.batch import Batch
 from pplvae.data import Rows
 from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
 from pplvae.inspection import inspect_pair, scaling_plate_size
 from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, root_modules
-from pplvae.rows import Batch, Layout, Program, log_guide, log_model, run_guide, values_of
+from pplvae.rows import Layout, Program, log_guide, log_model, run_guide, values_of
 from pplvae.support import check_support
 from pplvae.weights import Fitted, Weights
 

@@ -1,27 +1,26 @@
-"""The only reader of what a Pyro program does: log p(v_i, h_i) and log q(h_i | v_i), row by row, for any pair.
+"""The only reader of what a Pyro program does: log p(v_i, h_i) and log q(h_i | v_i), row by row, for any pair."""
 
-To get S draws for N rows of a program that knows nothing of draws, its rows are passed S times over and the
-log-probabilities folded back to (S, N). That asks nothing of the program but its independent data plate.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine import NonlocalExit
+from pyro.poutine.escape_messenger import EscapeMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch import distributions as td
 
+from pplvae.batch import Batch
 from pplvae.discrete import States, draw, is_enumerable, joint_states
 from pplvae.errors import ProgramError
 from pplvae.families import map_parameters
-from pplvae.noise import Kind, RowNoise, row_keys
+from pplvae.noise import Kind, RowNoise
 
 Program = Callable[..., Any]
 
@@ -53,67 +52,6 @@ class Layout:
     states: Mapping[str, States] = field(default_factory=dict)
     follows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     summed: Mapping[str, States] = field(default_factory=dict)
-
-
-def tile(tensor: Tensor, particles: int) -> Tensor:
-    """The rows `particles` times one after the other: draw s of row i stands at s * rows + i."""
-    return tensor.expand(particles, *tensor.shape).reshape(-1, *tensor.shape[1:])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows on their way through a program, each `particles` times.
-
-    Attributes:
-        tensors: the rows, once.
-        keys: of the rows, for their noise.
-        positions: of the rows in the whole data set, for plates that ask which rows they hold.
-        particles: draws per row.
-        repeats: how often all of that stands there, with the same noise: once for each state of discrete latents.
-    """
-
-    tensors: tuple[Tensor, ...]
-    keys: Int64[Tensor, " row"]
-    positions: Int64[Tensor, " row"]
-    particles: int = 1
-    repeats: int = 1
-
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor]) -> "Batch":
-        """A whole data set, once."""
-        return cls(tuple(tensors), row_keys(tensors), torch.arange(len(tensors[0]), device=tensors[0].device))
-
-    def take(self, index: Any) -> "Batch":
-        """Some of the rows, by positions or slice."""
-        here = [index.to(t.device) if isinstance(index, Tensor) else index for t in self.tensors]
-        tensors = tuple(tensor[some] for tensor, some in zip(self.tensors, here, strict=True))
-        return replace(self, tensors=tensors, keys=self.keys[index], positions=self.positions[index])
-
-    def times(self, particles: int) -> "Batch":
-        """The same rows with another number of draws."""
-        return replace(self, particles=particles)
-
-    def repeated(self, states: int) -> "Batch":
-        """The same rows and draws, once for each state."""
-        return replace(self, repeats=self.repeats * states)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def copies(self) -> int:
-        """How often each row stands in what the program is called with."""
-        return self.repeats * self.particles
-
-    @cached_property
-    def tiled(self) -> tuple[Tensor, ...]:
-        """What the program is called with."""
-        return tuple(tile(tensor, self.copies) for tensor in self.tensors)
-
-    @cached_property
-    def index(self) -> Int64[Tensor, " batch"]:
-        """Positions of the tiled rows."""
-        return tile(self.positions, self.copies)
 
 
 class PlateIndex(Messenger):
@@ -248,6 +186,22 @@ def run_model(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dic
     """Run a model on tiled rows with its latents given; its sample sites by name."""
     reader = SiteReader()
     with PlateIndex(batch.index), reader, Given(values):
+        model(*batch.tiled)
+    return reader.sites
+
+
+def run_prior(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Run a model on tiled rows no further than to the last of its latents, which are given; its sample sites by name.
+
+    What makes the rows of them, most of the work perhaps, is not run.
+    """
+    reader, waiting = SiteReader(), set(values)
+
+    def is_last(msg: Any) -> bool:
+        waiting.discard(msg["name"])
+        return not waiting
+
+    with suppress(NonlocalExit), EscapeMessenger(is_last), PlateIndex(batch.index), reader, Given(values):
         model(*batch.tiled)
     return reader.sites
 

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.data import as_rows
 from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated
-from pplvae.rows import Batch, Program, log_weights_of
+from pplvae.rows import Program, log_weights_of
 
 
 def log_weights(

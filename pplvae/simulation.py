@@ -16,13 +16,14 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pplvae.batch import Batch, tile
 from pplvae.data import as_rows
 from pplvae.errors import ProgramError, in_users_words
 from pplvae.families import family_name
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, reseed
 from pplvae.noise import Stream, row_keys
-from pplvae.rows import Batch, Layout, Program, counted, row_log_prob, run_guide, run_model, tile, values_of
+from pplvae.rows import Layout, Program, counted, row_log_prob, run_guide, run_model, values_of
 
 _OBSERVE_A_VIEW = (
     "To be simulated, a program must observe the rows that it is given or a view of them (`v`, `v[:, t]`, "

@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.adam import adam_update, begin_adam, is_plain_adam
+from pplvae.batch import Batch
 from pplvae.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, compiled
 from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import generators_kept, reseed_beside_torch, validation
 from pplvae.objectives import Objective
 from pplvae.preparation import Start
-from pplvae.rows import Batch, Program
+from pplvae.rows import Program
 
 _PLAIN_FIRST = 50  # steps of one kind before it is captured: by then they have cost about as much as a capture
 _LONGEST_UNCHECKED = 100

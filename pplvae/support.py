@@ -8,11 +8,12 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 from torch import distributions as td
 
+from pplvae.batch import Batch
 from pplvae.data import few
 from pplvae.errors import DataError, ProgramError, in_users_words
 from pplvae.families import family_name
 from pplvae.isolate import validation
-from pplvae.rows import Batch, Layout, Program, counted, run_guide, run_model, values_of
+from pplvae.rows import Layout, Program, counted, run_guide, run_model, values_of
 
 _ROWS_AT_ONCE = 4096
 

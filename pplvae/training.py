@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pplvae.batch import Batch
 from pplvae.data import Rows, few
 from pplvae.errors import StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
@@ -20,7 +21,6 @@ from pplvae.noise import Stream
 from pplvae.objectives import KLWeight
 from pplvae.preparation import Start
 from pplvae.rows import (
-    Batch,
     Given,
     Layout,
     PlateIndex,

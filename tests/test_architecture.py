@@ -23,6 +23,7 @@ ROOMS = [
     "families",
     "discrete",
     "chunking",
+    "batch",
     "rows",
     "latents",
     "elements",

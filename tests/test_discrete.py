@@ -85,8 +85,8 @@ def test_drawn_where_there_are_too_many(monkeypatch):
 
 @pytest.mark.statistical
 def test_score_function_gradient_is_unbiased(monkeypatch):
+    from pplvae.batch import Batch
     from pplvae.comparison.localise import LocalGuides
-    from pplvae.rows import Batch
 
     monkeypatch.setattr(discrete, "MOST_STATES", 8)
     switches = Switches(rows=3)

@@ -16,6 +16,7 @@ from torch.autograd.functional import hessian, jacobian
 
 import pplvae
 from pplvae import capture
+from pplvae.batch import Batch
 from pplvae.comparison import own as own_module
 from pplvae.comparison.curvature import Curvature
 from pplvae.comparison.density import Density
@@ -28,7 +29,6 @@ from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.likelihoods.multinomial import RowMultinomial
 from pplvae.likelihoods.zero_inflated_negative_binomial import LogitZeroInflated
 from pplvae.noise import Stream
-from pplvae.rows import Batch
 
 # ------------------------------------------------------------------------------ the searches of a test
 

@@ -10,10 +10,10 @@ import torch
 from conftest import process_state
 from oracles import random_linear
 
+from pplvae.batch import Batch
 from pplvae.errors import ProgramError
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import isolated
-from pplvae.rows import Batch
 from pplvae.simulation import draw_rows, simulate, told_apart
 
 

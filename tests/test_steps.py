@@ -12,11 +12,11 @@ from torch import nn
 
 import pplvae
 from pplvae import steps as steps_module
+from pplvae.batch import Batch
 from pplvae.errors import PplvaeWarning, RowwiseError
 from pplvae.isolate import isolated, reseed
 from pplvae.objectives import OBJECTIVES, Objective, warm_up
 from pplvae.preparation import prepare
-from pplvae.rows import Batch
 from pplvae.steps import Steps
 
 STYLES = [

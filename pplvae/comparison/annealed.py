@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.capture import Replayed
 from pplvae.errors import UnknownNameError
 from pplvae.latents import LatentSpace, PerDraw, Vectors
 from pplvae.noise import RowNoise, Stream
-from pplvae.rows import Batch
 
 _STARTS = ("guide", "prior")
 _SCHEDULES = ("adaptive", "linear", "sigmoid")

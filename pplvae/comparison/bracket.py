@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks
 from pplvae.comparison.estimates import log_mean_exp
@@ -16,7 +17,7 @@ from pplvae.comparison.evidence import check_local, forward_columns, per_path
 from pplvae.comparison.optimise import Schedule
 from pplvae.data import as_parts
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Program
+from pplvae.rows import Program
 from pplvae.simulation import simulate, told_apart
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import Optimum, Schedule
@@ -21,7 +22,7 @@ from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Layout, Program
+from pplvae.rows import Layout, Program
 
 Draws = Float[Tensor, "particle row"]
 MakeGuides = Callable[[Tensor, int], Any]  # from positions of rows and a number of draws to `LocalGuides` or the like

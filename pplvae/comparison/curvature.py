@@ -18,10 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
 from pplvae.comparison.density import Part, values_at
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
-from pplvae.rows import Batch, Layout, Program, run_model, sum_sites
+from pplvae.rows import Layout, Program, run_model, run_prior, sum_sites
 
 Matrices = Float[Tensor, "row element element"]
 Etas = tuple[Float[Tensor, "row parameter"], ...]
@@ -101,7 +102,7 @@ class Curvature:
         return vmap(along)(*jacobian)
 
     def _log_prior(self, u: Tensor, batch: Batch) -> Tensor:
-        sites = run_model(self._model, batch, values_at(self._parts, u))
+        sites = run_prior(self._model, batch, values_at(self._parts, u))
         return sum_sites({name: site for name, site in sites.items() if not site["is_observed"]}, self._layout.model)
 
     def _observed(self, u: Tensor, batch: Batch) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.capture import Replayed
 from pplvae.chunking import rows_at_once
-from pplvae.rows import Batch, Layout, Program, log_model
+from pplvae.rows import Layout, Program, log_model
 
 Vectors = Float[Tensor, "particle row element"]
 PerDraw = Float[Tensor, "particle row"]

@@ -49,22 +49,30 @@ class Gaussians(ABC):
         """Standard normals as deviations from the mean."""
 
     @abstractmethod
-    def curvature(self, noise: Vectors, residual: Vectors) -> Tensor:
-        """Draws of E[d² r / du²], in the form of the precision, from slopes r' at mirrored draws, one for each pair.
+    def pulled(self, noise: Vectors) -> Vectors:
+        """Standard normals times the root of the precision."""
 
-        (Price's theorem: the mean of noise times slope.)
+    def curvature(self, noise: Vectors, slope: Vectors) -> Matrices:
+        """An estimate of E[d² f / du²], from slopes f' at mirrored draws.
+
+        (Price's theorem: the mean of noise, times the root of the precision, times slope.)
         """
+        half = len(noise) // 2
+        odd = 0.5 * (slope[:half] - slope[half:])  # a draw's noise is that of its mirror image, turned round
+        product = torch.bmm(self.pulled(noise[:half]).permute(1, 2, 0), odd.transpose(0, 1)) / half
+        return 0.5 * (product + product.mT)
 
     @abstractmethod
     def own_form(self, matrices: Matrices) -> Tensor:
         """What of a curvature the family can follow."""
 
     @abstractmethod
-    def covariance_like(self, curvature: Matrices, inverse: Matrices) -> Matrices:
-        """What the posterior's covariance is taken for: correlated as the inverse of a curvature, and as wide as this.
+    def metric(self, curvature: Matrices) -> Matrices:
+        """What steps of the mean are taken in: a curvature, as large as the precision."""
 
-        The metric of steps of the mean.
-        """
+    @abstractmethod
+    def distance(self, step: Float[Tensor, "row element"]) -> PerRow:
+        """The squared length of a step of the mean, in standard deviations."""
 
     @abstractmethod
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> "Gaussians":
@@ -90,18 +98,22 @@ class Factorised(Gaussians):
         """Noise times standard deviation."""
         return noise * self.precision.rsqrt()
 
-    def curvature(self, noise: Vectors, residual: Vectors) -> Tensor:
-        """Elementwise products, over the standard deviation."""
-        return _pairs(noise * residual).mul_(self.precision.sqrt())
+    def pulled(self, noise: Vectors) -> Vectors:
+        """Noise over standard deviation."""
+        return noise * self.precision.sqrt()
 
     def own_form(self, matrices: Matrices) -> Tensor:
         """The diagonal."""
         return matrices.diagonal(dim1=-2, dim2=-1)
 
-    def covariance_like(self, curvature: Matrices, inverse: Matrices) -> Matrices:
-        """The inverse, each element stretched by as much as the diagonal of the curvature is off the precision."""
-        stretch = (curvature.diagonal(dim1=-2, dim2=-1) / self.precision).sqrt()
-        return inverse * stretch.unsqueeze(-1) * stretch.unsqueeze(-2)
+    def metric(self, curvature: Matrices) -> Matrices:
+        """The curvature, each element stretched so that the diagonal is the precision."""
+        stretch = (self.precision / curvature.diagonal(dim1=-2, dim2=-1)).sqrt()
+        return curvature * stretch.unsqueeze(-1) * stretch.unsqueeze(-2)
+
+    def distance(self, step: Float[Tensor, "row element"]) -> PerRow:
+        """Sum over elements."""
+        return (step.square() * self.precision).sum(-1)
 
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line."""
@@ -130,19 +142,21 @@ class FullCovariance(Gaussians):
         root = torch.linalg.cholesky(self.precision)
         return torch.linalg.solve_triangular(root.mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
 
-    def curvature(self, noise: Vectors, residual: Vectors) -> Tensor:
-        """Outer products of L z with slopes, made symmetric."""
-        root = torch.linalg.cholesky(self.precision)
-        outer = torch.einsum("rkl,srl,srm->srkm", root, noise, residual)
-        return _pairs(0.5 * (outer + outer.mT))
+    def pulled(self, noise: Vectors) -> Vectors:
+        """L z, with L L' the precision."""
+        return torch.einsum("rkl,srl->srk", torch.linalg.cholesky(self.precision), noise)
 
     def own_form(self, matrices: Matrices) -> Tensor:
         """All of it."""
         return matrices
 
-    def covariance_like(self, curvature: Matrices, inverse: Matrices) -> Matrices:
-        """The covariance itself."""
-        return torch.cholesky_inverse(torch.linalg.cholesky(self.precision))
+    def metric(self, curvature: Matrices) -> Matrices:
+        """The precision itself."""
+        return self.precision
+
+    def distance(self, step: Float[Tensor, "row element"]) -> PerRow:
+        """A quadratic form."""
+        return torch.einsum("rk,rkl,rl->r", step, self.precision, step)
 
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line, no further than where a direction would lose nearly all its precision."""
@@ -171,11 +185,6 @@ class FullCovariance(Gaussians):
         root = torch.linalg.cholesky(self.precision)
         half = torch.linalg.solve_triangular(root, difference, upper=False)
         return torch.linalg.solve_triangular(root, half.mT, upper=False)
-
-
-def _pairs(draws: Tensor) -> Tensor:
-    """Means of draws and their mirror images."""
-    return draws.unflatten(0, (2, -1)).mean(0)
 
 
 class GaussianForm:

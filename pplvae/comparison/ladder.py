@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.comparison.chunks import Chunk, Columns, Draws, add
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.localise import Offsets
@@ -15,7 +16,6 @@ from pplvae.comparison.optimise import Optimum, optimise
 from pplvae.comparison.richer import Base, Family, Mixture, flow, full_covariance
 from pplvae.errors import UnknownNameError
 from pplvae.noise import Kind, Stream
-from pplvae.rows import Batch
 
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}
 

@@ -14,13 +14,14 @@ from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pplvae.batch import Batch, tile
 from pplvae.comparison.gaussian import GaussianForm
 from pplvae.discrete import joint_states
 from pplvae.errors import ProgramError
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.latents import LatentSpace
 from pplvae.noise import Kind
-from pplvae.rows import Batch, Given, Layout, Program, log_guide, log_model, run_guide, sum_sites, tile, values_of
+from pplvae.rows import Given, Layout, Program, log_guide, log_model, run_guide, sum_sites, values_of
 
 Offsets = dict[str, Tensor]
 

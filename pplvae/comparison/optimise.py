@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.localise import Offsets
 from pplvae.noise import Kind, Stream
-from pplvae.rows import Batch
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
 from pplvae.comparison.curvature import Curvature
 from pplvae.comparison.density import Density
@@ -16,7 +17,7 @@ from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Sched
 from pplvae.comparison.refinement import per_row
 from pplvae.comparison.second_order import SecondOrder
 from pplvae.errors import PplvaeWarning
-from pplvae.rows import Batch, Layout, Program
+from pplvae.rows import Layout, Program
 
 
 class OwnGuides:

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.latents import LatentSpace, PerDraw, Vectors
 from pplvae.noise import Kind, RowNoise
-from pplvae.rows import Batch
 
 Parameters = Mapping[str, Float[Tensor, "row ..."]]
 Map = Callable[[Parameters, Vectors], tuple[Vectors, PerDraw]]

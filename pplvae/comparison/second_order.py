@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.comparison.curvature import Curvature, Matrices
 from pplvae.comparison.density import Density, PerDraw, Vectors
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.gaussian import Gaussians
 from pplvae.comparison.refinement import PerRow, Place, Refinement, noise_of, per_row, times
 from pplvae.noise import Stream
-from pplvae.rows import Batch
 
 _NEWTON_STEPS = 1  # to the mode: a refinement moves the mean as well, and costs no more
 _HALVINGS = 6  # of a Newton step that does not rise

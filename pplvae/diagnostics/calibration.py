@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.data import as_rows
 from pplvae.diagnostics.uniformity import UniformRanks
 from pplvae.elements import element_names, refuse_global_latents, rows_first
@@ -15,7 +16,7 @@ from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Layout, Program, counted, log_model, run_guide, run_model, values_of
+from pplvae.rows import Layout, Program, counted, log_model, run_guide, run_model, values_of
 from pplvae.simulation import simulate, told_apart
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)

@@ -8,22 +8,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.elements import element_kl, element_names, in_models_order, rows_first, site_kl
 from pplvae.families import family_name
 from pplvae.noise import Stream
-from pplvae.rows import (
-    Batch,
-    Layout,
-    Program,
-    counted,
-    log_guide,
-    log_model,
-    run_guide,
-    run_model,
-    sum_sites,
-    values_of,
-)
+from pplvae.rows import Layout, Program, counted, log_guide, log_model, run_guide, run_model, sum_sites, values_of
 
 TERMS = ("rate", "distortion", "elbo")
 _PRIOR_DRAWS = 10_000  # over all rows

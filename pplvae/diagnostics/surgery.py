@@ -13,10 +13,11 @@ from jaxtyping import Float, Int64
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pplvae.batch import Batch, tile
 from pplvae.elements import rows_first
 from pplvae.families import family_name
 from pplvae.noise import Stream
-from pplvae.rows import Batch, Given, Layout, Program, counted, log_guide, log_model, run_guide, tile, values_of
+from pplvae.rows import Given, Layout, Program, counted, log_guide, log_model, run_guide, values_of
 
 PairDensities = Float[Tensor, "draw row"]
 

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.errors import ProgramError
-from pplvae.rows import Batch, Layout, Program, run_guide, run_model, sum_sites, values_of
+from pplvae.rows import Layout, Program, run_guide, run_model, sum_sites, values_of
 
 PerDraw = Float[Tensor, "particle row"]
 

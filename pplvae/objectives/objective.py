@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pyro import infer
 from torch import Tensor
 
+from pplvae.batch import Batch
 from pplvae.errors import ProgramError, RowwiseError, UnknownNameError
 from pplvae.isolate import root_modules
 from pplvae.objectives.draws import Draws, draw
@@ -21,7 +22,7 @@ from pplvae.objectives.kl_weight import ScaleLatents
 from pplvae.objectives.path import DReG, StickingTheLanding
 from pplvae.objectives.score import ScoreFunction
 from pplvae.objectives.summed import negative_elbo, reason_against
-from pplvae.rows import Batch, Layout, PlateIndex
+from pplvae.rows import Layout, PlateIndex
 
 _PYROS: dict[str, Callable[..., Any]] = {
     "Trace_ELBO": infer.Trace_ELBO,

@@ -9,7 +9,8 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pplvae.rows import Batch, Program, run_guide, run_model, values_of
+from pplvae.batch import Batch
+from pplvae.rows import Program, run_guide, run_model, values_of
 
 
 def reason_against(objective: Any, model: Program, guide: Program, batch: Batch) -> str:
