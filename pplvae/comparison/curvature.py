@@ -61,9 +61,8 @@ class Curvature:
         curvature = -prior.transpose(0, 1)
         etas, jacobian = self._jacobian(u, batch, latents)
         if etas:
-            weighted = self._weighted(etas, jacobian, u, batch)
-            rows = (torch.cat([*columns], -1).transpose(0, 1) for columns in (jacobian, weighted))
-            curvature = curvature - torch.matmul(next(rows), next(rows).mT)
+            for lines, weighted in zip(jacobian, self._weighted(etas, jacobian, u, batch), strict=True):
+                curvature = curvature - torch.matmul(lines.transpose(0, 1), weighted.transpose(0, 1).mT)
         return 0.5 * (curvature + curvature.mT)
 
     def _jacobian(self, u: Tensor, batch: Batch, latents: Tensor) -> tuple[Etas, Sequence[Tensor]]:

@@ -62,7 +62,7 @@ class Density:
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
         """Log p(v_i, u_si) in nats."""
         found = []
-        for rows in torch.arange(len(batch)).split(_pieces(u, batch)):
+        for rows in torch.arange(len(batch)).split(_rows_at_once(u, batch)):
             some = u[:, rows]
             with torch.no_grad():
                 log_joint = self._log_joint(some.flatten(0, 1), batch.take(rows).times(len(u)))
@@ -71,28 +71,33 @@ class Density:
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
         """Its gradient with respect to u, in nats per unit."""
-        found, at_once = [], _pieces(u, batch)
-        for rows in torch.arange(len(batch)).split(at_once):
-            # Filled up with a row again, a piece has the shape of those that were captured.
-            missing = at_once - len(rows) if len(rows) > at_once // 2 else 0
-            padded = torch.cat([rows, rows[:1].expand(missing)])
-            some, here = u[:, padded], batch.take(padded)
-            size = len(u) * sum(tensor.numel() for tensor in here.tensors)
-            (slope,) = self._slope(some.flatten(0, 1), here.positions, *here.tensors, size=size)
-            found.append(slope.reshape(some.shape)[:, : len(rows)])
+        found, most = [], _most_at_once(u, batch)
+        for rows in torch.arange(len(batch)).split(_rows_at_once(u, batch)):
+            order, some = rows.repeat(len(u)), u[:, rows].flatten(0, 1)
+            # Filled up with the first again, pieces have the shape of those that were captured, whatever the draws.
+            missing = most - len(order) if most // 2 < len(order) < most else 0
+            order, some = (torch.cat([t, t[:1].expand(missing, *t.shape[1:])]) for t in (order, some))
+            here = batch.take(order)
+            (slope,) = self._slope(some, here.positions, *here.tensors)
+            found.append(slope[: len(slope) - missing].reshape(len(u), len(rows), -1))
         return torch.cat(found, 1)
 
     def _log_joint(self, u: Tensor, batch: Batch) -> Tensor:
         return log_model(self._model, batch, values_at(self._parts, u), self._layout)[0]
 
     def _slope_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
-        batch = Batch(tensors, positions, positions, len(u) // len(positions))  # a model needs no keys
+        batch = Batch(tensors, positions, positions)  # a model needs no keys
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             return torch.autograd.grad(self._log_joint(u, batch).sum(), u)
 
 
-def _pieces(u: Vectors, batch: Batch) -> int:
-    """Rows that go through the model at once."""
+def _rows_at_once(u: Vectors, batch: Batch) -> int:
+    """Rows that go through the model at once, with all of their draws."""
+    return max(1, _most_at_once(u, batch) // len(u))
+
+
+def _most_at_once(u: Vectors, batch: Batch) -> int:
+    """Draws of rows that go through the model at once, if a row has no more."""
     most = _MOST_AT_ONCE if u.device.type == "cpu" else len(batch) * len(u)
-    return max(1, min(rows_at_once(batch.tensors, len(u)), most // len(u)))
+    return min(rows_at_once(batch.tensors, 1), most)

@@ -30,20 +30,12 @@ from pplvae.noise import Kind, RowNoise, Stream, matchable
 PerRow = Float[Tensor, " row"]
 
 _FEWEST_DRAWS = 24
-_ROUGH = 2  # refinements with no more draws: noise does not matter yet (a quarter of all draws, with 50 latents)
+_ROUGH = 3  # refinements with no more draws, where others need more than twice as many: noise does not matter yet
 _FREEDOM = 8  # numbers that noise is told from, at least
 _FALLEN = 0.2  # of the mean so far: what a row has left has fallen so far that the refinements before do not count
+_CLOSE = 0.1  # nats: further off, the next refinement may be cut short, and what is left is told less well
 _SLOWEST = 0.1  # share of a whole step
 _SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the distance from the optimum
-
-
-class Place(NamedTuple):
-    """A mean of every row, the curvature of -log p(v_i, u) there, and whether all of that is finite."""
-
-    mean: Float[Tensor, "row element"]
-    curvature: Matrices
-    inverse: Matrices
-    finite: Bool[Tensor, " row"]
 
 
 class _Rows(NamedTuple):
@@ -74,6 +66,12 @@ class _Rows(NamedTuple):
         some: Any = (values.take(index) if isinstance(values, Gaussians) else values[index] for values in self)
         return _Rows(*some)
 
+    def at_full_rate(self) -> "_Rows":
+        """The same, with nothing learned about the length of steps: that was in another metric."""
+        one, nothing = torch.ones_like(self.rate), torch.zeros_like
+        blank = {"slope": nothing(self.slope), "difference": nothing(self.difference)}
+        return self._replace(rate=one, precision_rate=one, **blank)
+
 
 class Refinement:
     """The refinements of the rows of one pair.
@@ -89,13 +87,13 @@ class Refinement:
         self._density, self._tolerance, self._most, self._seed = density, tolerance, most, seed
 
     def __call__(
-        self, found: Gaussians, begin: Place, batch: Batch, attempt: int
+        self, found: Gaussians, curvature: Matrices, batch: Batch, attempt: int
     ) -> tuple[Bool[Tensor, " row"], Int64[Tensor, " row"]]:
         """Refine all rows, in place, until each has settled or may go no further.
 
         Args:
             found: where they begin.
-            begin: the curvature that they begin with.
+            curvature: of -log p(v_i, u) at their means, positive definite; a row where it is not finite is left alone.
             batch: the rows.
             attempt: names the noise.
 
@@ -103,14 +101,17 @@ class Refinement:
             Which have settled, and their refinements.
         """
         steps = torch.zeros_like(batch.keys)
-        settled = torch.zeros_like(begin.finite)
-        rows = _begin(found, begin, torch.nonzero(begin.finite).flatten())
+        finite = curvature.flatten(1).isfinite().all(1)
+        settled = torch.zeros_like(finite)
+        rows = _begin(found, curvature, torch.nonzero(finite).flatten())
         enough = max(_FEWEST_DRAWS, 2 * matchable(found.mean.shape[1]))
         rough = _ROUGH if enough > 2 * _FEWEST_DRAWS else 0
         for k in range(self._most):
             if len(rows.position) == 0:
                 break
             here = batch.take(rows.position)
+            if k == rough:
+                rows = rows.at_full_rate()
             address = self._seed, Stream.STEP, attempt, 2 + k
             noise = noise_of(rows.gaussians, here, _FEWEST_DRAWS if k < rough else enough, address, "matched")
             # Where the curvature began counts as one more estimate; of few draws the diagonal is all that can be used.
@@ -168,7 +169,7 @@ class Refinement:
             mean_slope,
             target - now.precision,
             left,
-            left * (left / rows.left).clamp(max=1),
+            _still_left(left, left / rows.left),
             added(rows.number, torch.ones_like(rows.number)),
             added(rows.means, moved.mean),
             added(rows.precisions, moved.precision),
@@ -190,18 +191,18 @@ class Refinement:
         average = (noise < _SHARE * self._tolerance) & (left - noise < near)
         shown = 2 * slope.shape[1]  # numbers that a refinement shows: the slope and the precision of each element
         average &= shown * (rows.number - 1) >= _FREEDOM
-        latest = (rows.expected < near) & (shown >= _FREEDOM)
+        latest = (rows.expected < near) & (rows.left < _CLOSE) & (shown >= _FREEDOM)
         return average | latest, latest
 
 
-def _begin(found: Gaussians, begin: Place, index: Tensor) -> _Rows:
+def _begin(found: Gaussians, curvature: Matrices, index: Tensor) -> _Rows:
     some = found.take(index)
     one = torch.ones_like(some.mean[:, 0])
     return _Rows(
         index,
         some,
-        begin.curvature[index],
-        begin.inverse[index],
+        curvature[index],
+        torch.zeros_like(curvature[index]),
         one,
         one,
         torch.zeros_like(some.mean),
@@ -240,6 +241,16 @@ def _better(rate: PerRow, kept: PerRow) -> PerRow:
     """A share of the whole step, from what the last one left of its cause: none if it was right."""
     kept = kept.nan_to_num(0.0).clamp(-2, 0.5)
     return (rate / (1 - kept)).clamp(_SLOWEST, 1)
+
+
+def _still_left(left: PerRow, share: PerRow) -> PerRow:
+    """What is left after a refinement if it falls by the same share again, and again until nothing is.
+
+    A step for each block alone, of mean and of precision, sees too little of what is left where the two pull against
+    each other: as much less as the steps are slow.
+    """
+    share = share.clamp(max=1)
+    return left * share / (1 - share.sqrt())
 
 
 def _over(total: Tensor, count: PerRow) -> Tensor:

@@ -1,6 +1,6 @@
-"""Each row's own optimum where its guide is Gaussian: a Newton step to the mode, then natural-gradient refinements.
+"""Each row's own optimum where its guide is Gaussian: natural-gradient refinements of what the encoder says.
 
-A row whose guide is good already is refined from there; one that looks wrong is sought again from elsewhere.
+A row whose encoder is far off takes a Newton step first; one that looks wrong afterwards is sought again from elsewhere.
 """
 
 from typing import NamedTuple
@@ -14,13 +14,11 @@ from pplvae.comparison.curvature import Curvature, Matrices
 from pplvae.comparison.density import Density, PerDraw, Vectors
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.gaussian import Gaussians
-from pplvae.comparison.refinement import PerRow, Place, Refinement, noise_of, per_row, times
+from pplvae.comparison.refinement import PerRow, Refinement, noise_of, times
 from pplvae.noise import Stream
 
-_NEWTON_STEPS = 1  # to the mode: a refinement moves the mean as well, and costs no more
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
-_NEAR = 1.0  # nats: a standard error of what the mode is better by; a guide that is further off is left for it
 _SELECTION_DRAWS = 16  # at first; four times as many where they cannot tell whether a row has gained
 _MOST_SELECTION_DRAWS = 2048
 _RESTARTS = 2
@@ -34,15 +32,13 @@ class Found(NamedTuple):
         gain: of the ELBO over the start, in nats, on draws that were not optimised on.
         stderr: of the gain.
         settled: whether a row's mean slope and curvature are what they should be, within the tolerance.
-        finite: whether everything at a row was.
-        steps: Newton steps and refinements.
+        steps: refinements.
     """
 
     gaussians: Gaussians
     gain: PerRow
     stderr: PerRow
     settled: Bool[Tensor, " row"]
-    finite: Bool[Tensor, " row"]
     steps: Int64[Tensor, " row"]
 
 
@@ -60,22 +56,18 @@ class SecondOrder:
         density: log p(v_i, u).
         curvature: of its negative.
         tolerance: nats that noise and distance from the optimum may leave.
-        max_steps: Newton steps and refinements per row at most.
+        max_steps: refinements of a row at most, from all its starts.
         seed: names the noise.
+
+    Attributes:
+        most_steps: refinements of a row from one start at most.
     """
 
     def __init__(self, density: Density, curvature: Curvature, tolerance: float, max_steps: int, seed: int) -> None:
         self._density, self._curvature = density, curvature
         self._tolerance, self._seed = tolerance, seed
-        self._newton = min(_NEWTON_STEPS, max_steps)
-        self._refinements = min(_MOST_REFINEMENTS, max_steps - self._newton)
-        self._refine = Refinement(density, tolerance, self._refinements, seed)
-        self._max_steps = max_steps
-
-    @property
-    def most_steps(self) -> int:
-        """Of a row from one start."""
-        return self._newton + self._refinements
+        self._max_steps, self.most_steps = max_steps, min(_MOST_REFINEMENTS, max_steps)
+        self._refine = Refinement(density, tolerance, self.most_steps, seed)
 
     def __call__(self, start: Gaussians, batch: Batch) -> Found:
         """Find every row's optimum; rows that look wrong are sought again from jittered starts.
@@ -87,8 +79,8 @@ class SecondOrder:
         for attempt in range(1, 1 + _RESTARTS):
             # A row that is lower than it began is in another, worse optimum, or not in any.
             lower = found.gain < -self._tolerance - 2 * found.stderr
-            affordable = found.steps + self.most_steps <= self._max_steps
-            again = torch.nonzero(found.finite & (lower | ~found.settled) & affordable).flatten()
+            affordable = found.steps + max(1, self.most_steps) <= self._max_steps
+            again = torch.nonzero((lower | ~found.settled) & affordable).flatten()
             if len(again) == 0:
                 break
             some, rows = start.take(again), batch.take(again)
@@ -125,63 +117,50 @@ class SecondOrder:
         return _Sample(noise, self._elbo(gaussians, noise, batch))
 
     def _search(self, start: Gaussians, mean: Tensor, batch: Batch, attempt: int) -> Found:
-        if self.most_steps == 0:
-            nothing = start.mean.new_zeros(len(batch), dtype=torch.float64)
-            never = torch.zeros_like(nothing, dtype=torch.bool)
-            return Found(start, nothing, nothing, never, never, torch.zeros_like(batch.keys))
-        here = self._place(mean, batch)
-        mode = self._climb(here, batch)
-        found = type(start)(mode.mean.clone(), start.own_form(mode.curvature).clone())
+        found = type(start)(mean.clone(), start.precision.clone())
         sample = self._sample(start, batch, _SELECTION_DRAWS)
-        if attempt == 0 and self._refinements > 0:
-            mode = self._stay(start, here, found, mode, batch, sample)
-        settled, steps = self._refine(found, mode, batch, attempt)
-        return Found(found, *self._gain(start, found, batch, sample), settled, mode.finite, steps + self._newton)
+        curvature = self._approached(found, self._at(mean, batch), batch)
+        settled, steps = self._refine(found, curvature, batch, attempt)
+        return Found(found, *self._gain(start, found, batch, sample), settled, steps)
 
-    def _stay(
-        self, start: Gaussians, here: Place, found: Gaussians, mode: Place, batch: Batch, sample: _Sample
-    ) -> Place:
-        """Begin the refinements of a row where it started, in place, unless its mode is clearly better.
+    def _approached(self, found: Gaussians, curvature: Matrices, batch: Batch) -> Matrices:
+        """Newton steps of the rows that are far from a mode, in place; the curvature of all where they are then."""
+        slope = self._density.slope(found.mean.unsqueeze(0), batch)
+        step = times(torch.cholesky_inverse(torch.linalg.cholesky_ex(curvature)[0]), slope)[0]
+        # Refinements go no further than that in one step.
+        rows = torch.nonzero((step * slope[0]).sum(-1) > step.shape[-1]).flatten()
+        if len(rows) == 0 or self.most_steps == 0:
+            return curvature
+        mean, here = self._risen(found.mean[rows], step[rows], batch.take(rows)), curvature.clone()
+        here[rows] = self._at(mean, batch.take(rows))
+        found.put(rows, type(found)(mean, found.own_form(here[rows])))
+        return here
 
-        A good guide is near its optimum, and may lie over several modes.
-        """
-        gain, stderr = mean_and_stderr(self._elbo(found, sample.noise, batch) - sample.elbo)
-        stays = here.finite & ((gain < 2 * stderr) & (stderr < _NEAR) | ~mode.finite)
-        rows = torch.nonzero(stays).flatten()
-        found.put(rows, start.take(rows))
-        return Place(*(per_row(stays, ours, theirs) for ours, theirs in zip(here, mode, strict=True)))
+    def _risen(self, mean: Tensor, step: Tensor, batch: Batch) -> Tensor:
+        """The mean after a step, which is halved until log p rises; where it never does, as it was."""
+        mean, value = mean.clone(), self._density.value(mean.unsqueeze(0), batch)[0]
+        waiting = torch.arange(len(mean), device=mean.device)
+        for halving in range(_HALVINGS):
+            tried = mean[waiting] + step[waiting] * 0.5**halving
+            rises = self._density.value(tried.unsqueeze(0), batch.take(waiting))[0] >= value[waiting]
+            mean[waiting[rises]] = tried[rises]
+            waiting = waiting[~rises]
+            if len(waiting) == 0:
+                break
+        return mean
 
-    def _climb(self, start: Place, batch: Batch) -> Place:
-        """Newton steps towards the mode of log p(v_i, u), each halved until it rises."""
-        place, mean = start, start.mean.clone()
-        value = self._density.value(mean.unsqueeze(0), batch)[0]
-        for _ in range(self._newton):
-            step = times(place.inverse, self._density.slope(mean.unsqueeze(0), batch))[0]
-            waiting = torch.arange(len(mean), device=mean.device)
-            for halving in range(_HALVINGS):
-                tried = mean[waiting] + step[waiting] * 0.5**halving
-                values = self._density.value(tried.unsqueeze(0), batch.take(waiting))[0]
-                rises = values >= value[waiting]
-                mean[waiting[rises]], value[waiting[rises]] = tried[rises], values[rises]
-                waiting = waiting[~rises]
-                if len(waiting) == 0:
-                    break
-            place = self._place(mean, batch)
-        return place._replace(finite=place.finite & value.isfinite())
-
-    def _place(self, mean: Tensor, batch: Batch) -> Place:
-        curvature, inverse = _positive(self._curvature.at(mean, batch))
-        return Place(mean, curvature, inverse, inverse.flatten(1).isfinite().all(1))
+    def _at(self, mean: Tensor, batch: Batch) -> Matrices:
+        return _positive(self._curvature.at(mean, batch))
 
 
-def _positive(curvature: Matrices) -> tuple[Matrices, Matrices]:
-    """The curvature with so much added to its diagonal that it is positive definite, and its inverse."""
-    root, failed = torch.linalg.cholesky_ex(curvature)
+def _positive(curvature: Matrices) -> Matrices:
+    """The curvature with so much added to its diagonal that it is positive definite."""
+    failed = torch.linalg.cholesky_ex(curvature)[1]
     size = curvature.diagonal(dim1=-2, dim2=-1).abs().mean(-1)
     share = 1e-3
     while share < 1e3 and bool((failed > 0).any()):
         more = torch.where(failed > 0, share * size, 0.0)
         curvature = curvature + torch.diag_embed(more.unsqueeze(-1).expand(curvature.shape[:-1]))
-        root, failed = torch.linalg.cholesky_ex(curvature)
+        failed = torch.linalg.cholesky_ex(curvature)[1]
         share *= 10
-    return curvature, torch.cholesky_inverse(root)
+    return curvature
