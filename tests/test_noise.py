@@ -7,7 +7,7 @@ import torch
 from conftest import process_state
 from scipy import stats
 
-from pplvae.noise import RowNoise, matchable, row_keys
+from pplvae.noise import RowNoise, _match_moments, matchable, row_keys
 
 COUNT = 20_000
 
@@ -112,6 +112,14 @@ def test_few_draws_can_be_matched_in_single_precision(elements):
         z = torch.randn(3 * draws, elements, dtype=torch.float32).reshape(draws, 3, elements)
     moments = torch.einsum("srk,srl->rkl", z, z) / draws
     torch.testing.assert_close(moments, torch.eye(elements, dtype=torch.float32).expand(3, -1, -1), rtol=0, atol=1e-4)
+
+
+def test_draws_that_cannot_be_matched_have_unit_moments_each():
+    z = torch.randn(8, 2, 3)
+    z[:, 1, 2] = z[:, 1, 1]  # of the second row, as a draw in 10^8 nearly is
+    found = _match_moments(z)
+    torch.testing.assert_close(found[:, 0].T @ found[:, 0] / 8, torch.eye(3))
+    torch.testing.assert_close(found[:, 1].square().mean(0), torch.ones(3))
 
 
 def test_mirrored_draws_need_an_even_number():

@@ -1,6 +1,6 @@
 """Each row's own optimum where its guide is Gaussian: natural-gradient refinements of what the encoder says.
 
-A row whose encoder is far off takes a Newton step first; one that looks wrong afterwards is sought again from elsewhere.
+A row that starts far off takes a Newton step first. One that looks wrong afterwards is sought again from elsewhere.
 """
 
 from typing import NamedTuple
