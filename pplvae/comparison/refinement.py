@@ -54,7 +54,7 @@ class _Rows(NamedTuple):
     slope: Tensor  # of the last refinement, as the next
     difference: Tensor
     left: PerRow  # by the last refinement
-    expected: PerRow  # after it, if that falls again by as much
+    expected: PerRow  # after it, by how fast that falls
     number: PerRow  # of refinements that count
     means: Tensor
     precisions: Tensor
@@ -151,7 +151,7 @@ class Refinement:
         rate = _better(rows.rate, kept)
         kept = now.alike(rows.difference, target - now.precision)
         precision_rate = _better(rows.precision_rate, kept)
-        # No further than the optimum's own draws lie from it: a slope of noise must not throw a row away.
+        # No further than a draw lies from the mean: a slope of noise must not throw a row away.
         step = step * (now.distance(step) / step.shape[-1]).clamp(min=1).rsqrt().unsqueeze(-1)
         moved = now.moved(now.mean + rate.unsqueeze(-1) * step, target, precision_rate)
         goes_on = left >= _FALLEN * rows.lefts / rows.number  # False for the first
