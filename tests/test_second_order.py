@@ -731,7 +731,7 @@ def test_no_row_ends_below_its_start():
 
 
 def test_a_small_loss_of_a_wide_guide_is_seen():
-    """Between two modes that are close, a wide guide is 0.15 nat better than one at a mode, where Newton steps go."""
+    """Between two modes that are close, a wide guide is 0.15 nat better than one at a mode."""
     squares, v = Squares((0.0, 1.0), 0.4, 0.6), torch.full((4, 1), 0.8) + 0.01 * torch.arange(4).unsqueeze(1)
     model, guide = squares.pair(v, torch.linspace(0.02, 0.14, 4))
     found = searched(model, guide, v, draws=400)

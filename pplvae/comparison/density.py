@@ -62,7 +62,7 @@ class Density:
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
         """Log p(v_i, u_si) in nats."""
         found = []
-        for rows in torch.arange(len(batch)).split(_rows_at_once(u, batch)):
+        for rows in torch.arange(len(batch)).split(_rows_of_a_piece(u, batch)):
             some = u[:, rows]
             with torch.no_grad():
                 log_joint = self._log_joint(some.flatten(0, 1), batch.take(rows).times(len(u)))
@@ -71,8 +71,8 @@ class Density:
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
         """Its gradient with respect to u, in nats per unit."""
-        found, most = [], _most_at_once(u, batch)
-        for rows in torch.arange(len(batch)).split(_rows_at_once(u, batch)):
+        found, most = [], _draws_of_a_piece(u, batch)
+        for rows in torch.arange(len(batch)).split(_rows_of_a_piece(u, batch)):
             order, some = rows.repeat(len(u)), u[:, rows].flatten(0, 1)
             # Filled up with the first again, pieces have the shape of those that were captured, whatever the draws.
             missing = most - len(order) if most // 2 < len(order) < most else 0
@@ -92,12 +92,12 @@ class Density:
             return torch.autograd.grad(self._log_joint(u, batch).sum(), u)
 
 
-def _rows_at_once(u: Vectors, batch: Batch) -> int:
+def _rows_of_a_piece(u: Vectors, batch: Batch) -> int:
     """Rows that go through the model at once, with all of their draws."""
-    return max(1, _most_at_once(u, batch) // len(u))
+    return max(1, _draws_of_a_piece(u, batch) // len(u))
 
 
-def _most_at_once(u: Vectors, batch: Batch) -> int:
+def _draws_of_a_piece(u: Vectors, batch: Batch) -> int:
     """Draws of rows that go through the model at once, if a row has no more."""
     most = _MOST_AT_ONCE if u.device.type == "cpu" else len(batch) * len(u)
     return min(rows_at_once(batch.tensors, 1), most)
