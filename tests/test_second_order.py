@@ -505,6 +505,12 @@ def test_the_tolerance_is_what_is_left():
     assert int(coarse.optimum.steps.sum()) < int(loose.optimum.steps.sum())
 
 
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
+def test_a_tolerance_that_no_row_can_reach_is_refused(tolerance):
+    with pytest.raises(ValueError, match="above 0"):
+        Schedule(tolerance=tolerance)
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["factorised", "full covariance"])
 def test_a_row_alone_in_pieces_in_any_order(full):
     model, guide, v = nonlinear(rows=15, full=full)

@@ -80,6 +80,10 @@ class Schedule:
     last_step: float = 0.002
     second_order: bool = True
 
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"`tolerance` is in nats per row, above 0; got {self.tolerance}.")
+
     def selection_draws_for(self, elements: int) -> int:
         """Enough draws to match all second moments of a row's latent numbers (see `noise.RowNoise`)."""
         return max(self.selection_draws, 2 * math.ceil(2.5 * elements))
