@@ -311,7 +311,7 @@ def test_slope_of_the_density_is_that_of_autograd_whether_replayed_or_not(monkey
         layout = inspect_pair(model, gaussian(3), (v,))
         own = OwnGuides(model, gaussian(3), layout, Schedule(), 0)
         batch = Batch.of((v,))
-        density = density_module.Density(model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts)
+        density = density_module.Density(model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts, torch.float64)
         for _ in range(25):
             u = torch.randn(6, 7, 3, requires_grad=True)
             log_joint = dist.Normal(0.0, 1.0).log_prob(u).sum(-1) + dist.Normal(decoder(u), 0.5).log_prob(v).sum(-1)
@@ -328,7 +328,7 @@ def test_one_graph_serves_any_number_of_draws(monkeypatch):
     with isolated(0), evaluation_mode(model), validation(False):
         layout, batch = inspect_pair(model, gaussian(3), (v,)), Batch.of((v,))
         own = OwnGuides(model, gaussian(3), layout, Schedule(), 0)
-        found = density_module.Density(model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts)
+        found = density_module.Density(model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts, torch.float64)
         for draws in (8, 14):
             found.slope(torch.randn(draws, 7, 3), batch)
     assert len(found._slope._graphs) == 1

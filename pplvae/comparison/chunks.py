@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
+from pplvae.comparison.estimates import joined
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import Optimum, Schedule
 from pplvae.comparison.own import OwnGuides
@@ -119,11 +120,6 @@ def in_blocks(draw: Callable[[int, int], Tensor], particles: int, before: int = 
         return joined(blocks)
 
 
-def joined(blocks: Sequence[Float[Tensor, "_ row"]]) -> Draws:
-    """Draws of the same rows one block after the other, the mirrored ones of all blocks last."""
-    return torch.cat([block.unflatten(0, (2, -1)) for block in blocks], 1).flatten(0, 1)
-
-
 def _block(draw: int) -> int:
     """Size of the block in which a draw stands, unless it is the last one."""
     return _FIRST_BLOCKS if draw < _UNTIL else _LATER_BLOCKS
@@ -227,6 +223,7 @@ _IN_NATS = (
     "inference_gap",
     "family_gap",
     "jensen_slack",
+    "shortfall",
     "lower",
     "upper",
     "width",

@@ -29,7 +29,9 @@ def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
     status = [chunk.optimum.status[row] for row in index.tolist()]
     ended = [s if ok else Status.NONFINITE for s, ok in zip(status, finite, strict=True)]
     method = np.array([chunk.optimum.method[row] for row in index.tolist()])
-    return {"status": np.array([s.name.lower() for s in ended]), "steps": chunk.optimum.steps[index], "method": method}
+    columns: Columns = {"status": np.array([s.name.lower() for s in ended]), "steps": chunk.optimum.steps[index]}
+    add(columns, "shortfall", chunk.optimum.shortfall[index], chunk.optimum.shortfall_stderr[index])
+    return columns | {"method": method}
 
 
 def weights_of(sample: Sample, guide: str) -> Draws:

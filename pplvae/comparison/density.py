@@ -46,44 +46,46 @@ def values_at(parts: Sequence[Part], u: Float[Tensor, "batch element"]) -> dict[
 class Density:
     """Log p(v_i, u) of a model as a function of the latents.
 
-    Rows go through the model some at a time. The slope is asked for again and again on the same shapes, so it is
-    captured: the graph has neither the Python of the program nor the likelihood itself, only its slope.
+    Rows go through the model some at a time. Values and slopes are asked for again and again on the same shapes, so
+    they are captured: the graph has none of the Python of the program, and that of the slope no likelihood.
 
     Args:
         model: p(v, h; theta).
         layout: of the pair.
         parts: the latents, in the order in which they stand in a vector.
+        dtype: of the latents in the model.
     """
 
-    def __init__(self, model: Program, layout: Layout, parts: Sequence[Part]) -> None:
-        self._model, self._layout, self._parts = model, layout, parts
-        self._slope = Replayed(self._slope_of)
+    def __init__(self, model: Program, layout: Layout, parts: Sequence[Part], dtype: torch.dtype) -> None:
+        self._model, self._layout, self._parts, self.dtype = model, layout, parts, dtype
+        self._value, self._slope = Replayed(self._value_of), Replayed(self._slope_of)
 
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
-        """Log p(v_i, u_si) in nats."""
-        found = []
-        for rows in torch.arange(len(batch)).split(_rows_of_a_piece(u, batch)):
-            some = u[:, rows]
-            with torch.no_grad():
-                log_joint = self._log_joint(some.flatten(0, 1), batch.take(rows).times(len(u)))
-            found.append(log_joint.reshape(some.shape[:2]))
-        return torch.cat(found, 1)
+        """Log p(v_i, u_si) in nats, in double precision; the model runs in its own."""
+        return self._in_pieces(self._value, u, batch).squeeze(-1)
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
-        """Its gradient with respect to u, in nats per unit."""
+        """Its gradient with respect to u, in nats per unit; likewise."""
+        return self._in_pieces(self._slope, u, batch)
+
+    def _in_pieces(self, function: Replayed, u: Vectors, batch: Batch) -> Float[Tensor, "particle row number"]:
+        """A function of tiled rows and their latents, some rows at a time."""
         found, most = [], _draws_of_a_piece(u, batch)
         for rows in torch.arange(len(batch)).split(_rows_of_a_piece(u, batch)):
-            order, some = rows.repeat(len(u)), u[:, rows].flatten(0, 1)
+            order, some = rows.repeat(len(u)), u[:, rows].flatten(0, 1).to(self.dtype)
             # Filled up with the first again, pieces have the shape of those that were captured, whatever the draws.
             missing = most - len(order) if most // 2 < len(order) < most else 0
             order, some = (torch.cat([t, t[:1].expand(missing, *t.shape[1:])]) for t in (order, some))
             here = batch.take(order)
-            (slope,) = self._slope(some, here.positions, *here.tensors)
-            found.append(slope[: len(slope) - missing].reshape(len(u), len(rows), -1))
-        return torch.cat(found, 1)
+            (values,) = function(some, here.positions, *here.tensors)
+            found.append(values[: len(values) - missing].reshape(len(u), len(rows), -1))
+        return torch.cat(found, 1).to(torch.float64)
 
     def _log_joint(self, u: Tensor, batch: Batch) -> Tensor:
         return log_model(self._model, batch, values_at(self._parts, u), self._layout)[0]
+
+    def _value_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
+        return [self._log_joint(u, Batch(tensors, positions, positions))]
 
     def _slope_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         batch = Batch(tensors, positions, positions)  # a model needs no keys

@@ -1,7 +1,8 @@
 """Gaussian guides, row by row: lambda as a mean and a precision, and what a second-order search asks of them.
 
-A guide is factorised or has a full covariance matrix. Both take steps in the precision that the posterior's curvature
-asks for, and say in nats how far they are from it.
+A guide is factorised or has a full covariance matrix. Both move towards the precision that the posterior's curvature
+asks for, and say in nats how far they are from it. They are kept in double precision, whatever the rows are in: a
+posterior that is flat in one direction and steep in another has a curvature that single precision cannot invert.
 """
 
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch import distributions as td
 
@@ -36,6 +37,10 @@ class Gaussians(ABC):
     def __init__(self, mean: Float[Tensor, "row element"], precision: Tensor) -> None:
         self.mean, self.precision = mean, precision
 
+    def copy(self) -> "Gaussians":
+        """The same, to be changed in place."""
+        return type(self)(self.mean.clone(), self.precision.clone())
+
     def take(self, index: Any) -> "Gaussians":
         """Those of some rows."""
         return type(self)(self.mean[index], self.precision[index])
@@ -43,6 +48,12 @@ class Gaussians(ABC):
     def put(self, index: Tensor, other: "Gaussians") -> None:
         """Replace those of some rows."""
         self.mean[index], self.precision[index] = other.mean, other.precision
+
+    def is_proper(self) -> Bool[Tensor, " row"]:
+        """Which rows have a mean and a precision that are finite, and a precision above zero."""
+        diagonal = self.precision if self.precision.ndim == 2 else self.precision.diagonal(dim1=-2, dim2=-1)
+        finite = self.mean.isfinite().all(1) & self.precision.flatten(1).isfinite().all(1)
+        return finite & (diagonal > 0).all(1)
 
     @abstractmethod
     def spread(self, noise: Vectors) -> Vectors:
@@ -67,14 +78,6 @@ class Gaussians(ABC):
         """What of a curvature the family can follow."""
 
     @abstractmethod
-    def metric(self, curvature: Matrices) -> Matrices:
-        """What steps of the mean are taken in: a curvature, as large as the precision."""
-
-    @abstractmethod
-    def distance(self, step: Float[Tensor, "row element"]) -> PerRow:
-        """The squared length of a step of the mean, in standard deviations."""
-
-    @abstractmethod
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> "Gaussians":
         """Another mean, and a share of the way towards another precision."""
 
@@ -83,12 +86,12 @@ class Gaussians(ABC):
         """Half the log determinant of the covariance: the entropy but for a constant, in nats."""
 
     @abstractmethod
-    def alike(self, one: Tensor, other: Tensor) -> PerRow:
-        """How much of an error of the precision is in another one."""
+    def standardised(self, difference: Tensor) -> Float[Tensor, "row number"]:
+        """A small error of the precision as numbers whose squares add up to what it costs of the ELBO, in nats."""
 
-    @abstractmethod
     def nats(self, difference: Tensor) -> PerRow:
         """What a small error of the precision costs of the ELBO."""
+        return self.standardised(difference).square().sum(-1)
 
 
 class Factorised(Gaussians):
@@ -106,15 +109,6 @@ class Factorised(Gaussians):
         """The diagonal."""
         return matrices.diagonal(dim1=-2, dim2=-1)
 
-    def metric(self, curvature: Matrices) -> Matrices:
-        """The curvature, each element stretched so that the diagonal is the precision."""
-        stretch = (self.precision / curvature.diagonal(dim1=-2, dim2=-1)).sqrt()
-        return curvature * stretch.unsqueeze(-1) * stretch.unsqueeze(-2)
-
-    def distance(self, step: Float[Tensor, "row element"]) -> PerRow:
-        """Sum over elements."""
-        return (step.square() * self.precision).sum(-1)
-
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line."""
         rate = rate.unsqueeze(-1)
@@ -124,14 +118,9 @@ class Factorised(Gaussians):
         """Sum of the log standard deviations."""
         return -0.5 * self.precision.log().sum(-1)
 
-    def alike(self, one: Tensor, other: Tensor) -> PerRow:
-        """By relative errors."""
-        one, other = one / self.precision, other / self.precision
-        return (one * other).sum(-1) / one.square().sum(-1)
-
-    def nats(self, difference: Tensor) -> PerRow:
-        """A quarter of the squared relative errors."""
-        return 0.25 * (difference / self.precision).square().sum(-1)
+    def standardised(self, difference: Tensor) -> Float[Tensor, "row number"]:
+        """Half the relative errors."""
+        return 0.5 * difference / self.precision
 
 
 class FullCovariance(Gaussians):
@@ -150,14 +139,6 @@ class FullCovariance(Gaussians):
         """All of it."""
         return matrices
 
-    def metric(self, curvature: Matrices) -> Matrices:
-        """The precision itself."""
-        return self.precision
-
-    def distance(self, step: Float[Tensor, "row element"]) -> PerRow:
-        """A quadratic form."""
-        return torch.einsum("rk,rkl,rl->r", step, self.precision, step)
-
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line, no further than where a direction would lose nearly all its precision."""
         root = torch.linalg.cholesky(self.precision)
@@ -172,19 +153,11 @@ class FullCovariance(Gaussians):
         """From the Cholesky root of the precision."""
         return -torch.linalg.cholesky(self.precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
-    def alike(self, one: Tensor, other: Tensor) -> PerRow:
-        """By errors relative to the precision, in its own axes."""
-        one, other = self._relative(one), self._relative(other)
-        return (one * other).sum((-2, -1)) / one.square().sum((-2, -1))
-
-    def nats(self, difference: Tensor) -> PerRow:
-        """A quarter of the squared errors relative to the precision, in its own axes."""
-        return 0.25 * self._relative(difference).square().sum((-2, -1))
-
-    def _relative(self, difference: Tensor) -> Tensor:
+    def standardised(self, difference: Tensor) -> Float[Tensor, "row number"]:
+        """Half the errors relative to the precision, in its own axes."""
         root = torch.linalg.cholesky(self.precision)
         half = torch.linalg.solve_triangular(root, difference, upper=False)
-        return torch.linalg.solve_triangular(root, half.mT, upper=False)
+        return 0.5 * torch.linalg.solve_triangular(root, half.mT, upper=False).flatten(1)
 
 
 class GaussianForm:
@@ -223,19 +196,21 @@ class GaussianForm:
         mean = self._joined(lam, "loc")
         if not self._full:
             return Factorised(mean, (-2 * self._joined(lam, "scale")).exp())
-        root = td.transforms.LowerCholeskyTransform()(lam[f"{self.parts[0].name}.scale_tril"])
+        root = td.transforms.LowerCholeskyTransform()(lam[f"{self.parts[0].name}.scale_tril"].to(torch.float64))
         return FullCovariance(mean, torch.cholesky_inverse(root))  # type: ignore[arg-type]
 
-    def lam(self, gaussians: Gaussians) -> Lambda:
-        """Lambda of Gaussians."""
+    def lam(self, gaussians: Gaussians, dtype: torch.dtype) -> Lambda:
+        """Lambda of Gaussians, as a guide of this dtype has it."""
         found = self._split(gaussians.mean, "loc")
         if not self._full:
-            return found | self._split(-0.5 * gaussians.precision.log(), "scale")
-        root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gaussians.precision)))
-        return found | {f"{self.parts[0].name}.scale_tril": td.transforms.LowerCholeskyTransform().inv(root)}  # type: ignore[dict-item]
+            found |= self._split(-0.5 * gaussians.precision.log(), "scale")
+        else:
+            root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gaussians.precision)))
+            found[f"{self.parts[0].name}.scale_tril"] = td.transforms.LowerCholeskyTransform().inv(root)  # type: ignore[assignment]
+        return {key: values.to(dtype) for key, values in found.items()}
 
     def _joined(self, lam: Lambda, parameter: str) -> Tensor:
-        return torch.cat([_flat(lam[f"{part.name}.{parameter}"]) for part in self.parts], 1)
+        return torch.cat([_flat(lam[f"{part.name}.{parameter}"]).to(torch.float64) for part in self.parts], 1)
 
     def _split(self, joined: Tensor, parameter: str) -> Lambda:
         pieces = joined.split([part.shape.numel() for part in self.parts], dim=1)

@@ -47,7 +47,8 @@ MakeBatch = Callable[[Int64[Tensor, " active"], int], Guides]
 class Status(Enum):
     """How the optimisation of a row ended."""
 
-    CONVERGED = "A whole cycle of step sizes gained less than `tolerance` nats."
+    CONVERGED = "On fresh draws, the upper 95 % end of what a further step would win is below `tolerance` nats."
+    SHORT = "The search has ended, but more than `tolerance` nats may be left: see `shortfall`."
     MAX_STEPS = "`max_steps` was reached while the ELBO might still rise: raise `max_steps`."
     NONFINITE = "The row's ELBO or its gradient is NaN or infinite: look at the row, and at the support of the guide."
 
@@ -94,12 +95,23 @@ FIRST_ORDER, SECOND_ORDER = "first_order", "second_order"
 
 @dataclass
 class Optimum:
-    """Offsets of a chunk of rows, with how each row ended and by which method."""
+    """Offsets of a chunk of rows, with how each row ended and by which method.
+
+    Attributes:
+        offsets: of every row.
+        status: how it ended.
+        steps: how many it took.
+        method: by which it was found.
+        shortfall: nats that a further step would win, by fresh draws; NaN where that has not been tested.
+        shortfall_stderr: its standard error.
+    """
 
     offsets: Offsets
     status: list[Status]
     steps: Int64[Tensor, " row"]
     method: list[str]
+    shortfall: Float[Tensor, " row"]
+    shortfall_stderr: Float[Tensor, " row"]
 
 
 def joined(parts: Sequence[Optimum]) -> Optimum:
@@ -107,7 +119,8 @@ def joined(parts: Sequence[Optimum]) -> Optimum:
     offsets = {key: torch.cat([part.offsets[key] for part in parts]) for key in parts[0].offsets}
     status = [status for part in parts for status in part.status]
     method = [method for part in parts for method in part.method]
-    return Optimum(offsets, status, torch.cat([part.steps for part in parts]), method)
+    steps, *left = (torch.cat([getattr(p, name) for p in parts]) for name in ("steps", "shortfall", "shortfall_stderr"))
+    return Optimum(offsets, status, steps, method, *left)
 
 
 _OPEN, _CONVERGED, _NONFINITE = 0, 1, 2
@@ -261,4 +274,6 @@ def _best_of(searches: list[_Search]) -> Optimum:
         first.status[better] = other.status[better]
         elbo, steps = torch.where(better, theirs, elbo), steps + other.steps
     names = {_OPEN: Status.MAX_STEPS, _CONVERGED: Status.CONVERGED, _NONFINITE: Status.NONFINITE}
-    return Optimum(first.best, [names[code] for code in first.status.tolist()], steps, [FIRST_ORDER] * len(steps))
+    untested = torch.full_like(elbo, torch.nan)
+    status = [names[code] for code in first.status.tolist()]
+    return Optimum(first.best, status, steps, [FIRST_ORDER] * len(steps), untested, untested.clone())

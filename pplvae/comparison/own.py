@@ -11,11 +11,11 @@ from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
 from pplvae.comparison.curvature import Curvature
 from pplvae.comparison.density import Density
-from pplvae.comparison.gaussian import GaussianForm
+from pplvae.comparison.gaussian import GaussianForm, Gaussians
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined, optimise
 from pplvae.comparison.refinement import per_row
-from pplvae.comparison.second_order import SecondOrder
+from pplvae.comparison.second_order import Found, SecondOrder
 from pplvae.errors import PplvaeWarning
 from pplvae.rows import Layout, Program
 
@@ -46,19 +46,35 @@ class OwnGuides:
 
     def __call__(self, batch: Batch) -> Optimum:
         """The optimum of every row."""
-        if not self.reason:
-            try:
-                return self._by_second_order(batch)
-            except _NotGaussian:
-                self.reason = "lambda is not that of one Gaussian over the latents of a row"
-            except Exception as error:  # a program that torch.func cannot follow; what else is wrong will show below
-                self.reason = f"{type(error).__name__} under torch.func: {str(error).splitlines()[0]}"
-                warnings.warn(
-                    f"Each row's own guide is sought by first order, which is slower: {self.reason}",
-                    PplvaeWarning,
-                    stacklevel=2,
-                )
-        return self._by_first_order(batch, self.schedule)
+        guides = self.guides(batch, slice(None), 1)
+        if self._second is None and not self.reason:
+            self._prepare(guides)
+        if self._second is None:
+            return self._by_first_order(batch, self.schedule)
+        return self._by_second_order(guides, batch, *self._second)
+
+    def _prepare(self, guides: LocalGuides) -> None:
+        """Find out, on one row, whether the second-order method applies to the pair."""
+        form, lam = guides.gaussian_form(), guides.lam()
+        if form is None:
+            self.reason = "lambda is not that of one Gaussian over the latents of a row"
+            return
+        given, schedule = (self.model, self.layout, form.parts), self.schedule
+        dtype = next(iter(lam.values())).dtype
+        density, curvature = Density(*given, dtype), Curvature(*given)
+        try:
+            u, row = form.gaussians(lam).mean[:1], guides.batch.take(slice(1))
+            curvature.at(u.to(dtype), row)
+            density.slope(u.unsqueeze(0), row)
+        except Exception as error:  # a program that torch.func cannot follow; what else is wrong will show below
+            self.reason = f"{type(error).__name__} under torch.func: {str(error).splitlines()[0]}"
+            warnings.warn(
+                f"Each row's own guide is sought by first order, which is slower: {self.reason}",
+                PplvaeWarning,
+                stacklevel=2,
+            )
+            return
+        self._second = form, SecondOrder(density, curvature, schedule.tolerance, schedule.max_steps, self.seed)
 
     def _by_first_order(self, batch: Batch, schedule: Schedule, start: Offsets | None = None) -> Optimum:
         """Some rows after the other: so few that what a step makes of them stays in the cache."""
@@ -69,47 +85,64 @@ class OwnGuides:
             found.append(optimise(make, len(rows), schedule, self.seed, some))
         return joined(found)
 
-    def _by_second_order(self, batch: Batch) -> Optimum:
-        guides = self.guides(batch, slice(None), 1)
+    def _by_second_order(self, guides: LocalGuides, batch: Batch, form: GaussianForm, search: SecondOrder) -> Optimum:
         lam = guides.lam()
-        form, search = self._second or self._made(guides)
-        found = search(form.gaussians(lam), batch)
-        moved = form.lam(found.gaussians)
-        judged = found.settled & (found.stderr < self.schedule.tolerance)
-        # Where it cannot be told, a row goes back to its start, and on by first order.
-        kept = found.gain > torch.where(judged, -1, 2) * found.stderr
-        offsets = {key: per_row(kept, moved[key] - start, torch.zeros_like(start)) for key, start in lam.items()}
-        settled = found.settled & kept
-        status = [Status.CONVERGED if row else Status.MAX_STEPS for row in settled.tolist()]
-        optimum = Optimum(offsets, status, found.steps, [SECOND_ORDER] * len(batch))
-        self._polish(optimum, torch.nonzero(~settled).flatten(), search.most_steps, batch)
+        dtype = next(iter(lam.values())).dtype
+        everyone = form.gaussians(lam)
+        blank = torch.full_like(everyone.mean[:, 0], torch.nan)
+        offsets = {key: torch.zeros_like(start) for key, start in lam.items()}
+        steps = torch.zeros_like(batch.keys)
+        optimum = Optimum(
+            offsets, [Status.NONFINITE] * len(batch), steps, [SECOND_ORDER] * len(batch), blank, blank.clone()
+        )
+        rows = torch.nonzero(everyone.is_proper()).flatten()
+        if len(rows) == 0:
+            return optimum
+        start, here = everyone.take(rows), batch.take(rows)
+        found = search(start, here)
+        self._polish(found, search, form, start, here, {key: some[rows] for key, some in lam.items()}, optimum, rows)
+        moved = form.lam(found.gaussians, dtype)
+        settled = search.is_settled(found)
+        kept = settled | (found.gain > 2 * found.stderr)
+        for key, values in moved.items():
+            offsets[key][rows] = per_row(kept, values - lam[key][rows], torch.zeros_like(values))
+        steps[rows] = found.steps
+        optimum.shortfall[rows], optimum.shortfall_stderr[rows] = found.shortfall
+        used = found.steps + self.schedule.window > self.schedule.max_steps
+        finite = found.gain.isfinite()
+        for row, ok, full, well in zip(rows.tolist(), settled.tolist(), used.tolist(), finite.tolist(), strict=True):
+            ended = Status.MAX_STEPS if full else Status.SHORT if well else Status.NONFINITE
+            optimum.status[row] = Status.CONVERGED if ok else ended
         return optimum
 
-    def _made(self, guides: LocalGuides) -> tuple[GaussianForm, SecondOrder]:
-        form = guides.gaussian_form()
-        if form is None:
-            raise _NotGaussian
-        given = self.model, self.layout, form.parts
-        schedule = self.schedule
-        self._second = (
-            form,
-            SecondOrder(Density(*given), Curvature(*given), schedule.tolerance, schedule.max_steps, self.seed),
-        )
-        return self._second
-
-    def _polish(self, optimum: Optimum, rows: Tensor, taken: int, batch: Batch) -> None:
-        """Go on by first order with the rows that have not settled."""
-        steps = self.schedule.max_steps - taken  # the same for every row, whatever the others took
-        if len(rows) == 0 or steps < self.schedule.window:
+    def _polish(
+        self,
+        found: Found,
+        search: SecondOrder,
+        form: GaussianForm,
+        start: Gaussians,
+        batch: Batch,
+        lam: Offsets,
+        optimum: Optimum,
+        rows: Tensor,
+    ) -> None:
+        """Go on by first order with the rows that are not at their optimum yet, in place."""
+        left = torch.nonzero(~search.is_settled(found) & found.gain.isfinite()).flatten()
+        steps = self.schedule.max_steps - search.steps_of_all  # the same for every row, whatever the others took
+        if len(left) == 0 or steps < self.schedule.window:
             return
-        start = {key: offset[rows] for key, offset in optimum.offsets.items()}
-        theirs = self._by_first_order(batch.take(rows), replace(self.schedule, max_steps=steps), start)
-        for key, offset in optimum.offsets.items():
-            offset[rows] = theirs.offsets[key]
-        optimum.steps[rows] += theirs.steps
-        for row, status in zip(rows.tolist(), theirs.status, strict=True):
-            optimum.status[row], optimum.method[row] = status, FIRST_ORDER
-
-
-class _NotGaussian(Exception):
-    """The pair's lambda is not that of a Gaussian."""
+        dtype = next(iter(lam.values())).dtype
+        best = found.take(left)
+        some = {key: values[left] for key, values in lam.items()}
+        began = {key: values - some[key] for key, values in form.lam(best.gaussians, dtype).items()}
+        theirs = self._by_first_order(batch.take(left), replace(self.schedule, max_steps=steps), began)
+        gaussians = form.gaussians({key: some[key] + offset for key, offset in theirs.offsets.items()})
+        curvature = search.curvature_under(gaussians, batch.take(left))
+        other = Found(
+            gaussians, curvature, *search.test(start.take(left), gaussians, curvature, batch.take(left), -1), theirs.steps
+        )
+        better = search.better(other, best)
+        found.put(left[better], other.take(better))
+        found.steps[left] += theirs.steps
+        for row in rows[left[better]].tolist():
+            optimum.method[row] = FIRST_ORDER

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pplvae.comparison.chunks import Columns, Draws, joined, spread
+from pplvae.comparison.chunks import Columns, Draws, spread
+from pplvae.comparison.estimates import joined
 
 Sample = dict[str, Draws]  # by guide: log weights of the same rows on the same noise, mirrored ones last
 More = Callable[..., Draws]  # called as `Chunk.log_weights` is: with `particles`, `before` and `index`

@@ -25,11 +25,13 @@ from pplvae.batch import Batch
 from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.density import Density, Vectors
 from pplvae.comparison.gaussian import Gaussians
-from pplvae.noise import Kind, RowNoise, Stream, matchable
+from pplvae.comparison.nodes import Nodes, nodes_of
+from pplvae.noise import Stream, matchable
 
 PerRow = Float[Tensor, " row"]
 
 _FEWEST_DRAWS = 24
+_FEWEST_NODES = 64  # of a single latent, where a grid does better than draws
 _ROUGH = 3  # refinements with no more draws, where others need more than twice as many: noise does not matter yet
 _FREEDOM = 8  # numbers that noise is told from, at least
 _FALLEN = 0.2  # of the mean so far: what a row has left has fallen so far that the refinements before do not count
@@ -94,6 +96,7 @@ class Refinement:
         Args:
             found: where they begin.
             curvature: of -log p(v_i, u) at their means, positive definite; a row where it is not finite is left alone.
+                What has been learned of it is written into it.
             batch: the rows.
             attempt: names the noise.
 
@@ -101,11 +104,12 @@ class Refinement:
             Which have settled, and their refinements.
         """
         steps = torch.zeros_like(batch.keys)
-        finite = curvature.flatten(1).isfinite().all(1)
+        finite = curvature.flatten(1).isfinite().all(1) & found.mean.isfinite().all(1)
         settled = torch.zeros_like(finite)
         rows = _begin(found, curvature, torch.nonzero(finite).flatten())
-        enough = max(_FEWEST_DRAWS, 2 * matchable(found.mean.shape[1]))
-        rough = _ROUGH if enough > 2 * _FEWEST_DRAWS else 0
+        elements = found.mean.shape[1]
+        enough = max(_FEWEST_NODES if elements == 1 else _FEWEST_DRAWS, 2 * matchable(elements))
+        rough = _ROUGH if elements > 1 and enough > 2 * _FEWEST_DRAWS else 0
         for k in range(self._most):
             if len(rows.position) == 0:
                 break
@@ -113,46 +117,45 @@ class Refinement:
             if k == rough:
                 rows = rows.at_full_rate()
             address = self._seed, Stream.STEP, attempt, 2 + k
-            noise = noise_of(rows.gaussians, here, _FEWEST_DRAWS if k < rough else enough, address, "matched")
+            nodes = nodes_of(rows.gaussians, here, _FEWEST_DRAWS if k < rough else enough, address, "matched")
             # Where the curvature began counts as one more estimate; of few draws the diagonal is all that can be used.
-            rows = self._refined(rows, here, noise, 0.0 if k < rough else 1 / (2 + k - rough))
+            rows = self._refined(rows, here, nodes, 0.0 if k < rough else 1 / (2 + k - rough))
             done, latest = self._have_settled(rows)
             last = done | ~rows.lefts.isfinite() if k < self._most - 1 else torch.ones_like(done)
             ended = rows.take(last)
             averages = type(found)(_over(ended.means, ended.number), _over(ended.precisions, ended.number))
             found.put(ended.position, averages)
             found.put(rows.position[latest], rows.gaussians.take(latest))
+            curvature[ended.position] = ended.curvature
             steps[rows.position] += 1
             settled[rows.position[done]] = True
             rows = rows.take(torch.nonzero(~last).flatten())
         return settled, steps
 
-    def _refined(self, rows: _Rows, batch: Batch, noise: Vectors, weight: float) -> _Rows:
+    def _refined(self, rows: _Rows, batch: Batch, nodes: Nodes, weight: float) -> _Rows:
         """One refinement of every row: a step of the mean and of the precision.
 
         Args:
             rows: that are being refined.
             batch: these rows.
-            noise: for their draws.
+            nodes: of their Gaussians.
             weight: of what the draws say in what is known of the curvature.
         """
         now = rows.gaussians
-        away = now.spread(noise)
-        slope = self._density.slope(now.mean + away, batch)
-        mean_slope = slope.mean(0)
-        # -E[d² log p] = known curvature - E[d² of what it leaves of log p].
-        estimate = rows.curvature - now.curvature(noise, slope + times(rows.curvature, away))
+        mean_slope, estimate = slope_and_curvature(self._density, now, rows.curvature, batch, nodes)
         target = now.own_form(estimate)
-        curvature, inverse = _learned(now.metric(rows.curvature), estimate, weight)
+        curvature, inverse = learned(rows.curvature, estimate, weight)
         step = times(inverse, mean_slope.unsqueeze(0))[0]
         left = (step * mean_slope).sum(-1) / 2 + now.nats(target - now.precision)
         # A step that overshoots turns the next one round, one that is short leaves it the same direction.
         kept = (rows.slope * step).sum(-1) / (rows.slope * times(inverse, rows.slope.unsqueeze(0))[0]).sum(-1)
         rate = _better(rows.rate, kept)
-        kept = now.alike(rows.difference, target - now.precision)
+        before, after = (now.standardised(error) for error in (rows.difference, target - now.precision))
+        kept = (before * after).sum(-1) / before.square().sum(-1)
         precision_rate = _better(rows.precision_rate, kept)
-        # No further than a draw lies from the mean: a slope of noise must not throw a row away.
-        step = step * (now.distance(step) / step.shape[-1]).clamp(min=1).rsqrt().unsqueeze(-1)
+        # No further than a draw of the posterior lies from its mean: a slope of noise must not throw a row away.
+        length = (step * mean_slope).sum(-1) / step.shape[-1]
+        step = step * length.clamp(min=1).rsqrt().unsqueeze(-1)
         moved = now.moved(now.mean + rate.unsqueeze(-1) * step, target, precision_rate)
         goes_on = left >= _FALLEN * rows.lefts / rows.number  # False for the first
 
@@ -218,7 +221,7 @@ def _begin(found: Gaussians, curvature: Matrices, index: Tensor) -> _Rows:
     )
 
 
-def _learned(known: Matrices, estimate: Matrices, weight: float) -> tuple[Matrices, Matrices]:
+def learned(known: Matrices, estimate: Matrices, weight: float) -> tuple[Matrices, Matrices]:
     """An average of what is known of a curvature and an estimate, where it is positive definite, and its inverse."""
     average = torch.lerp(known, estimate, weight)
     root, failed = torch.linalg.cholesky_ex(average)
@@ -226,10 +229,23 @@ def _learned(known: Matrices, estimate: Matrices, weight: float) -> tuple[Matric
     return per_row(failed > 0, known, average), torch.cholesky_inverse(root)
 
 
-def noise_of(like: Gaussians, batch: Batch, draws: int, address: tuple[int, ...], kind: Kind = "antithetic") -> Vectors:
-    """Standard normals for draws of every row; see `RowNoise`."""
-    blank = like.mean.expand(draws, *like.mean.shape)
-    return RowNoise(batch.keys, draws, address, kind).normals(blank.flatten(0, 1)).unflatten(0, blank.shape[:2])
+def slope_and_curvature(
+    density: Density, gaussians: Gaussians, known: Matrices, batch: Batch, nodes: Nodes
+) -> tuple[Float[Tensor, "row element"], Matrices]:
+    """The mean slope of log p(v_i, u) under Gaussians, and minus its mean second derivative.
+
+    Args:
+        density: log p.
+        gaussians: of every row.
+        known: what is known of the curvature; only what differs from it is left to the nodes.
+        batch: the rows.
+        nodes: of the Gaussians.
+    """
+    away = gaussians.spread(nodes.noise)
+    slope = density.slope(gaussians.mean + away, batch)
+    beyond = nodes.weighted(slope + times(known, away))
+    # -E[d² log p] = known curvature - E[d² of what it leaves of log p].
+    return beyond.mean(0), known - gaussians.curvature(nodes.noise, beyond)
 
 
 def per_row(chosen: Bool[Tensor, " row"], yes: Tensor, no: Tensor) -> Tensor:

@@ -1,52 +1,72 @@
 """Each row's own optimum where its guide is Gaussian: natural-gradient refinements of what the encoder says.
 
-A row that starts far off takes a Newton step first. One that looks wrong afterwards is sought again from elsewhere.
+Every answer is tested on fresh draws (`shortfall`). A row that fails, or that is lower than it began, climbs at fixed
+nodes: from where it ended, then from elsewhere, then with more nodes.
 """
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from pplvae.batch import Batch
+from pplvae.comparison.climb import climb, node_elbos
 from pplvae.comparison.curvature import Curvature, Matrices
-from pplvae.comparison.density import Density, PerDraw, Vectors
-from pplvae.comparison.estimates import mean_and_stderr
+from pplvae.comparison.density import Density, PerDraw
 from pplvae.comparison.gaussian import Gaussians
-from pplvae.comparison.refinement import PerRow, Refinement, noise_of, times
+from pplvae.comparison.nodes import Nodes, batches_of, mean_over, nodes_of
+from pplvae.comparison.refinement import PerRow, Refinement, per_row, slope_and_curvature, times
+from pplvae.comparison.shortfall import Shortfall, ShortfallTest
 from pplvae.noise import Stream
 
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
-_SELECTION_DRAWS = 16  # at first; four times as many where they cannot tell whether a row has gained
-_MOST_SELECTION_DRAWS = 2048
-_RESTARTS = 2
+_TEST_DRAWS = 64
+_MORE_TEST_NODES = {1: (1024,), 2: (4096, 16384)}  # by the number of latents, where those before cannot tell
+# What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
+# draw, instead of where they have ended; and at how many nodes, by the number of latents.
+_CLIMBS = ((False, 0), (True, 0), (False, 1))
+_CLIMB_NODES = {1: (256, 1024), 2: (1024, 4096)}
 
 
-class Found(NamedTuple):
+@dataclass
+class Found:
     """What a search found.
 
     Attributes:
         gaussians: of every row.
+        curvature: the mean of minus the second derivative of log p(v_i, u) under them, as far as it is known.
         gain: of the ELBO over the start, in nats, on draws that were not optimised on.
         stderr: of the gain.
-        settled: whether a row's mean slope and curvature are what they should be, within the tolerance.
+        shortfall: what is left, on draws that were not optimised on.
         steps: refinements.
     """
 
     gaussians: Gaussians
+    curvature: Matrices
     gain: PerRow
     stderr: PerRow
-    settled: Bool[Tensor, " row"]
+    shortfall: Shortfall
     steps: Int64[Tensor, " row"]
 
+    def take(self, index: Tensor) -> "Found":
+        """Some of the rows."""
+        return Found(*(_taken(getattr(self, field.name), index) for field in fields(self)))
 
-class _Sample(NamedTuple):
-    """The ELBO of a Gaussian of every row, but for a constant, draw by draw, and the noise of the draws."""
+    def put(self, index: Tensor, other: "Found") -> None:
+        """Replace some of the rows, but for their steps."""
+        self.gaussians.put(index, other.gaussians)
+        self.curvature[index], self.gain[index], self.stderr[index] = other.curvature, other.gain, other.stderr
+        self.shortfall.nats[index], self.shortfall.stderr[index] = other.shortfall
 
-    noise: Vectors
-    elbo: PerDraw
+
+def _taken(values: Any, index: Tensor) -> Any:
+    if isinstance(values, Gaussians):
+        return values.take(index)
+    return Shortfall(*(some[index] for some in values)) if isinstance(values, Shortfall) else values[index]
 
 
 class SecondOrder:
@@ -61,80 +81,133 @@ class SecondOrder:
 
     Attributes:
         most_steps: refinements of a row from one start at most.
+        steps_of_all: from all starts at most.
     """
 
     def __init__(self, density: Density, curvature: Curvature, tolerance: float, max_steps: int, seed: int) -> None:
         self._density, self._curvature = density, curvature
         self._tolerance, self._seed = tolerance, seed
+        self.steps_of_all = (1 + len(_CLIMBS)) * min(_MOST_REFINEMENTS, max_steps)
         self._max_steps, self.most_steps = max_steps, min(_MOST_REFINEMENTS, max_steps)
         self._refine = Refinement(density, tolerance, self.most_steps, seed)
+        self._test = ShortfallTest(density, tolerance)
 
     def __call__(self, start: Gaussians, batch: Batch) -> Found:
-        """Find every row's optimum; rows that look wrong are sought again from jittered starts.
+        """Find every row's optimum.
 
         Raises:
             Exception: whatever the model raises where torch.func cannot follow it.
         """
-        found = self._search(start, start.mean, batch, 0)
-        for attempt in range(1, 1 + _RESTARTS):
-            # A row that is lower than it began is in another, worse optimum, or not in any.
-            lower = found.gain < -self._tolerance - 2 * found.stderr
+        found = self._refined(start, batch)
+        for attempt, (jittered, size) in enumerate(_CLIMBS, start=1):
             affordable = found.steps + max(1, self.most_steps) <= self._max_steps
-            again = torch.nonzero((lower | ~found.settled) & affordable).flatten()
+            again = torch.nonzero(~self.is_settled(found) & affordable).flatten()
             if len(again) == 0:
                 break
-            some, rows = start.take(again), batch.take(again)
-            jitter = some.spread(noise_of(some, rows, 2, (self._seed, Stream.STEP, attempt)))[0]
-            other = self._search(some, some.mean + jitter, rows, attempt)
-            better = other.gain > found.gain[again]
-            found.gaussians.put(again[better], other.gaussians.take(better))
-            for ours, theirs in zip(found[1:4], other[1:4], strict=True):  # gain, stderr, settled
-                ours[again[better]] = theirs[better]
+            some, rows, best = start.take(again), batch.take(again), found.take(again)
+            begin, known = best.gaussians, best.curvature
+            if jittered:
+                noise = nodes_of(some, rows, 2, (self._seed, Stream.STEP, attempt), grid=False).noise
+                begin = type(some)(some.mean + some.spread(noise)[0], some.precision)
+                known = self._at(begin.mean, rows)
+            other = self._climbed(some, begin, known, rows, attempt, size)
+            better = self.better(other, best)
+            found.put(again[better], other.take(better))
             found.steps[again] += other.steps
         return found
 
-    def _elbo(self, gaussians: Gaussians, noise: Vectors, batch: Batch) -> PerDraw:
-        """The ELBO but for a constant: draws of log p, and the entropy."""
-        value = self._density.value(gaussians.mean + gaussians.spread(noise), batch)
-        return (value + gaussians.log_volume()).to(torch.float64)
+    def is_settled(self, found: Found) -> Bool[Tensor, " row"]:
+        """Whether a row is at its optimum within the tolerance, and no lower than it began."""
+        lower = found.gain < -2 * found.stderr - 0.1 * self._tolerance
+        return (found.shortfall.upper < self._tolerance) & ~lower
 
-    def _gain(self, start: Gaussians, found: Gaussians, batch: Batch, first: _Sample) -> tuple[PerRow, PerRow]:
-        """What the ELBO has gained, with standard errors; rows that may have lost take more draws."""
-        gain, stderr = mean_and_stderr(self._elbo(found, first.noise, batch) - first.elbo)
-        rows, draws = torch.arange(len(batch), device=gain.device), _SELECTION_DRAWS
-        while True:
-            rows = rows[(gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)]
-            draws *= 4
-            if len(rows) == 0 or draws > _MOST_SELECTION_DRAWS:
-                # What cannot be judged has not gained.
-                return gain.nan_to_num(-torch.inf, -torch.inf, -torch.inf), stderr.nan_to_num(0.0)
-            more = self._sample(start.take(rows), batch.take(rows), draws)
-            elbo = self._elbo(found.take(rows), more.noise, batch.take(rows))
-            gain[rows], stderr[rows] = mean_and_stderr(elbo - more.elbo)
+    def test(
+        self, start: Gaussians, gaussians: Gaussians, curvature: Matrices, batch: Batch, attempt: int
+    ) -> tuple[PerRow, PerRow, Shortfall]:
+        """What guides have gained over a start, with its error, and what is left; rows that cannot tell take more draws.
 
-    def _sample(self, gaussians: Gaussians, batch: Batch, draws: int) -> _Sample:
-        noise = noise_of(gaussians, batch, draws, (self._seed, Stream.SELECT, draws))
-        return _Sample(noise, self._elbo(gaussians, noise, batch))
+        Every look is at draws of its own.
+        """
+        rows = torch.arange(len(batch), device=start.mean.device)
+        gain, stderr, left, left_stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(4))
+        elements = start.mean.shape[1]
+        for count in _test_nodes(elements):
+            if len(rows) == 0:
+                break
+            address = (self._seed, Stream.SELECT, attempt, count)
+            old, new, here, known = start.take(rows), gaussians.take(rows), batch.take(rows), curvature[rows]
+            batches = batches_of(old, here, count, address)
+            gain[rows], stderr[rows] = mean_over(batches, [self._gain(old, new, nodes, here) for nodes in batches])
+            found = self._test(new, known, here, batches)
+            left[rows], left_stderr[rows] = found
+            fits = found.upper < self._tolerance
+            # Few draws of what is rarely large, and often nothing, can look sure.
+            short = (found.nats - (found.upper - found.nats) > self._tolerance) & (elements != 2)
+            unsure = (gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)
+            rows = rows[(~(fits | short) & left[rows].isfinite()) | unsure]
+        # What cannot be judged has not gained.
+        gain, stderr = gain.nan_to_num(-torch.inf, -torch.inf, -torch.inf), stderr.nan_to_num(0.0)
+        return gain, stderr, Shortfall(left.nan_to_num(torch.inf), left_stderr.nan_to_num(torch.inf))
 
-    def _search(self, start: Gaussians, mean: Tensor, batch: Batch, attempt: int) -> Found:
-        found = type(start)(mean.clone(), start.precision.clone())
-        sample = self._sample(start, batch, _SELECTION_DRAWS)
-        curvature = self._approached(found, self._at(mean, batch), batch)
-        settled, steps = self._refine(found, curvature, batch, attempt)
-        return Found(found, *self._gain(start, found, batch, sample), settled, steps)
+    def curvature_under(self, gaussians: Gaussians, batch: Batch) -> Matrices:
+        """The mean curvature under Gaussians of any origin."""
+        known = self._at(gaussians.mean, batch)
+        nodes = nodes_of(gaussians, batch, 4 * _TEST_DRAWS, (self._seed, Stream.STEP, len(_CLIMBS) + 1), "matched")
+        return positive(slope_and_curvature(self._density, gaussians, known, batch, nodes)[1])
+
+    def better(self, other: Found, best: Found) -> Tensor:
+        """Which rows of another search are to replace those of the best so far.
+
+        A settled answer is worth more than one that is not, unless it is clearly lower: in a worse optimum.
+        """
+        ours, theirs = self.is_settled(best), self.is_settled(other)
+        difference, error = other.gain - best.gain, torch.hypot(best.stderr, other.stderr)
+        chosen = torch.where(theirs & ~ours, difference > -2 * error - self._tolerance, difference > 0)
+        return torch.nonzero(chosen & other.gain.isfinite()).flatten()
+
+    def _gain(self, old: Gaussians, new: Gaussians, nodes: Nodes, batch: Batch) -> PerDraw:
+        return node_elbos(self._density, new, nodes, batch) - node_elbos(self._density, old, nodes, batch)
+
+    def _refined(self, start: Gaussians, batch: Batch) -> Found:
+        """By fresh draws in every step: cheap, and enough for nearly all rows."""
+        found, known = start.copy(), self._at(start.mean, batch)
+        steps = torch.zeros_like(batch.keys)
+        if self.most_steps:
+            known = self._approached(found, known, batch)
+            _, steps = self._refine(found, known, batch, 0)
+        return Found(found, known, *self.test(start, found, known, batch, 0), steps)
+
+    def _climbed(
+        self, start: Gaussians, begin: Gaussians, known: Matrices, batch: Batch, attempt: int, size: int
+    ) -> Found:
+        """At fixed nodes, many of them."""
+        found, elements = begin.copy(), begin.mean.shape[1]
+        count = _CLIMB_NODES.get(elements, tuple(times * max(_TEST_DRAWS, 2 * elements) for times in (4, 16)))[size]
+        nodes = nodes_of(found, batch, count, (self._seed, Stream.STEP, attempt, 1), "matched")
+        steps = climb(self._density, found, known, batch, nodes, self._tolerance, self.most_steps)
+        return Found(found, known, *self.test(start, found, known, batch, attempt), steps)
 
     def _approached(self, found: Gaussians, curvature: Matrices, batch: Batch) -> Matrices:
-        """Newton steps of the rows that are far from a mode, in place; the curvature of all where they are then."""
+        """Better places to begin, in place, and the curvature there.
+
+        Rows that are far from a mode take a Newton step; where the curvature's own precision is better than that of the
+        guide, it is taken.
+        """
         slope = self._density.slope(found.mean.unsqueeze(0), batch)
         step = times(torch.cholesky_inverse(torch.linalg.cholesky_ex(curvature)[0]), slope)[0]
         # Refinements go no further than that in one step.
         rows = torch.nonzero((step * slope[0]).sum(-1) > step.shape[-1]).flatten()
-        if len(rows) == 0 or self.most_steps == 0:
-            return curvature
-        mean, here = self._risen(found.mean[rows], step[rows], batch.take(rows)), curvature.clone()
-        here[rows] = self._at(mean, batch.take(rows))
-        found.put(rows, type(found)(mean, found.own_form(here[rows])))
-        return here
+        mean, here = found.mean.clone(), curvature.clone()
+        if len(rows):
+            mean[rows] = self._risen(found.mean[rows], step[rows], batch.take(rows))
+            here[rows] = self._at(mean[rows], batch.take(rows))
+        laplace = type(found)(mean, found.own_form(here).clone())
+        nodes = nodes_of(found, batch, _TEST_DRAWS // 4, (self._seed, Stream.SELECT, 0), grid=False)
+        better = nodes.mean(self._gain(found, laplace, nodes, batch)) > 0
+        far = torch.zeros_like(better).index_fill(0, rows, True)
+        chosen = torch.nonzero(better | far).flatten()
+        found.put(chosen, laplace.take(chosen))
+        return per_row(better | far, here, curvature)
 
     def _risen(self, mean: Tensor, step: Tensor, batch: Batch) -> Tensor:
         """The mean after a step, which is halved until log p rises; where it never does, as it was."""
@@ -150,17 +223,23 @@ class SecondOrder:
         return mean
 
     def _at(self, mean: Tensor, batch: Batch) -> Matrices:
-        return _positive(self._curvature.at(mean, batch))
+        return positive(self._curvature.at(mean.to(self._density.dtype), batch).to(torch.float64))
 
 
-def _positive(curvature: Matrices) -> Matrices:
+def positive(curvature: Matrices) -> Matrices:
     """The curvature with so much added to its diagonal that it is positive definite."""
     failed = torch.linalg.cholesky_ex(curvature)[1]
     size = curvature.diagonal(dim1=-2, dim2=-1).abs().mean(-1)
-    share = 1e-3
+    share = 1e-7
     while share < 1e3 and bool((failed > 0).any()):
         more = torch.where(failed > 0, share * size, 0.0)
         curvature = curvature + torch.diag_embed(more.unsqueeze(-1).expand(curvature.shape[:-1]))
         failed = torch.linalg.cholesky_ex(curvature)[1]
         share *= 10
     return curvature
+
+
+def _test_nodes(elements: int) -> tuple[int, ...]:
+    """How many nodes a row is tested at: more, as long as they cannot tell."""
+    few = 4 * _TEST_DRAWS if elements == 1 else max(_TEST_DRAWS, 16 * math.ceil(elements / 8))
+    return few, *_MORE_TEST_NODES.get(elements, (4 * few, 16 * few, 64 * few))
