@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import programs
@@ -772,7 +773,7 @@ class Broken(own_module.SecondOrder):
     def __call__(self, start, batch):
         found = super().__call__(start, batch)
         found.gaussians.mean.add_(50.0)
-        return found._replace(gain=found.gain - 1e4)
+        return replace(found, gain=found.gain - 1e4)
 
 
 def test_a_search_that_ends_lower_is_not_kept(monkeypatch):

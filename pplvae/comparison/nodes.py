@@ -1,6 +1,6 @@
 """Where the mean under a Gaussian is taken: draws keyed by row, or for one and two latents a grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pplvae.batch import Batch
 from pplvae.comparison.density import PerDraw
-from pplvae.comparison.estimates import joined, mean_and_stderr
+from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.gaussian import Gaussians, Vectors
 from pplvae.noise import Kind, RowNoise
 
@@ -18,7 +18,7 @@ PerRow = Float[Tensor, " row"]
 _REACH = 6.5  # standard deviations on either side: beyond lies a share of 1e-10
 _GRID_FROM = {1: 64, 2: 1024}  # latents, and from how many nodes on a grid is better than draws
 _NEGLIGIBLE = 1e-3  # of a node's fair share: where log p is not finite there, it does not count
-_BATCHES = 8
+_SETS = 4
 
 
 class Nodes(NamedTuple):
@@ -67,24 +67,28 @@ def nodes_of(
     return Nodes(noise, torch.ones_like(noise[:1, :1, :1]))
 
 
-def batches_of(like: Gaussians, batch: Batch, count: int, address: tuple[int, ...]) -> list[Nodes]:
-    """Nodes that say how far a mean can be trusted: batches of fresh draws, or two grids, half a step apart.
+def test_nodes(like: Gaussians, batch: Batch, count: int, address: tuple[int, ...]) -> list[Nodes]:
+    """Nodes that say how far a mean can be trusted: independent sets of matched draws, or two grids half a step apart.
 
     The errors of the two grids are about opposite, so that they differ by twice the error of either.
+
+    Args:
+        like: gives the number of latents.
+        batch: the rows.
+        count: of each set.
+        address: names the draws; see `RowNoise`.
     """
     elements = like.mean.shape[1]
     if _is_grid(elements, count):
         return [_grid(like, elements, count, offset) for offset in (0.5, 0.0)]
-    nodes = nodes_of(like, batch, count, address)
-    halves = nodes.noise.unflatten(0, (2, -1))
-    return [nodes._replace(noise=halves[:, k::_BATCHES].flatten(0, 1)) for k in range(_BATCHES)]
+    return [nodes_of(like, batch, count, (*address, k), "matched") for k in range(_SETS)]
 
 
-def mean_over(batches: Sequence[Nodes], values: Sequence[PerDraw]) -> tuple[PerRow, PerRow]:
-    """The mean of values at the nodes of batches, with its standard error."""
-    if len(batches[0].weight) == 1:
-        return mean_and_stderr(joined(values))
-    one, other = (nodes.mean(some) for nodes, some in zip(batches, values, strict=True))
+def mean_over(sets: Sequence[Nodes], values: Callable[[Nodes], PerDraw]) -> tuple[PerRow, PerRow]:
+    """The mean of values at the nodes of the first set, or of both grids, with its standard error."""
+    if len(sets[0].weight) == 1:
+        return mean_and_stderr(values(sets[0]))
+    one, other = (nodes.mean(values(nodes)) for nodes in sets)
     return 0.5 * (one + other), 0.5 * (one - other).abs()
 
 

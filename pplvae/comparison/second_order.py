@@ -6,6 +6,7 @@ nodes: from where it ended, then from elsewhere, then with more nodes.
 
 import math
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,14 +18,14 @@ from pplvae.comparison.climb import climb, node_elbos
 from pplvae.comparison.curvature import Curvature, Matrices
 from pplvae.comparison.density import Density, PerDraw
 from pplvae.comparison.gaussian import Gaussians
-from pplvae.comparison.nodes import Nodes, batches_of, mean_over, nodes_of
+from pplvae.comparison.nodes import Nodes, mean_over, nodes_of, test_nodes
 from pplvae.comparison.refinement import PerRow, Refinement, per_row, slope_and_curvature, times
 from pplvae.comparison.shortfall import Shortfall, ShortfallTest
-from pplvae.noise import Stream
+from pplvae.noise import Stream, matchable
 
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
-_TEST_DRAWS = 64
+_TEST_DRAWS = 32  # in each of several sets
 _MORE_TEST_NODES = {1: (1024,), 2: (4096, 16384)}  # by the number of latents, where those before cannot tell
 # What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
 # draw, instead of where they have ended; and at how many nodes, by the number of latents.
@@ -131,18 +132,18 @@ class SecondOrder:
         rows = torch.arange(len(batch), device=start.mean.device)
         gain, stderr, left, left_stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(4))
         elements = start.mean.shape[1]
-        for count in _test_nodes(elements):
+        for count in _test_counts(elements):
             if len(rows) == 0:
                 break
             address = (self._seed, Stream.SELECT, attempt, count)
             old, new, here, known = start.take(rows), gaussians.take(rows), batch.take(rows), curvature[rows]
-            batches = batches_of(old, here, count, address)
-            gain[rows], stderr[rows] = mean_over(batches, [self._gain(old, new, nodes, here) for nodes in batches])
-            found = self._test(new, known, here, batches)
+            sets = test_nodes(old, here, count, address)
+            gain[rows], stderr[rows] = mean_over(sets, partial(self._gain, old, new, here))
+            found = self._test(new, known, here, sets)
             left[rows], left_stderr[rows] = found
             fits = found.upper < self._tolerance
-            # Few draws of what is rarely large, and often nothing, can look sure.
-            short = (found.nats - (found.upper - found.nats) > self._tolerance) & (elements != 2)
+            # Few draws of what is rarely large, and often nothing, can look sure: where a grid follows, it is asked.
+            short = (2 * found.nats - found.upper > self._tolerance) & (elements != 2)
             unsure = (gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)
             rows = rows[(~(fits | short) & left[rows].isfinite()) | unsure]
         # What cannot be judged has not gained.
@@ -152,7 +153,7 @@ class SecondOrder:
     def curvature_under(self, gaussians: Gaussians, batch: Batch) -> Matrices:
         """The mean curvature under Gaussians of any origin."""
         known = self._at(gaussians.mean, batch)
-        nodes = nodes_of(gaussians, batch, 4 * _TEST_DRAWS, (self._seed, Stream.STEP, len(_CLIMBS) + 1), "matched")
+        nodes = nodes_of(gaussians, batch, 8 * _TEST_DRAWS, (self._seed, Stream.STEP, len(_CLIMBS) + 1), "matched")
         return positive(slope_and_curvature(self._density, gaussians, known, batch, nodes)[1])
 
     def better(self, other: Found, best: Found) -> Tensor:
@@ -165,7 +166,7 @@ class SecondOrder:
         chosen = torch.where(theirs & ~ours, difference > -2 * error - self._tolerance, difference > 0)
         return torch.nonzero(chosen & other.gain.isfinite()).flatten()
 
-    def _gain(self, old: Gaussians, new: Gaussians, nodes: Nodes, batch: Batch) -> PerDraw:
+    def _gain(self, old: Gaussians, new: Gaussians, batch: Batch, nodes: Nodes) -> PerDraw:
         return node_elbos(self._density, new, nodes, batch) - node_elbos(self._density, old, nodes, batch)
 
     def _refined(self, start: Gaussians, batch: Batch) -> Found:
@@ -182,7 +183,7 @@ class SecondOrder:
     ) -> Found:
         """At fixed nodes, many of them."""
         found, elements = begin.copy(), begin.mean.shape[1]
-        count = _CLIMB_NODES.get(elements, tuple(times * max(_TEST_DRAWS, 2 * elements) for times in (4, 16)))[size]
+        count = _CLIMB_NODES.get(elements, tuple(times * max(_TEST_DRAWS, elements) for times in (8, 32)))[size]
         nodes = nodes_of(found, batch, count, (self._seed, Stream.STEP, attempt, 1), "matched")
         steps = climb(self._density, found, known, batch, nodes, self._tolerance, self.most_steps)
         return Found(found, known, *self.test(start, found, known, batch, attempt), steps)
@@ -202,8 +203,8 @@ class SecondOrder:
             mean[rows] = self._risen(found.mean[rows], step[rows], batch.take(rows))
             here[rows] = self._at(mean[rows], batch.take(rows))
         laplace = type(found)(mean, found.own_form(here).clone())
-        nodes = nodes_of(found, batch, _TEST_DRAWS // 4, (self._seed, Stream.SELECT, 0), grid=False)
-        better = nodes.mean(self._gain(found, laplace, nodes, batch)) > 0
+        nodes = nodes_of(found, batch, _TEST_DRAWS // 2, (self._seed, Stream.SELECT, 0), grid=False)
+        better = nodes.mean(self._gain(found, laplace, batch, nodes)) > 0
         far = torch.zeros_like(better).index_fill(0, rows, True)
         chosen = torch.nonzero(better | far).flatten()
         found.put(chosen, laplace.take(chosen))
@@ -239,7 +240,7 @@ def positive(curvature: Matrices) -> Matrices:
     return curvature
 
 
-def _test_nodes(elements: int) -> tuple[int, ...]:
+def _test_counts(elements: int) -> tuple[int, ...]:
     """How many nodes a row is tested at: more, as long as they cannot tell."""
-    few = 4 * _TEST_DRAWS if elements == 1 else max(_TEST_DRAWS, 16 * math.ceil(elements / 8))
+    few = 8 * _TEST_DRAWS if elements == 1 else max(_TEST_DRAWS, 2 * matchable(elements))
     return few, *_MORE_TEST_NODES.get(elements, (4 * few, 16 * few, 64 * few))

@@ -3,7 +3,7 @@
 At the optimum of a Gaussian family the mean slope of log p(v, h) vanishes, and the precision is the mean curvature in
 the family's form. Both are estimated here from fresh draws. In the metric of the curvature their distance from that is
 a vector y of numbers whose squares add up to the nats that a natural-gradient step wins. The mean of y·y over draws is
-too large by the noise of the draws; products of different batches of draws are not (a U-statistic), and leaving out one
+too large by the noise of the draws; products of different sets of draws are not (a U-statistic), and leaving out one
 batch after the other gives their error.
 
 That is what one step wins. Where it does not arrive, because mean and precision pull against each other or because the
@@ -29,7 +29,7 @@ from pplvae.comparison.gaussian import Gaussians
 from pplvae.comparison.nodes import Nodes
 from pplvae.comparison.refinement import PerRow, slope_and_curvature, times
 
-CONFIDENCE = 1.645  # standard errors to the upper 95 % end
+_UPPER = 2.353  # standard errors to the upper 95 % end, where they come from four sets (Student's t, 3 degrees)
 _LARGEST_SHRINKAGE = 0.95  # of y in a step; slower than that cannot be told from standing still
 
 Standardised = Float[Tensor, "row number"]
@@ -44,7 +44,7 @@ class Shortfall(NamedTuple):
     @property
     def upper(self) -> PerRow:
         """The upper end of a 95 % interval."""
-        return self.nats + CONFIDENCE * self.stderr
+        return self.nats + _UPPER * self.stderr
 
 
 class ShortfallTest:
@@ -59,7 +59,7 @@ class ShortfallTest:
         self._density, self._tolerance = density, tolerance
 
     def __call__(
-        self, gaussians: Gaussians, curvature: Matrices, batch: Batch, batches: Sequence[Nodes]
+        self, gaussians: Gaussians, curvature: Matrices, batch: Batch, sets: Sequence[Nodes]
     ) -> Shortfall:
         """What is left at Gaussian guides.
 
@@ -67,10 +67,10 @@ class ShortfallTest:
             gaussians: of every row.
             curvature: of -log p(v_i, u) under them, as far as it is known; positive definite.
             batch: the rows.
-            batches: fresh nodes.
+            sets: fresh nodes, see `nodes.test_nodes`.
         """
         root = torch.linalg.cholesky_ex(curvature)[0]
-        slope, target, each = self._looked_at(gaussians, gaussians, root, curvature, batch, batches)
+        slope, target, each = self._looked_at(gaussians, gaussians, root, curvature, batch, sets)
         found = _products(each)
         # NaN where something is not finite, which is below nothing.
         near = (found.upper < self._tolerance) & (found.upper / (1 - _LARGEST_SHRINKAGE) >= self._tolerance)
@@ -80,19 +80,18 @@ class ShortfallTest:
         now, here = gaussians.take(rows), batch.take(rows)
         step = times(torch.cholesky_inverse(root[rows]), slope[rows].unsqueeze(0))[0]
         moved = now.moved(now.mean + step, target[rows], torch.ones_like(step[:, 0]))
-        some = [nodes.take(rows) for nodes in batches]
-        _, _, after = self._looked_at(now, moved, root[rows], curvature[rows], here, some)
-        shrinkage = (after.mean(0).square().sum(-1) / each[:, rows].mean(0).square().sum(-1)).sqrt()
+        _, _, after = self._looked_at(now, moved, root[rows], curvature[rows], here, [sets[0].take(rows)])
+        shrinkage = (after[0].square().sum(-1) / each[0, rows].square().sum(-1)).sqrt()
         factor = torch.ones_like(found.nats)
         factor[rows] = 1 / (1 - shrinkage.nan_to_num(1.0).clamp(max=_LARGEST_SHRINKAGE))
         return Shortfall(factor * found.nats, factor * found.stderr)
 
     def _looked_at(
-        self, at: Gaussians, now: Gaussians, root: Matrices, known: Matrices, batch: Batch, batches: Sequence[Nodes]
-    ) -> tuple[Tensor, Tensor, Float[Tensor, "batch row number"]]:
-        """Mean slope and precision asked for at the nodes of Gaussians, and batch by batch y in the metric of others."""
+        self, at: Gaussians, now: Gaussians, root: Matrices, known: Matrices, batch: Batch, sets: Sequence[Nodes]
+    ) -> tuple[Tensor, Tensor, Float[Tensor, "set row number"]]:
+        """Mean slope and precision asked for at the nodes of Gaussians, and set by set y in the metric of others."""
         slopes, estimates = zip(
-            *(slope_and_curvature(self._density, now, known, batch, nodes) for nodes in batches), strict=True
+            *(slope_and_curvature(self._density, now, known, batch, nodes) for nodes in sets), strict=True
         )
         targets = [now.own_form(estimate) for estimate in estimates]
         each = [
@@ -108,8 +107,8 @@ def _standardised(gaussians: Gaussians, root: Matrices, slope: Tensor, differenc
     return torch.cat([half, gaussians.standardised(difference)], 1)
 
 
-def _products(each: Float[Tensor, "batch row number"]) -> Shortfall:
-    """The mean product of different batches, with its error: jackknifed, or for two grids from what they differ."""
+def _products(each: Float[Tensor, "set row number"]) -> Shortfall:
+    """The mean product of different sets, with its error: jackknifed, or for two grids from what they differ."""
     count, total, squares = len(each), each.sum(0), each.square().sum(-1)
     nats = (total.square().sum(-1) - squares.sum(0)) / (count * (count - 1))
     if count == 2:
