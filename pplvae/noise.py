@@ -33,6 +33,7 @@ class Stream(IntEnum):
     REVERSE = 7
     SIMULATE = 8
     EVIDENCE = 9
+    SCREEN = 10
 
 
 def row_keys(tensors: Sequence[Tensor]) -> Int64[Tensor, " row"]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 
 from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
-from pplvae.comparison.estimates import joined
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import Optimum, Schedule
 from pplvae.comparison.own import OwnGuides
+from pplvae.comparison.own_gaussian import Encoded
+from pplvae.comparison.scores import GaussianScores, Scored, Scores, block_of, in_blocks
 from pplvae.data import Rows
 from pplvae.errors import in_users_words
 from pplvae.inspection import inspect_pair
@@ -29,8 +30,6 @@ Draws = Float[Tensor, "particle row"]
 MakeGuides = Callable[[Tensor, int], Any]  # from positions of rows and a number of draws to `LocalGuides` or the like
 Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
 
-# Draws of a row that are taken at once while scoring; even. Later blocks are larger, as they are of few rows.
-_FIRST_BLOCKS, _UNTIL, _LATER_BLOCKS = 50, 1000, 200
 
 
 class Chunk:
@@ -55,21 +54,39 @@ class Chunk:
         return self.own.guides(self.batch, index, particles)
 
     @cached_property
+    def encoded(self) -> Encoded | None:
+        """The encoder's guides as Gaussians, where that is what they are."""
+        return self.own.encoded(self.batch)
+
+    @cached_property
     def optimum(self) -> Optimum:
         """Each row's own guide; the search runs when it is first asked for."""
-        return self.own(self.batch)
+        return self.own(self.batch, self.encoded)
 
     @cached_property
     def zeros(self) -> Offsets:
         """Offsets at which every row has the amortised guide."""
         return self.guides(slice(None), 1).zeros()
 
+    def scores(self, guide: str) -> Scores:
+        """Draws of a guide, "amortised" or "local", whose mean is its ELBO."""
+        given = self.encoded if guide == "amortised" else self.optimum
+        if self.own.gaussian is None or given is None or given.gaussians is None or given.curvature is None:
+            return partial(self._scores, self.zeros if guide == "amortised" else self.optimum.offsets)
+        own = self.own.gaussian
+        return GaussianScores(own.form, own.density, given.gaussians, given.curvature, self.batch, self.seed)
+
+    def _scores(self, offsets: Offsets, particles: int, *, index: Tensor, stream: Stream) -> Scored:
+        elbo = self.log_weights(offsets, particles, index=index, stream=stream)
+        if not self.layout.states:
+            return Scored(elbo, elbo)
+        return Scored(elbo, self.log_weights(offsets, particles, index=index, stream=stream, evidence=True))
+
     def log_weights(
         self,
         offsets: Offsets,
         particles: int,
         *,
-        before: int = 0,
         index: Tensor | None = None,
         stream: Stream = Stream.SCORE,
         evidence: bool = False,
@@ -80,7 +97,6 @@ class Chunk:
         Args:
             offsets: of all rows.
             particles: draws in all.
-            before: how many of them are there already and are not drawn again; whole blocks.
             index: positions of some rows, on the CPU; by default all.
             stream: names the noise.
             evidence: `LocalGuides.evidence_weights` instead: they differ where discrete latents are summed over.
@@ -97,32 +113,10 @@ class Chunk:
                 weights = made(count).evidence_weights if evidence else made(count).log_weights
                 return weights(moved, (self.seed, stream, start))
 
-            return in_blocks(draw, particles, before)
+            return in_blocks(draw, particles)
 
-        at_once = rows_at_once(self.batch.tensors, _copies(self.layout, _block(particles - 1)))
+        at_once = rows_at_once(self.batch.tensors, _copies(self.layout, block_of(particles - 1)))
         return torch.cat([of(some) for some in everyone.split(at_once)], 1)
-
-
-def in_blocks(draw: Callable[[int, int], Tensor], particles: int, before: int = 0) -> Draws:
-    """Draws in blocks whose size depends on nothing but their place: the noise of a draw is named by its block.
-
-    Args:
-        draw: from a number of draws, and the number of those before them, to log weights, mirrored ones last.
-        particles: draws in all.
-        before: how many of them are left out, as they are there already; whole blocks.
-    """
-    with torch.no_grad():
-        blocks, start = [], before
-        while start < particles:
-            count = min(_block(start), particles - start)
-            blocks.append(draw(count, start).to(torch.float64))
-            start += count
-        return joined(blocks)
-
-
-def _block(draw: int) -> int:
-    """Size of the block in which a draw stands, unless it is the last one."""
-    return _FIRST_BLOCKS if draw < _UNTIL else _LATER_BLOCKS
 
 
 def _copies(layout: Layout, block: int) -> int:

@@ -12,9 +12,9 @@ from torch import Tensor
 from pplvae.batch import Batch
 from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.density import Density
-from pplvae.comparison.gaussian import Gaussians
+from pplvae.comparison.gaussian import Gaussians, times
 from pplvae.comparison.nodes import Nodes, PerRow
-from pplvae.comparison.refinement import learned, slope_and_curvature, times
+from pplvae.comparison.refinement import learned, slope_and_curvature
 
 _LEAST_RISE = 0.1  # share of what the slope promises, from which on a step is taken
 _SHORTEST = 2.0**-12  # share of a whole step

@@ -6,10 +6,11 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.comparison.arviz import pareto_k
-from pplvae.comparison.chunks import Chunk, Columns, Draws, add
+from pplvae.comparison.chunks import Chunk, Columns, add
 from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
 from pplvae.comparison.optimise import Status
 from pplvae.comparison.precision import Sample
+from pplvae.comparison.scores import Scored
 
 GUIDES = ("amortised", "local")
 
@@ -34,21 +35,15 @@ def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
     return columns | {"method": method}
 
 
-def weights_of(sample: Sample, guide: str) -> Draws:
-    """Draws as weights for evidence: others only where states of discrete latents are summed over."""
-    return sample.get(f"{guide}_weights", sample[guide])
-
-
-def worth_refining(sample: Sample, screen: float) -> tuple[Tensor, Tensor]:
+def worth_refining(screened: Scored, screen: float) -> tuple[Tensor, Tensor]:
     """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
 
     Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where
     k-hat is low.
     """
-    weights = weights_of(sample, "amortised")
-    evidence, stderr = log_mean_exp(weights)
-    bound = evidence - sample["amortised"].mean(0) + 2 * stderr
-    trusted = torch.from_numpy(pareto_k(weights) < 0.7).to(bound.device)
+    evidence, stderr = log_mean_exp(screened.log_weights)
+    bound = evidence - screened.elbo.mean(0) + 2 * stderr
+    trusted = torch.from_numpy(pareto_k(screened.log_weights) < 0.7).to(bound.device)
     bound = torch.where(trusted, bound, torch.inf)
     return bound, ~(bound < screen)
 
@@ -56,7 +51,7 @@ def worth_refining(sample: Sample, screen: float) -> tuple[Tensor, Tensor]:
 def importance_columns(sample: Sample) -> Columns:
     """Evidence from the very draws that scored the row's own guide."""
     columns: Columns = {}
-    weights = weights_of(sample, "local")
+    weights = sample["local_weights"]
     value, stderr = log_mean_exp(weights)
     error = influence(weights)
     add(columns, "log_evidence", value, stderr)

@@ -1,6 +1,6 @@
 """Log p(v_i, h) of every row, and its slope, for latents given as vectors of real numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,9 @@ def values_at(parts: Sequence[Part], u: Float[Tensor, "batch element"]) -> dict[
 class Density:
     """Log p(v_i, u) of a model as a function of the latents.
 
-    Rows go through the model some at a time. Values and slopes are asked for again and again on the same shapes, so
-    they are captured: the graph has none of the Python of the program, and that of the slope no likelihood.
+    Rows go through the model some at a time. The slope is asked for again and again on the same shapes, so it is
+    captured: the graph has neither the Python of the program nor the likelihood itself, only its slope. Values are
+    asked for too seldom for that.
 
     Args:
         model: p(v, h; theta).
@@ -58,17 +59,17 @@ class Density:
 
     def __init__(self, model: Program, layout: Layout, parts: Sequence[Part], dtype: torch.dtype) -> None:
         self._model, self._layout, self._parts, self.dtype = model, layout, parts, dtype
-        self._value, self._slope = Replayed(self._value_of), Replayed(self._slope_of)
+        self._slope = Replayed(self._slope_of)
 
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
         """Log p(v_i, u_si) in nats, in double precision; the model runs in its own."""
-        return self._in_pieces(self._value, u, batch).squeeze(-1)
+        return self._in_pieces(self._value_of, u, batch).squeeze(-1)
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
         """Its gradient with respect to u, in nats per unit; likewise."""
         return self._in_pieces(self._slope, u, batch)
 
-    def _in_pieces(self, function: Replayed, u: Vectors, batch: Batch) -> Float[Tensor, "particle row number"]:
+    def _in_pieces(self, function: Callable[..., Sequence[Tensor]], u: Vectors, batch: Batch) -> Float[Tensor, "particle row number"]:
         """A function of tiled rows and their latents, some rows at a time."""
         found, most = [], _draws_of_a_piece(u, batch)
         for rows in torch.arange(len(batch)).split(_rows_of_a_piece(u, batch)):
@@ -85,7 +86,8 @@ class Density:
         return log_model(self._model, batch, values_at(self._parts, u), self._layout)[0]
 
     def _value_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
-        return [self._log_joint(u, Batch(tensors, positions, positions))]
+        with torch.no_grad():
+            return [self._log_joint(u, Batch(tensors, positions, positions))]
 
     def _slope_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         batch = Batch(tensors, positions, positions)  # a model needs no keys

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -143,8 +142,12 @@ def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
     def others(_: Tensor, sample: Sample) -> Columns:
         return evidence_columns(sample["local"], mirrored=True)
 
-    draw = partial(chunk.log_weights, chunk.optimum.offsets, stream=Stream.EVIDENCE, evidence=True)
-    return measure_precisely(len(chunk.batch), precision, {"local": draw}, estimates, others)
+    draw = chunk.scores("local")
+
+    def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
+        return {"local": draw(particles, index=index, stream=stream).log_weights}
+
+    return measure_precisely(len(chunk.batch), precision, more, estimates, others)
 
 
 def annealed_evidence(chunk: Chunk, settings: Annealing) -> Columns:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,17 @@ from pplvae.comparison.columns import (
     importance_columns,
     parameter_columns,
     parted,
-    weights_of,
     worth_refining,
 )
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.evidence import annealed_evidence, check_local, check_method
 from pplvae.comparison.ladder import Rung, families_of
-from pplvae.comparison.localise import Offsets
 from pplvae.comparison.optimise import Schedule
-from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_WEIGHTS, More, Precision, Sample, measure_precisely
+from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_WEIGHTS, Precision, Sample, measure_precisely
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.comparison.richer import Family
 from pplvae.data import as_parts
+from pplvae.noise import Stream
 from pplvae.rows import Program
 
 _SCREEN = 0.1  # nats
@@ -174,23 +172,29 @@ class _Asked:
     def measure(self, chunk: Chunk) -> Columns:
         """Everything that the rows will hold for a chunk."""
         if self.screen is None:
-            return self._refine(chunk, {})
-        more = _more(chunk, "amortised", chunk.zeros, weights=True)
-        sample = {name: draw(self.precision.fewest) for name, draw in more.items()}
-        bound, worth = worth_refining(sample, self.screen)
-        groups: list[tuple[Tensor, Columns]] = [(torch.arange(len(bound)), {"amortisation_gap_bound": bound})]
+            return self._refine(chunk)
+        everyone = torch.arange(len(chunk.batch))
+        screened = chunk.scores("amortised")(self.precision.fewest, index=everyone, stream=Stream.SCREEN)
+        bound, worth = worth_refining(screened, self.screen)
+        groups: list[tuple[Tensor, Columns]] = [(everyone, {"amortisation_gap_bound": bound})]
         for chosen, follow in ((worth, self._refine), (~worth, self._pass_over)):
             index = torch.nonzero(chosen).flatten()
             if len(index):
-                start = {name: draws[:, index] for name, draws in sample.items()}
-                groups.append((index, follow(chunk.take(index), start)))
+                groups.append((index, follow(chunk.take(index))))
         return spread(groups, len(bound))
 
-    def _refine(self, chunk: Chunk, start: Sample) -> Columns:
+    def _refine(self, chunk: Chunk) -> Columns:
         """Rows that get a guide of their own."""
         if self.evidence is not None:
             check_local(chunk)
         rungs = [Rung(chunk, family) for family in self.ladder]
+        scores = {guide: chunk.scores(guide) for guide in GUIDES}
+
+        def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
+            found: Sample = {}
+            for guide, draw in scores.items():
+                found[guide], found[f"{guide}_weights"] = draw(particles, index=index, stream=stream)
+            return found
 
         def estimates(sample: Sample) -> Columns:
             found = gap_columns(sample)
@@ -199,20 +203,22 @@ class _Asked:
         def others(index: Tensor, sample: Sample) -> Columns:
             columns = ending_columns(chunk, index, sample)
             if self.evidence is not None:
-                columns |= {f"pareto_k_{guide}": pareto_k(weights_of(sample, guide)) for guide in GUIDES}
+                columns |= {f"pareto_k_{guide}": pareto_k(sample[f"{guide}_weights"]) for guide in GUIDES}
             for rung in rungs:
-                columns |= rung.columns(index, sample["local"])
+                columns |= rung.columns(index, sample["local_weights"])
             return columns
 
-        weights = self.evidence is not None
-        more = _more(chunk, "amortised", chunk.zeros, weights) | _more(chunk, "local", chunk.optimum.offsets, weights)
-        columns = measure_precisely(len(chunk.batch), self.precision, more, estimates, others, start)
+        columns = measure_precisely(len(chunk.batch), self.precision, more, estimates, others)
         if self.evidence == "ais":
             columns |= annealed_columns(columns, annealed_evidence(chunk, self.annealing))
         return columns | parameter_columns(chunk)
 
-    def _pass_over(self, chunk: Chunk, start: Sample) -> Columns:
+    def _pass_over(self, chunk: Chunk) -> Columns:
         """Rows that the screen skips."""
+        draw = chunk.scores("amortised")
+
+        def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
+            return {"amortised": draw(particles, index=index, stream=stream).elbo}
 
         def estimates(sample: Sample) -> Columns:
             columns: Columns = {}
@@ -225,8 +231,7 @@ class _Asked:
                 add(columns, name, *torch.full((2, len(index)), torch.nan, dtype=torch.float64))
             return columns
 
-        more = _more(chunk, "amortised", chunk.zeros, weights=False)
-        return measure_precisely(len(chunk.batch), self.precision, more, estimates, others, start)
+        return measure_precisely(len(chunk.batch), self.precision, more, estimates, others)
 
 
 def _compare(
@@ -247,11 +252,3 @@ def _compare(
     }
     found, parameters = parted(found.assign_attrs(settings))
     return Comparison(found, pictures_of(found, parts), parameters)
-
-
-def _more(chunk: Chunk, guide: str, offsets: Offsets, weights: bool) -> dict[str, More]:
-    """Draws under one of the guides; where asked for also as weights for evidence, if these are others."""
-    found: dict[str, More] = {guide: partial(chunk.log_weights, offsets)}
-    if weights and chunk.layout.states:
-        found[f"{guide}_weights"] = partial(chunk.log_weights, offsets, evidence=True)
-    return found

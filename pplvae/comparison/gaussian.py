@@ -5,6 +5,7 @@ asks for, and say in nats how far they are from it. They are kept in double prec
 posterior that is flat in one direction and steep in another has a curvature that single precision cannot invert.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +15,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch import distributions as td
 
+from pplvae.batch import Batch
 from pplvae.comparison.density import Part
 from pplvae.families import unwrapped
+from pplvae.noise import RowNoise
 from pplvae.rows import Layout, counted
 
 Vectors = Float[Tensor, "particle row element"]
 Matrices = Float[Tensor, "row element element"]
 PerRow = Float[Tensor, " row"]
+PerDraw = Float[Tensor, "particle row"]
 Lambda = dict[str, Tensor]  # unconstrained, rows first
 
 _SHRINK = 0.1  # a precision falls to no less than so much of itself in a step
@@ -82,6 +86,19 @@ class Gaussians(ABC):
         """Another mean, and a share of the way towards another precision."""
 
     @abstractmethod
+    def precision_matrices(self) -> Matrices:
+        """The precision of every row as a matrix."""
+
+    @abstractmethod
+    def mean_square(self, matrices: Matrices) -> PerRow:
+        """The mean of x' A x, with x a deviation from the mean."""
+
+    def log_density(self, away: Vectors) -> PerDraw:
+        """Log-density at deviations from the mean, in nats."""
+        square = (times(self.precision_matrices(), away) * away).sum(-1)
+        return -0.5 * (square + away.shape[-1] * math.log(2 * math.pi)) - self.log_volume()
+
+    @abstractmethod
     def log_volume(self) -> PerRow:
         """Half the log determinant of the covariance: the entropy but for a constant, in nats."""
 
@@ -114,6 +131,18 @@ class Factorised(Gaussians):
         rate = rate.unsqueeze(-1)
         return Factorised(mean, (1 - rate) * self.precision + rate * torch.maximum(target, _SHRINK * self.precision))
 
+    def precision_matrices(self) -> Matrices:
+        """Diagonal."""
+        return torch.diag_embed(self.precision)
+
+    def mean_square(self, matrices: Matrices) -> PerRow:
+        """Sum of the diagonal of A, each over its precision."""
+        return (self.own_form(matrices) / self.precision).sum(-1)
+
+    def log_density(self, away: Vectors) -> PerDraw:
+        """Sum over elements."""
+        return -0.5 * ((away.square() * self.precision).sum(-1) + away.shape[-1] * math.log(2 * math.pi)) - self.log_volume()
+
     def log_volume(self) -> PerRow:
         """Sum of the log standard deviations."""
         return -0.5 * self.precision.log().sum(-1)
@@ -127,13 +156,12 @@ class FullCovariance(Gaussians):
     """All elements together."""
 
     def spread(self, noise: Vectors) -> Vectors:
-        """L'⁻¹ z, with L L' the precision."""
-        root = torch.linalg.cholesky(self.precision)
-        return torch.linalg.solve_triangular(root.mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
+        """L z, with L L' the covariance, as the guide itself draws."""
+        return times(self._scale_tril(), noise)
 
     def pulled(self, noise: Vectors) -> Vectors:
-        """L z, with L L' the precision."""
-        return torch.einsum("rkl,srl->srk", torch.linalg.cholesky(self.precision), noise)
+        """L'⁻¹ z."""
+        return torch.linalg.solve_triangular(self._scale_tril().mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
 
     def own_form(self, matrices: Matrices) -> Tensor:
         """All of it."""
@@ -141,7 +169,7 @@ class FullCovariance(Gaussians):
 
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line, no further than where a direction would lose nearly all its precision."""
-        root = torch.linalg.cholesky(self.precision)
+        root = _root(self.precision)
         half = torch.linalg.solve_triangular(root, target, upper=False)
         relative = torch.linalg.solve_triangular(root, half.mT, upper=False)
         values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
@@ -149,15 +177,37 @@ class FullCovariance(Gaussians):
         factor = root @ (vectors * values.sqrt().unsqueeze(-2))
         return FullCovariance(mean, factor @ factor.mT)
 
+    def precision_matrices(self) -> Matrices:
+        """They are."""
+        return self.precision
+
+    def mean_square(self, matrices: Matrices) -> PerRow:
+        """The trace of A times the covariance."""
+        return torch.cholesky_solve(matrices, _root(self.precision)).diagonal(dim1=-2, dim2=-1).sum(-1)
+
     def log_volume(self) -> PerRow:
         """From the Cholesky root of the precision."""
-        return -torch.linalg.cholesky(self.precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -_root(self.precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def standardised(self, difference: Tensor) -> Float[Tensor, "row number"]:
         """Half the errors relative to the precision, in its own axes."""
-        root = torch.linalg.cholesky(self.precision)
+        root = _root(self.precision)
         half = torch.linalg.solve_triangular(root, difference, upper=False)
         return 0.5 * torch.linalg.solve_triangular(root, half.mT, upper=False).flatten(1)
+
+
+    def _scale_tril(self) -> Matrices:
+        return _root(torch.cholesky_inverse(_root(self.precision)))
+
+
+def times(matrices: Matrices, vectors: Vectors) -> Vectors:
+    """A row's matrix times each of its vectors."""
+    return torch.bmm(vectors.transpose(0, 1), matrices.mT).transpose(0, 1)
+
+
+def _root(matrices: Matrices) -> Matrices:
+    """The Cholesky root; of a row without one, numbers that are no root, and that its own draws alone see."""
+    return torch.linalg.cholesky_ex(matrices)[0]
 
 
 class GaussianForm:
@@ -205,9 +255,18 @@ class GaussianForm:
         if not self._full:
             found |= self._split(-0.5 * gaussians.precision.log(), "scale")
         else:
-            root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gaussians.precision)))
+            root = _root(torch.cholesky_inverse(_root(gaussians.precision)))
             found[f"{self.parts[0].name}.scale_tril"] = td.transforms.LowerCholeskyTransform().inv(root)  # type: ignore[assignment]
         return {key: values.to(dtype) for key, values in found.items()}
+
+    def noise(
+        self, like: Gaussians, batch: Batch, draws: int, address: tuple[int, ...]
+    ) -> Vectors:
+        """Standard normals, mirrored ones last: those that the guide would draw at this address, site by site."""
+        noise = RowNoise(batch.keys, draws, address, "antithetic")
+        blank = like.mean.new_zeros(())
+        blanks = [blank.expand(draws * len(batch), part.shape.numel()) for part in self.parts]
+        return torch.cat([noise.normals(blank) for blank in blanks], 1).unflatten(0, (draws, len(batch)))
 
     def _joined(self, lam: Lambda, parameter: str) -> Tensor:
         return torch.cat([_flat(lam[f"{part.name}.{parameter}"]).to(torch.float64) for part in self.parts], 1)

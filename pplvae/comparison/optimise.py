@@ -6,7 +6,7 @@ batch when it has converged. So a row's answer does not depend on which rows it 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pplvae.batch import Batch
+from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.estimates import mean_and_stderr
+from pplvae.comparison.gaussian import Gaussians
 from pplvae.comparison.localise import Offsets
 from pplvae.noise import Kind, Stream
 
@@ -85,6 +87,10 @@ class Schedule:
         if not self.tolerance > 0:
             raise ValueError(f"`tolerance` is in nats per row, above 0; got {self.tolerance}.")
 
+    def with_steps(self, max_steps: int) -> "Schedule":
+        """The same with another number of steps."""
+        return replace(self, max_steps=max_steps)
+
     def selection_draws_for(self, elements: int) -> int:
         """Enough draws to match all second moments of a row's latent numbers (see `noise.RowNoise`)."""
         return max(self.selection_draws, 2 * math.ceil(2.5 * elements))
@@ -104,6 +110,8 @@ class Optimum:
         method: by which it was found.
         shortfall: nats that a further step would win, by fresh draws; NaN where that has not been tested.
         shortfall_stderr: its standard error.
+        gaussians: the guides as Gaussians, where that is what they are.
+        curvature: the mean of minus the second derivative of log p(v_i, u) under them, as far as it is known.
     """
 
     offsets: Offsets
@@ -112,6 +120,8 @@ class Optimum:
     method: list[str]
     shortfall: Float[Tensor, " row"]
     shortfall_stderr: Float[Tensor, " row"]
+    gaussians: Gaussians | None = None
+    curvature: Matrices | None = None
 
 
 def joined(parts: Sequence[Optimum]) -> Optimum:

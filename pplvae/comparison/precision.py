@@ -1,19 +1,24 @@
-"""Scoring draws until the standard errors are those that were asked for, row by row, and no more."""
+"""How many draws a row is scored with: a pilot sample says, which is then thrown away.
 
-from collections.abc import Callable, Iterator, Mapping
+Draws that say "enough" must not be those that are reported: of skewed draws, a sample that has missed the long tail
+looks both better and more precise than it is.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pplvae.comparison.chunks import Columns, Draws, spread
-from pplvae.comparison.estimates import joined
+from pplvae.comparison.scores import PILOT_DRAWS
+from pplvae.noise import Stream
 
-Sample = dict[str, Draws]  # by guide: log weights of the same rows on the same noise, mirrored ones last
-More = Callable[..., Draws]  # called as `Chunk.log_weights` is: with `particles`, `before` and `index`
+Sample = dict[str, Draws]  # by name: draws of the same rows on the same noise, mirrored ones last
+More = Callable[..., Sample]  # called with `particles`, `index` and `stream`, which names the noise
 
-FEWEST_DRAWS = 200
+FEWEST_DRAWS = 100  # of fewer, the standard error itself is uncertain: errors would be 5 % larger than it says
 FEWEST_WEIGHTS = 1000  # where a tail is fitted to them: of fewer, k-hat is lower than of all, and a screen skips less
 _MOST_DRAWS = 6_400
 _KEPT_AT_ONCE = 2**22  # draws × rows of one guide: 32 MiB
@@ -24,14 +29,16 @@ class Precision:
     """How many draws the rows are scored with.
 
     Attributes:
-        fewest: draws of every row; they are doubled until the row is done.
+        fewest: draws of every row.
         most: draws of a row at most.
-        stderr: nats; a row is done when no standard error of its is larger, or one is not finite.
+        stderr: nats; no standard error of a row is to be larger.
+        pilot: draws of the sample that says how many are needed.
     """
 
     fewest: int
     most: int = _MOST_DRAWS
     stderr: float = 0.0
+    pilot: int = PILOT_DRAWS
 
     @classmethod
     def of(cls, particles: int | None, stderr: float, fewest: int, most: int = _MOST_DRAWS) -> "Precision":
@@ -53,67 +60,54 @@ class Precision:
         """Whether all rows have the same number of draws, whatever their errors."""
         return self.fewest == self.most
 
-    def counts(self) -> Iterator[int]:
-        """Numbers of draws after which the rows are looked at."""
-        count = self.fewest
-        while count < self.most:
-            yield count
-            count *= 2
-        yield self.most
+    def needed(self, errors: Float[Tensor, "estimate row"]) -> Int64[Tensor, " row"]:
+        """How many draws bring the errors of the pilot down: the fewest, or that doubled again and again.
 
-    def wanting(self, errors: Float[Tensor, "estimate row"]) -> Bool[Tensor, " row"]:
-        """Rows that need more draws; those without a finite error will not get one."""
-        return (errors > self.stderr).any(0) & errors.isfinite().all(0)
+        A row without a finite error will not get one: it takes the fewest.
+        """
+        times = (errors.amax(0) / self.stderr).square() * self.pilot / self.fewest
+        times = torch.where(errors.isfinite().all(0), times, 0.0)
+        doublings = times.clamp(min=1, max=2.0**30).log2().ceil()
+        return (self.fewest * 2**doublings).clamp(max=self.most).to(torch.int64)
 
 
 def measure_precisely(
     rows: int,
     precision: Precision,
-    more: Mapping[str, More],
+    more: More,
     estimates: Callable[[Sample], Columns],
     others: Callable[[Tensor, Sample], Columns],
-    start: Sample | None = None,
 ) -> Columns:
     """Columns of rows, each from as many draws as its standard errors need.
 
-    Draws that a row has are kept when it takes more. Rows do not meet: each is done when its own errors say so.
+    Rows do not meet: how many draws one takes follows from its own pilot sample.
 
     Args:
         rows: their number.
-        precision: when a row is done.
-        more: draws under each guide.
-        estimates: from the sample of some rows to columns; a row is done when each `<name>_stderr` among them is small.
-        others: from the positions of rows that are done, and their sample, to further columns.
-        start: the first `precision.fewest` draws of all rows under some of the guides, if they are there already.
+        precision: what is wanted.
+        more: draws of some rows.
+        estimates: from the sample of some rows to columns; each `<name>_stderr` among them is to be small.
+        others: from the positions of some rows, and their sample, to further columns.
 
     Returns:
         The columns, and `draws`, how many each row took.
     """
     groups = []
     for piece in torch.arange(rows).split(max(1, _KEPT_AT_ONCE // precision.most)):
-        index, sample = piece, _of_rows(start or {}, piece)
-        for count in precision.counts():
-            sample = {name: _extended(sample.get(name), count, index, draw) for name, draw in more.items()}
-            found = estimates(sample)
-            errors = torch.stack([values for name, values in found.items() if name.endswith("_stderr")])
-            wanting = precision.wanting(errors) & (count < precision.most)
-            done, left = (torch.nonzero(some).flatten() for some in (~wanting, wanting))
-            if len(done):
-                columns = _of_rows(found, done) | others(index[done.cpu()], _of_rows(sample, done))
-                groups.append((index[done.cpu()], columns | {"draws": torch.full((len(done),), count)}))
-            if not len(left):
-                break
-            index, sample = index[left.cpu()], _of_rows(sample, left)
+        for count, index in _by_count(piece, precision, more, estimates):
+            sample = more(particles=count, index=index, stream=Stream.SCORE)
+            columns = estimates(sample) | others(index, sample)
+            groups.append((index, columns | {"draws": torch.full((len(index),), count)}))
     return spread(groups, rows)
 
 
-def _extended(drawn: Float[Tensor, "_ row"] | None, count: int, index: Tensor, more: More) -> Draws:
-    if drawn is None:
-        return more(particles=count, index=index)
-    fresh = [] if len(drawn) == count else [more(particles=count, before=len(drawn), index=index)]
-    return joined([drawn, *fresh])
-
-
-def _of_rows(columns: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
-    """Some rows, which are the last axis of all estimates and samples."""
-    return {name: values[..., index] for name, values in columns.items()}
+def _by_count(
+    piece: Tensor, precision: Precision, more: More, estimates: Callable[[Sample], Columns]
+) -> list[tuple[int, Tensor]]:
+    """Numbers of draws, and the rows that need so many."""
+    if precision.is_exact:
+        return [(precision.fewest, piece)]
+    found = estimates(more(particles=precision.pilot, index=piece, stream=Stream.PILOT))
+    errors = torch.stack([values for name, values in found.items() if name.endswith("_stderr")])
+    needed = precision.needed(errors).cpu()
+    return [(count, piece[needed == count]) for count in needed.unique().tolist()]

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from pplvae.batch import Batch
 from pplvae.comparison.curvature import Matrices
-from pplvae.comparison.density import Density, Vectors
-from pplvae.comparison.gaussian import Gaussians
+from pplvae.comparison.density import Density
+from pplvae.comparison.gaussian import Gaussians, times
 from pplvae.comparison.nodes import Nodes, nodes_of
 from pplvae.noise import Stream, matchable
 
@@ -272,8 +272,3 @@ def _still_left(left: PerRow, share: PerRow) -> PerRow:
 def _over(total: Tensor, count: PerRow) -> Tensor:
     """An average, row by row."""
     return total / count.reshape(-1, *[1] * (total.ndim - 1))
-
-
-def times(matrices: Matrices, vectors: Vectors) -> Vectors:
-    """A row's matrix times each of its vectors."""
-    return torch.bmm(vectors.transpose(0, 1), matrices.mT).transpose(0, 1)

@@ -25,9 +25,9 @@ from torch import Tensor
 from pplvae.batch import Batch
 from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.density import Density
-from pplvae.comparison.gaussian import Gaussians
+from pplvae.comparison.gaussian import Gaussians, times
 from pplvae.comparison.nodes import Nodes
-from pplvae.comparison.refinement import PerRow, slope_and_curvature, times
+from pplvae.comparison.refinement import PerRow, slope_and_curvature
 
 _UPPER = 2.353  # standard errors to the upper 95 % end, where they come from four sets (Student's t, 3 degrees)
 _LARGEST_SHRINKAGE = 0.95  # of y in a step; slower than that cannot be told from standing still
