@@ -19,7 +19,7 @@ import pplvae
 from pplvae import capture
 from pplvae.batch import Batch
 from pplvae.comparison import density as density_module
-from pplvae.comparison import own as own_module
+from pplvae.comparison import own_gaussian as own_module
 from pplvae.comparison.curvature import Curvature
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined
@@ -58,7 +58,7 @@ def searched(model, guide, rows, *, seed=0, draws=400, pieces=None, **schedule):
             found = []
             for rows in torch.arange(len(whole)).split(pieces or len(whole)):
                 batch = whole.take(rows)
-                optimum = own(batch)
+                optimum = own(batch, own.encoded(batch))
                 guides = own.guides(batch, slice(None), draws)
                 with torch.no_grad():
                     lam = guides.parameters(optimum.offsets)
@@ -770,8 +770,8 @@ def test_a_converged_row_is_at_an_optimum():
 class Broken(own_module.SecondOrder):
     """A search that ends far below its start."""
 
-    def __call__(self, start, batch):
-        found = super().__call__(start, batch)
+    def __call__(self, start, curvature, batch):
+        found = super().__call__(start, curvature, batch)
         found.gaussians.mean.add_(50.0)
         return replace(found, gain=found.gain - 1e4)
 

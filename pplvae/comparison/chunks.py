@@ -31,7 +31,6 @@ MakeGuides = Callable[[Tensor, int], Any]  # from positions of rows and a number
 Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
 
 
-
 class Chunk:
     """Rows that are optimised together and scored in blocks of draws, some at a time.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, add
-from pplvae.comparison.estimates import influence, log_mean_exp, mean_and_stderr
+from pplvae.comparison.estimates import log_mean_exp, mean_and_stderr
 from pplvae.comparison.optimise import Status
 from pplvae.comparison.precision import Sample
 from pplvae.comparison.scores import Scored
@@ -48,30 +48,15 @@ def worth_refining(screened: Scored, screen: float) -> tuple[Tensor, Tensor]:
     return bound, ~(bound < screen)
 
 
-def importance_columns(sample: Sample) -> Columns:
-    """Evidence from the very draws that scored the row's own guide."""
+def evidence_gaps(gaps: Columns, evidence: Columns, method: str) -> Columns:
+    """Log p(v) from draws of its own, so that its errors are independent of those of the ELBOs, and the gaps to it."""
     columns: Columns = {}
-    weights = sample["local_weights"]
-    value, stderr = log_mean_exp(weights)
-    error = influence(weights)
-    add(columns, "log_evidence", value, stderr)
-    for name, guide in (("approximation_gap", "local"), ("inference_gap", "amortised")):
-        draws = sample[guide]
-        # The gap's error is that of a mean of these draws, since both terms come from the same noise.
-        _, gap_stderr = mean_and_stderr(error - (draws - draws.mean(0)))
-        add(columns, name, value - draws.mean(0), gap_stderr)
-    return columns
-
-
-def annealed_columns(gaps: Columns, annealed: Columns) -> Columns:
-    """Evidence from chains of its own, so that errors are independent of those of the ELBOs."""
-    columns: Columns = {}
-    value, stderr = annealed["log_evidence"], annealed["log_evidence_stderr"]
+    value, stderr = evidence["log_evidence"], evidence["log_evidence_stderr"]
     add(columns, "log_evidence", value, stderr)
     for name, elbo in (("approximation_gap", "elbo_local"), ("inference_gap", "elbo_amortised")):
         add(columns, name, value - gaps[elbo], np.hypot(stderr, gaps[f"{elbo}_stderr"]))
     kept = ("pareto_k", "acceptance", "effective_sample_size", "jensen_slack")
-    return columns | {f"{name}_ais": annealed[name] for name in kept}
+    return columns | {f"{name}_{method}": evidence[name] for name in kept if name in evidence}
 
 
 _PARAMETER = "lambda "

@@ -10,7 +10,7 @@ from torch import Tensor
 from pplvae.batch import Batch
 from pplvae.capture import Replayed
 from pplvae.chunking import rows_at_once
-from pplvae.rows import Layout, Program, log_model
+from pplvae.rows import Layout, Program, log_model, run_guide, run_prior, sum_sites, values_of
 
 Vectors = Float[Tensor, "particle row element"]
 PerDraw = Float[Tensor, "particle row"]
@@ -65,11 +65,28 @@ class Density:
         """Log p(v_i, u_si) in nats, in double precision; the model runs in its own."""
         return self._in_pieces(self._value_of, u, batch).squeeze(-1)
 
+    def prior(self, u: Vectors, batch: Batch) -> PerDraw:
+        """Log p(u_si) in nats, likewise."""
+        return self._in_pieces(self._prior_of, u, batch).squeeze(-1)
+
+    def draw_prior(self, batch: Batch, count: int, address: tuple[int, ...]) -> Vectors:
+        """Draws of the latents from the model itself; the address names the noise."""
+        found = []
+        for rows in torch.arange(len(batch)).split(rows_at_once(batch.tensors, count)):
+            here = batch.take(rows).times(count)
+            with torch.no_grad():
+                values = values_of(run_guide(self._model, here, self._layout.model, address))
+            pieces = [values[part.name].movedim(part.axis, 0).flatten(1) for part in self._parts]
+            found.append(torch.cat(pieces, 1).unflatten(0, (count, len(rows))))
+        return torch.cat(found, 1).to(torch.float64)
+
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
         """Its gradient with respect to u, in nats per unit; likewise."""
         return self._in_pieces(self._slope, u, batch)
 
-    def _in_pieces(self, function: Callable[..., Sequence[Tensor]], u: Vectors, batch: Batch) -> Float[Tensor, "particle row number"]:
+    def _in_pieces(
+        self, function: Callable[..., Sequence[Tensor]], u: Vectors, batch: Batch
+    ) -> Float[Tensor, "particle row number"]:
         """A function of tiled rows and their latents, some rows at a time."""
         found, most = [], _draws_of_a_piece(u, batch)
         for rows in torch.arange(len(batch)).split(_rows_of_a_piece(u, batch)):
@@ -88,6 +105,12 @@ class Density:
     def _value_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
             return [self._log_joint(u, Batch(tensors, positions, positions))]
+
+    def _prior_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
+        with torch.no_grad():
+            sites = run_prior(self._model, Batch(tensors, positions, positions), values_at(self._parts, u))
+            latent = {name: site for name, site in sites.items() if not site["is_observed"]}
+            return [sum_sites(latent, self._layout.model)]
 
     def _slope_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         batch = Batch(tensors, positions, positions)  # a model needs no keys

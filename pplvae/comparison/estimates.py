@@ -35,11 +35,6 @@ def log_mean_exp(log_weights: Draws, *, mirrored: bool = True) -> tuple[PerRow, 
     return value, stderr
 
 
-def influence(log_weights: Draws) -> Draws:
-    """Each draw's share in the error of `log_mean_exp`: its mean is 0 and its standard error that of the estimate."""
-    return (log_weights - log_mean_exp(log_weights)[0]).exp() - 1
-
-
-def joined(blocks: Sequence[Float[Tensor, "_ row"]]) -> Draws:
+def joined(blocks: Sequence[Float[Tensor, "_ row *kind"]]) -> Float[Tensor, "particle row *kind"]:
     """Draws of the same rows one block after the other, the mirrored ones of all blocks last."""
     return torch.cat([block.unflatten(0, (2, -1)) for block in blocks], 1).flatten(0, 1)

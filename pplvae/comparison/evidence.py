@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,15 +12,17 @@ from torch import Tensor
 from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks, spread
-from pplvae.comparison.estimates import Draws, log_mean_exp
+from pplvae.comparison.estimates import Draws, PerRow, log_mean_exp
 from pplvae.comparison.optimise import Schedule
 from pplvae.comparison.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
+from pplvae.comparison.proposal import Proposal
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.noise import Stream
 from pplvae.rows import Program
 
 METHODS = ("importance", "ais")
+_PILOT_WEIGHTS = 200
 _MOST_WEIGHTS = 20_000  # log p(v) is what is asked for here: rows with heavy weights need more than a gap does
 
 
@@ -132,22 +134,50 @@ def check_local(chunk: Chunk) -> None:
 
 
 def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
-    """The importance-weighted bound with each row's own guide."""
+    """The importance-weighted bound: from a mixture around each row's own guide where that is Gaussian, else from it."""
 
     def estimates(sample: Sample) -> Columns:
         columns: Columns = {}
-        add(columns, "log_evidence", *log_mean_exp(sample["local"]))
+        add(columns, "log_evidence", sample["value"], sample["stderr"])
         return columns
 
     def others(_: Tensor, sample: Sample) -> Columns:
-        return evidence_columns(sample["local"], mirrored=True)
-
-    draw = chunk.scores("local")
+        return weight_columns(sample["log_weights"], sample["value"], sample["stderr"])
 
     def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
-        return {"local": draw(particles, index=index, stream=stream).log_weights}
+        log_weights, (value, stderr) = draw(particles, index, Stream.EVIDENCE if stream is Stream.SCORE else stream)
+        return {"log_weights": log_weights, "value": value, "stderr": stderr}
 
-    return measure_precisely(len(chunk.batch), precision, more, estimates, others)
+    draw = _mixture(chunk) or _own_guide(chunk)
+    return measure_precisely(len(chunk.batch), replace(precision, pilot=_PILOT_WEIGHTS), more, estimates, others)
+
+
+Drawn = tuple[Draws, tuple[PerRow, PerRow]]  # log weights; log of their mean, and its standard error
+
+
+def _mixture(chunk: Chunk) -> Callable[[int, Tensor, Stream], Drawn] | None:
+    optimum, encoded, own = chunk.optimum, chunk.encoded, chunk.own.gaussian
+    if own is None or encoded is None or optimum.gaussians is None or optimum.curvature is None:
+        return None
+    gaussians, curvature = optimum.gaussians, optimum.curvature
+
+    def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
+        some = [guides.take(index) for guides in (gaussians, encoded.gaussians)]
+        proposal = Proposal(own.density, *some, curvature[index], chunk.batch.take(index), chunk.seed)
+        weights = proposal(particles, stream)
+        return weights.log_weights, weights.estimate()
+
+    return draw
+
+
+def _own_guide(chunk: Chunk) -> Callable[[int, Tensor, Stream], Drawn]:
+    scores = chunk.scores("local")
+
+    def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
+        log_weights = scores(particles, index=index, stream=stream).log_weights
+        return log_weights, log_mean_exp(log_weights)
+
+    return draw
 
 
 def annealed_evidence(chunk: Chunk, settings: Annealing) -> Columns:
@@ -194,10 +224,16 @@ def annealer_of(chunk: Chunk, index: Tensor, settings: Annealing) -> Annealer:
 def evidence_columns(log_weights: Draws, *, mirrored: bool) -> dict[str, Tensor]:
     """What log weights say about log p(v), per row."""
     value, stderr = log_mean_exp(log_weights, mirrored=mirrored)
+    columns: Columns = {}
+    add(columns, "log_evidence", value, stderr)
+    return columns | weight_columns(log_weights, value, stderr)
+
+
+def weight_columns(log_weights: Draws, value: PerRow, stderr: PerRow) -> Columns:
+    """What else log weights say, given the log of their mean and its standard error."""
     relative = (log_weights - value).exp()
     return {
-        "log_evidence": value,
-        "log_evidence_stderr": stderr,
+        "log_evidence_bias": -0.5 * stderr.square(),
         "jensen_slack": value - log_weights.mean(0),
         "effective_sample_size": relative.sum(0).square() / relative.square().sum(0),
         "pareto_k": torch.from_numpy(pareto_k(log_weights)).to(value.device),

@@ -13,16 +13,15 @@ from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks, spread
 from pplvae.comparison.columns import (
     GUIDES,
-    annealed_columns,
     ending_columns,
+    evidence_gaps,
     gap_columns,
-    importance_columns,
     parameter_columns,
     parted,
     worth_refining,
 )
 from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.comparison.evidence import annealed_evidence, check_local, check_method
+from pplvae.comparison.evidence import annealed_evidence, check_local, check_method, importance_evidence
 from pplvae.comparison.ladder import Rung, families_of
 from pplvae.comparison.optimise import Schedule
 from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_WEIGHTS, Precision, Sample, measure_precisely
@@ -196,10 +195,6 @@ class _Asked:
                 found[guide], found[f"{guide}_weights"] = draw(particles, index=index, stream=stream)
             return found
 
-        def estimates(sample: Sample) -> Columns:
-            found = gap_columns(sample)
-            return found | importance_columns(sample) if self.evidence == "importance" else found
-
         def others(index: Tensor, sample: Sample) -> Columns:
             columns = ending_columns(chunk, index, sample)
             if self.evidence is not None:
@@ -208,10 +203,15 @@ class _Asked:
                 columns |= rung.columns(index, sample["local_weights"])
             return columns
 
-        columns = measure_precisely(len(chunk.batch), self.precision, more, estimates, others)
-        if self.evidence == "ais":
-            columns |= annealed_columns(columns, annealed_evidence(chunk, self.annealing))
+        columns = measure_precisely(len(chunk.batch), self.precision, more, gap_columns, others)
+        if self.evidence is not None:
+            columns |= evidence_gaps(columns, self._evidence(chunk), self.evidence)
         return columns | parameter_columns(chunk)
+
+    def _evidence(self, chunk: Chunk) -> Columns:
+        if self.evidence == "ais":
+            return annealed_evidence(chunk, self.annealing)
+        return importance_evidence(chunk, self.precision)
 
     def _pass_over(self, chunk: Chunk) -> Columns:
         """Rows that the screen skips."""

@@ -141,7 +141,10 @@ class Factorised(Gaussians):
 
     def log_density(self, away: Vectors) -> PerDraw:
         """Sum over elements."""
-        return -0.5 * ((away.square() * self.precision).sum(-1) + away.shape[-1] * math.log(2 * math.pi)) - self.log_volume()
+        return (
+            -0.5 * ((away.square() * self.precision).sum(-1) + away.shape[-1] * math.log(2 * math.pi))
+            - self.log_volume()
+        )
 
     def log_volume(self) -> PerRow:
         """Sum of the log standard deviations."""
@@ -194,7 +197,6 @@ class FullCovariance(Gaussians):
         root = _root(self.precision)
         half = torch.linalg.solve_triangular(root, difference, upper=False)
         return 0.5 * torch.linalg.solve_triangular(root, half.mT, upper=False).flatten(1)
-
 
     def _scale_tril(self) -> Matrices:
         return _root(torch.cholesky_inverse(_root(self.precision)))
@@ -259,9 +261,7 @@ class GaussianForm:
             found[f"{self.parts[0].name}.scale_tril"] = td.transforms.LowerCholeskyTransform().inv(root)  # type: ignore[assignment]
         return {key: values.to(dtype) for key, values in found.items()}
 
-    def noise(
-        self, like: Gaussians, batch: Batch, draws: int, address: tuple[int, ...]
-    ) -> Vectors:
+    def noise(self, like: Gaussians, batch: Batch, draws: int, address: tuple[int, ...]) -> Vectors:
         """Standard normals, mirrored ones last: those that the guide would draw at this address, site by site."""
         noise = RowNoise(batch.keys, draws, address, "antithetic")
         blank = like.mean.new_zeros(())

@@ -96,8 +96,8 @@ def measure_precisely(
     for piece in torch.arange(rows).split(max(1, _KEPT_AT_ONCE // precision.most)):
         for count, index in _by_count(piece, precision, more, estimates):
             sample = more(particles=count, index=index, stream=Stream.SCORE)
-            columns = estimates(sample) | others(index, sample)
-            groups.append((index, columns | {"draws": torch.full((len(index),), count)}))
+            columns: Columns = {"draws": torch.full((len(index),), count)}
+            groups.append((index, columns | estimates(sample) | others(index, sample)))
     return spread(groups, rows)
 
 

@@ -16,6 +16,7 @@ from pplvae.store import open_datasets, write_datasets
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _TERMS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "approximation_gap", "inference_gap")
+_K_HATS = ("pareto_k_ais", "pareto_k_importance")  # of the weights that the evidence rests on
 _WORST = 24  # pictures kept of the rows with the largest gaps, per part
 
 
@@ -91,8 +92,8 @@ class Comparison:
             "unconverged": share(lambda part: part["status"] != "converged"),
             "negative": share(lambda part: part["amortisation_gap"] < -3 * part["amortisation_gap_stderr"]),
         }
-        k_hat = "pareto_k_ais" if "pareto_k_ais" in self.rows else "pareto_k_local"
-        if k_hat in self.rows:
+        k_hat = next((name for name in _K_HATS if name in self.rows), None)
+        if k_hat is not None:
             columns["unreliable"] = share(lambda part: part[k_hat] > 0.7)
         if "amortisation_gap_bound" in self.rows:
             columns["gap_at_most"] = ("part", [_gap_at_most(part) for part in everything])

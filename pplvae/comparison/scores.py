@@ -1,7 +1,7 @@
 """Draws whose mean is the ELBO of a guide; of a Gaussian guide with the quadratic part of log p taken out of the noise."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -33,12 +33,7 @@ class Scored(NamedTuple):
     log_weights: Draws
 
 
-class Scores(Protocol):
-    """What gives draws of a guide of the rows of a chunk."""
-
-    def __call__(self, particles: int, *, index: Tensor, stream: Stream) -> Scored:
-        """So many draws of the rows at these positions, with the noise of a stream."""
-        ...
+Scores = Callable[..., Scored]  # called with a number of draws, `index`: positions of rows, `stream`: names the noise
 
 
 class GaussianScores:
@@ -81,7 +76,7 @@ class GaussianScores:
         self._helps = mean_and_stderr(log_weights - control)[1] < mean_and_stderr(log_weights)[1]
 
     def __call__(self, particles: int, *, index: Tensor, stream: Stream) -> Scored:
-        """See `Scores`."""
+        """So many draws of the rows at these positions, with the noise of a stream."""
         if stream is Stream.PILOT and particles == PILOT_DRAWS:
             control, log_weights = (draws[:, index] for draws in self._trial)
         else:

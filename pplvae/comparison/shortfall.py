@@ -58,9 +58,7 @@ class ShortfallTest:
     def __init__(self, density: Density, tolerance: float) -> None:
         self._density, self._tolerance = density, tolerance
 
-    def __call__(
-        self, gaussians: Gaussians, curvature: Matrices, batch: Batch, sets: Sequence[Nodes]
-    ) -> Shortfall:
+    def __call__(self, gaussians: Gaussians, curvature: Matrices, batch: Batch, sets: Sequence[Nodes]) -> Shortfall:
         """What is left at Gaussian guides.
 
         Args:
