@@ -120,7 +120,7 @@ def _fold_constants(graph: fx.GraphModule, bound: _Bound) -> None:
     written = _ever_written(graph)
     known: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
-        if node.op != "call_function" or node in written or _writes(node) or _is_random(node):
+        if node.op != "call_function" or node in written or writes(node) or is_random(node):
             continue
         # A literal of the function, such as `torch.tensor(1.0)`, is the same each time; other tensors are live.
         if node.target is _aten.lift_fresh_copy.default and node.args[0] in bound:
@@ -159,59 +159,38 @@ def _copy_what_is_kept(graph: fx.GraphModule) -> None:
 
 def _drop_unused(graph: fx.GraphModule, bound: _Bound) -> list[Tensor]:
     # A draw that nothing uses still moves the generator on.
-    graph.graph.eliminate_dead_code(is_impure_node=lambda node: node.is_impure() or _is_random(node))
+    graph.graph.eliminate_dead_code(is_impure_node=lambda node: node.is_impure() or is_random(node))
     for node in [node for node in bound if not node.users]:
         graph.graph.erase_node(node)
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
     return [bound[node] for node in inputs if node in bound]
 
 
-def _writes(node: fx.Node) -> bool:
+def writes(node: fx.Node) -> bool:
+    """Whether an operation writes into one of its inputs."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
 
 
 def _written(nodes: Iterable[fx.Node]) -> bool:
-    return any(_writes(user) for node in nodes for user in node.users)
+    return any(writes(user) for node in nodes for user in node.users)
 
 
-def _is_random(node: fx.Node) -> bool:
+def is_random(node: fx.Node) -> bool:
+    """Whether an operation draws from torch's generator."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _ever_written(graph: fx.GraphModule) -> set[fx.Node]:
     """Nodes whose memory an operation of the graph may write to, through views perhaps."""
     found: set[fx.Node] = set()
-    waiting = [source for node in graph.graph.nodes if _writes(node) for source in node.all_input_nodes]
+    waiting = [source for node in graph.graph.nodes if writes(node) for source in node.all_input_nodes]
     while waiting:
         node = waiting.pop()
         if node not in found:
             found.add(node)
             waiting += node.all_input_nodes
     return found
-
-
-def depends_on_draws(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> bool:
-    """Whether anything that a function returns follows from a random number that it draws; yes if that cannot be seen.
-
-    Args:
-        function: of tensors, to a sequence of tensors, drawing from torch's generator.
-        inputs: what it is run on.
-    """
-    try:
-        graph = Captured(function, inputs).graph.graph
-    except CaptureError:
-        return True
-    (output,) = [node for node in graph.nodes if node.op == "output"]
-    waiting, seen = list(output.all_input_nodes), set()
-    while waiting:
-        node = waiting.pop()
-        if _is_random(node):
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += node.all_input_nodes
-    return False
 
 
 class Replayed:

@@ -133,7 +133,7 @@ class Steps:
     def _begin(self, batch: Batch) -> None:
         kept = _copies(self._start.weights.buffers)
         with generators_kept():
-            reason = self._objective.reason_for_pyro(self._model, self._guide, batch)
+            reason = self._objective.reason_for_pyro(self._model, self._guide, self._start.layout, batch)
         _write(self._start.weights.buffers, kept)
         if reason:
             self._how, self._reason = How.PYRO, reason

@@ -25,6 +25,7 @@ ROOMS = [
     "chunking",
     "batch",
     "rows",
+    "dependence",
     "latents",
     "elements",
     "nets",
