@@ -45,14 +45,18 @@ class Captured:
         try:
             # Through a lambda, since a method's own argument would be counted among the inputs.
             self.graph = make_fx(lambda *some: function(*some))(*inputs)
+            self.bound = self._simplified()
         except Exception as error:
-            raise CaptureError(_reason(error)) from error
+            raise CaptureError(clause(error)) from error
+
+    def _simplified(self) -> list[Tensor]:
         bound = _lift_attributes(self.graph)
         _drop_aliases(self.graph)
         _fold_constants(self.graph, bound)
         _copy_what_is_kept(self.graph)
-        self.bound = _drop_unused(self.graph, bound)
+        kept = _drop_unused(self.graph, bound)
         self.graph.recompile()
+        return kept
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         """Run the graph, without recording gradients."""
@@ -60,7 +64,8 @@ class Captured:
             return self.graph.forward(*inputs, *self.bound)
 
 
-def _reason(error: Exception) -> str:
+def clause(error: Exception) -> str:
+    """Why a function could not be captured, or a graph not be run, in a clause."""
     text = str(error).strip().split("\n")[0]
     if "data-dependent" in text or "_local_scalar_dense" in text:
         return "a Python branch, or a number, is taken from a tensor's value (`if x.sum() > 0`, `.item()`, `float(x)`)"
@@ -197,7 +202,7 @@ class Replayed:
     """A function of tensors that is captured once it has been called often enough on the same shapes to be worth it.
 
     The graph is held against the function when it is made and at every hundredth call from then on; a function that
-    cannot be captured, or whose graph gives other numbers, is called as it is.
+    cannot be captured, or whose graph cannot be run or gives other numbers, is called as it is.
 
     Args:
         function: of tensors, to a sequence of tensors; always the same for the same inputs.
@@ -226,26 +231,30 @@ class Replayed:
                 captured = Captured(self._function, inputs)
                 self._graphs[kind] = compiled(captured, inputs) if self._compile else captured
             except CaptureError as error:
-                self._capturable = False
-                if self._compile:
-                    warnings.warn(f"Not compiled: {error}.", PplvaeWarning, stacklevel=2)
+                self._give_up(f"Not compiled: {error}." if self._compile else "")
         if kind not in self._graphs:
             return self._plain(inputs)
-        found = self._graphs[kind](*inputs)
+        try:
+            found = self._graphs[kind](*inputs)
+        except Exception as error:  # a kernel that cannot be run again, such as that of an LSTM on a CPU
+            self._give_up(f"Not compiled: {clause(error)}." if self._compile else "")
+            return self._plain(inputs)
         if (count - plain_first) % _UNCHECKED == 0:
             plain = self._plain(inputs)
             tolerance = COMPILED_TOLERANCE if self._compile else CAPTURED_TOLERANCE
             if not all(agree(ours, theirs, tolerance) for ours, theirs in zip(found, plain, strict=True)):
-                self._capturable = False
-                self._graphs.clear()
-                warnings.warn(
+                self._give_up(
                     "Replayed, a model gave other numbers than when it is run: it depends on something that is no "
-                    "tensor, such as a Python number that changes. From now on it is run as it is written, slower.",
-                    PplvaeWarning,
-                    stacklevel=2,
+                    "tensor, such as a Python number that changes. From now on it is run as it is written, slower."
                 )
                 return plain
         return found
+
+    def _give_up(self, warning: str) -> None:
+        self._capturable = False
+        self._graphs.clear()
+        if warning:
+            warnings.warn(warning, PplvaeWarning, stacklevel=3)
 
     def _plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         return [value.detach() for value in self._function(*inputs)]
@@ -281,7 +290,7 @@ def compiled(captured: Captured, inputs: Sequence[Tensor]) -> Callable[..., Sequ
             warnings.simplefilter("ignore")  # of its own code, in modules that it imports
             run = _inductor.compile(captured.graph, [*(tensor.detach() for tensor in inputs), *bound])
     except Exception as error:
-        raise CaptureError(f"the compiler raised {_reason(error)}") from error
+        raise CaptureError(f"the compiler raised {clause(error)}") from error
 
     def call(*inputs: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():

@@ -143,7 +143,7 @@ def fit(
         seed: of data order, latent noise, and parameters that the programs initialise when first run.
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
-            interrupted; `epochs` may be raised), or "overwrite".
+            interrupted; `epochs` may be raised), or "overwrite", once the first epoch is over.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -201,7 +201,8 @@ def fit(
                 f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {stepper!r}."
             )
         steps = Steps(model, guide, start, chosen, stepper, clip, compile=compile)
-        loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder)
+        given = model, guide, training, held_out, start, steps, stepper, settings, folder
+        loop = Loop(*given, overwrite=existing == "overwrite")
         if existing == "resume":
             loop.resume()
         with tqdm(
@@ -212,9 +213,10 @@ def fit(
                     status, message = loop.run(epochs, kl_weight, patience, bar)
             except KeyboardInterrupt:
                 status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
-        loop.keep_best()
-        for parameter in start.weights.parameters.values():
-            parameter.grad = None  # whoever trains on starts from none
+            finally:
+                loop.keep_best()
+                for parameter in start.weights.parameters.values():
+                    parameter.grad = None  # whoever trains on starts from none
     result = Fit(
         Fitted(model, store),
         Fitted(guide, store),
@@ -227,7 +229,7 @@ def fit(
         folder,
     )
     if folder is not None:
-        _write_result(folder, result, loop.weights)
+        _write_result(loop.take_folder(), result, loop.weights)
     if status is FitStatus.NONFINITE:
         warnings.warn(message, PplvaeWarning, stacklevel=2)
     return result

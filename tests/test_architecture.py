@@ -44,6 +44,7 @@ ROOMS = [
     "preparation",
     "adam",
     "steps",
+    "breakdown",
     "training",
     "fit",
     "comparison",
