@@ -1,5 +1,6 @@
 """What in a program follows from what, read off the operations that it runs: no test on a few rows could exclude it."""
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -109,7 +110,9 @@ def _following(graph: fx.Graph, sources: Iterable[fx.Node]) -> set[fx.Node]:
 
 
 def _is_view(node: fx.Node) -> bool:
-    """Whether a node gives out the memory of its first argument."""
+    """Whether a node gives out the memory of its first argument, or what is in a list of such."""
+    if node.target is operator.getitem:
+        return True
     arguments = _arguments(node)
     return bool(arguments) and arguments[0].alias_info is not None and bool(node.args) and _is_node(node.args[0])
 

@@ -138,8 +138,9 @@ def fit(
             of network (kept on disk), then the fastest steps. It rounds and fuses differently, so that losses are
             those of the plain step for a while only. By default a step is captured as a graph and replayed, with the
             numbers of the plain step; programs that cannot be captured, because a Python branch is taken on a tensor's
-            value, are run as they are written, and those with latents that are not reparameterised, or are
-            enumerated, by Pyro's own code. `Fit.steps` says which it was.
+            value, or not be replayed (an LSTM on a CPU), are run as they are written, and those with latents that are
+            not reparameterised, or are enumerated, by Pyro's own code. `Fit.steps` says which it was. What
+            `torch.compile` has wrapped runs as it is written.
         seed: of data order, latent noise, and parameters that the programs initialise when first run.
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
@@ -151,7 +152,8 @@ def fit(
 
     Raises:
         DataError: rows that cannot be used, or lie outside the likelihood's support.
-        ProgramError: programs that fail, declare no parameters, or (with `validation`) cannot be scored row by row.
+        ProgramError: programs that fail, declare no parameters, or (with `validation`) cannot be scored row by row; an
+            objective that does not suit them.
         StoreError: a run folder that is occupied, damaged, or from another fit.
         UnknownNameError: an unknown objective, or value of `train`.
     """

@@ -17,7 +17,7 @@ import pplvae
 from pplvae.batch import Batch
 from pplvae.elements import closed_forms
 from pplvae.inspection import inspect_pair
-from pplvae.objectives import Objective
+from pplvae.objectives import Objective, ScaleLatents
 from pplvae.rows import run_guide, run_model, values_of
 
 COPIES, REPLICATES = 60, 100
@@ -176,6 +176,30 @@ def test_where_no_closed_form_holds_the_loss_is_trace_elbos_to_the_bit(objective
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
 
+def test_helpers_of_a_guide_count_as_in_trace_elbo():
+    """Those that it draws and those that it observes; the KL weight is of what is drawn."""
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.StudentT(4.0, torch.zeros(len(v)), 1.0))
+            pyro.sample("v", dist.Normal(h, 1.0), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            helper = pyro.sample("drawn", dist.Normal(v, 5.0), infer={"is_auxiliary": True})
+            pyro.sample("observed", dist.Normal(helper, 5.0), obs=v, infer={"is_auxiliary": True})
+            pyro.sample("h", dist.Normal(0.1 * helper, 0.7))
+
+    v = torch.randn(7)
+    for weight in (1.0, 0.3):
+        torch.manual_seed(3)
+        ours = Objective("TraceMeanField_ELBO").loss(model, guide, None, Batch.of((v,)), 1.0, weight)
+        torch.manual_seed(3)
+        with ScaleLatents(weight):
+            theirs = Trace_ELBO().differentiable_loss(model, guide, v)
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
 def chain(link):
     """A model of two latents, whose second has a distribution around what `link` makes of the first."""
 
@@ -195,12 +219,19 @@ def written(top):
     return view
 
 
+def scattered(top):
+    memory = torch.zeros(2, len(top))
+    memory.chunk(2)[0].copy_(top)
+    return memory
+
+
 @pytest.mark.parametrize(
     ("link", "right"),
     [
         (lambda top: 0.0 * top.detach().sign(), {"top"}),  # no gradient flows, and the number is always the same
         (lambda top: torch.where(top > 30.0, 1.0, 0.0), {"top"}),  # nor does a draw ever show it
         (written, {"top"}),
+        (lambda top: scattered(top)[0], {"top"}),
         (torch.ones_like, {"top", "low"}),
         (lambda top: torch.full_like(top, 0.3), {"top", "low"}),
         (lambda top: torch.zeros(len(top)) if float(top.sum()) < 1e9 else top, {"top"}),  # a branch cannot be seen
