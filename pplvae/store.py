@@ -168,8 +168,9 @@ def occupied(folder: Path, path: Path, spec: Mapping[str, Any], existing: str) -
     write_json(path, {"spec": spec})
     try:
         yield
-    except BaseException:
-        if _written(folder) == before:
+    except BaseException as error:
+        # Interrupted at its start, a fit may be asked for again; a run that is there keeps what it was asked for.
+        if _written(folder) == before and (before or isinstance(error, Exception)):
             path.unlink() if earlier is None else path.write_bytes(earlier)
             with suppress(OSError):  # somebody else may have put something there
                 for parent in made:

@@ -238,3 +238,17 @@ def test_comparing_on_other_rows_is_refused(run, tmp_path, columns):
     del older["settings"]["rows_digest"]
     (tmp_path / "r" / "run.json").write_text(json.dumps(older))
     assert run("compare", "r", *QUICK)[0] == 0
+
+
+def test_interrupted_at_its_start_a_fit_leaves_the_run_that_is_there(run, tmp_path, monkeypatch):
+    save_rows(tmp_path / "rows.npy")
+    fit = ("fit", "--data", "rows.npy", "--model", "ppca", "--epochs", 1, "--run", "r")
+    assert run(*fit, "--latent", 1)[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()}
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pplvae.fit", killed)
+    assert run(*fit, "--latent", 2, "--existing", "overwrite")[0] == 130
+    assert {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before

@@ -5,6 +5,7 @@ from typing import Any
 
 from pyro import infer
 
+from pplvae.discrete import is_enumerable
 from pplvae.errors import ProgramError
 from pplvae.rows import Layout
 
@@ -79,13 +80,17 @@ def check_suits(objective: Any, layout: Layout | None, guide: Mapping[str, Any],
         )
     stiff = [name for name, site in guide.items() if not site["is_observed"] and needs_score(site)]
     if stiff and isinstance(objective, infer.TraceMeanField_ELBO | infer.Trace_MMD):
-        ours = layout is not None and not layout.held and not layout.summed
+        instead = ['`objective="TraceGraph_ELBO"`']
+        if layout is not None and not layout.held and not layout.summed:
+            instead = ['`objective="ScoreFunction"`', *instead]
+        if all(is_enumerable(guide[name]["fn"]) for name in stiff):
+            instead += [
+                '`objective="TraceEnum_ELBO"`, which sums over their states if the guide marks them with '
+                '`infer={"enumerate": "parallel"}`'
+            ]
         raise ProgramError(
             f"The guide draws {stiff} without a gradient through the draws (they are discrete, or not "
-            f"reparameterised), and {name} needs one. Write "
-            + ('`objective="ScoreFunction"` or ' if ours else "")
-            + '`objective="TraceGraph_ELBO"`; or, for discrete latents, mark them in the guide with '
-            '`infer={"enumerate": "parallel"}` and write `objective="TraceEnum_ELBO"`, which sums over their states.'
+            f"reparameterised), and {name} needs one. Write {' or '.join(instead)}."
         )
 
 
