@@ -45,14 +45,18 @@ class Captured:
         try:
             # Through a lambda, since a method's own argument would be counted among the inputs.
             self.graph = make_fx(lambda *some: function(*some))(*inputs)
+            self.bound = self._simplified()
         except Exception as error:
-            raise CaptureError(_reason(error)) from error
+            raise CaptureError(clause(error)) from error
+
+    def _simplified(self) -> list[Tensor]:
         bound = _lift_attributes(self.graph)
         _drop_aliases(self.graph)
         _fold_constants(self.graph, bound)
         _copy_what_is_kept(self.graph)
-        self.bound = _drop_unused(self.graph, bound)
+        kept = _drop_unused(self.graph, bound)
         self.graph.recompile()
+        return kept
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         """Run the graph, without recording gradients."""
@@ -60,7 +64,8 @@ class Captured:
             return self.graph.forward(*inputs, *self.bound)
 
 
-def _reason(error: Exception) -> str:
+def clause(error: Exception) -> str:
+    """Why a function could not be captured, or a graph not be run, in a clause."""
     text = str(error).strip().split("\n")[0]
     if "data-dependent" in text or "_local_scalar_dense" in text:
         return "a Python branch, or a number, is taken from a tensor's value (`if x.sum() > 0`, `.item()`, `float(x)`)"
@@ -120,7 +125,7 @@ def _fold_constants(graph: fx.GraphModule, bound: _Bound) -> None:
     written = _ever_written(graph)
     known: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
-        if node.op != "call_function" or node in written or _writes(node) or _is_random(node):
+        if node.op != "call_function" or node in written or writes(node) or is_random(node):
             continue
         # A literal of the function, such as `torch.tensor(1.0)`, is the same each time; other tensors are live.
         if node.target is _aten.lift_fresh_copy.default and node.args[0] in bound:
@@ -159,30 +164,32 @@ def _copy_what_is_kept(graph: fx.GraphModule) -> None:
 
 def _drop_unused(graph: fx.GraphModule, bound: _Bound) -> list[Tensor]:
     # A draw that nothing uses still moves the generator on.
-    graph.graph.eliminate_dead_code(is_impure_node=lambda node: node.is_impure() or _is_random(node))
+    graph.graph.eliminate_dead_code(is_impure_node=lambda node: node.is_impure() or is_random(node))
     for node in [node for node in bound if not node.users]:
         graph.graph.erase_node(node)
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
     return [bound[node] for node in inputs if node in bound]
 
 
-def _writes(node: fx.Node) -> bool:
+def writes(node: fx.Node) -> bool:
+    """Whether an operation writes into one of its inputs."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
 
 
 def _written(nodes: Iterable[fx.Node]) -> bool:
-    return any(_writes(user) for node in nodes for user in node.users)
+    return any(writes(user) for node in nodes for user in node.users)
 
 
-def _is_random(node: fx.Node) -> bool:
+def is_random(node: fx.Node) -> bool:
+    """Whether an operation draws from torch's generator."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _ever_written(graph: fx.GraphModule) -> set[fx.Node]:
     """Nodes whose memory an operation of the graph may write to, through views perhaps."""
     found: set[fx.Node] = set()
-    waiting = [source for node in graph.graph.nodes if _writes(node) for source in node.all_input_nodes]
+    waiting = [source for node in graph.graph.nodes if writes(node) for source in node.all_input_nodes]
     while waiting:
         node = waiting.pop()
         if node not in found:
@@ -191,34 +198,11 @@ def _ever_written(graph: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
-def depends_on_draws(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> bool:
-    """Whether anything that a function returns follows from a random number that it draws; yes if that cannot be seen.
-
-    Args:
-        function: of tensors, to a sequence of tensors, drawing from torch's generator.
-        inputs: what it is run on.
-    """
-    try:
-        graph = Captured(function, inputs).graph.graph
-    except CaptureError:
-        return True
-    (output,) = [node for node in graph.nodes if node.op == "output"]
-    waiting, seen = list(output.all_input_nodes), set()
-    while waiting:
-        node = waiting.pop()
-        if _is_random(node):
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += node.all_input_nodes
-    return False
-
-
 class Replayed:
     """A function of tensors that is captured once it has been called often enough on the same shapes to be worth it.
 
     The graph is held against the function when it is made and at every hundredth call from then on; a function that
-    cannot be captured, or whose graph gives other numbers, is called as it is.
+    cannot be captured, or whose graph cannot be run or gives other numbers, is called as it is.
 
     Args:
         function: of tensors, to a sequence of tensors; always the same for the same inputs.
@@ -247,26 +231,30 @@ class Replayed:
                 captured = Captured(self._function, inputs)
                 self._graphs[kind] = compiled(captured, inputs) if self._compile else captured
             except CaptureError as error:
-                self._capturable = False
-                if self._compile:
-                    warnings.warn(f"Not compiled: {error}.", PplvaeWarning, stacklevel=2)
+                self._give_up(f"Not compiled: {error}." if self._compile else "")
         if kind not in self._graphs:
             return self._plain(inputs)
-        found = self._graphs[kind](*inputs)
+        try:
+            found = self._graphs[kind](*inputs)
+        except Exception as error:  # a kernel that cannot be run again, such as that of an LSTM on a CPU
+            self._give_up(f"Not compiled: {clause(error)}." if self._compile else "")
+            return self._plain(inputs)
         if (count - plain_first) % _UNCHECKED == 0:
             plain = self._plain(inputs)
             tolerance = COMPILED_TOLERANCE if self._compile else CAPTURED_TOLERANCE
             if not all(agree(ours, theirs, tolerance) for ours, theirs in zip(found, plain, strict=True)):
-                self._capturable = False
-                self._graphs.clear()
-                warnings.warn(
+                self._give_up(
                     "Replayed, a model gave other numbers than when it is run: it depends on something that is no "
-                    "tensor, such as a Python number that changes. From now on it is run as it is written, slower.",
-                    PplvaeWarning,
-                    stacklevel=2,
+                    "tensor, such as a Python number that changes. From now on it is run as it is written, slower."
                 )
                 return plain
         return found
+
+    def _give_up(self, warning: str) -> None:
+        self._capturable = False
+        self._graphs.clear()
+        if warning:
+            warnings.warn(warning, PplvaeWarning, stacklevel=3)
 
     def _plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         return [value.detach() for value in self._function(*inputs)]
@@ -302,7 +290,7 @@ def compiled(captured: Captured, inputs: Sequence[Tensor]) -> Callable[..., Sequ
             warnings.simplefilter("ignore")  # of its own code, in modules that it imports
             run = _inductor.compile(captured.graph, [*(tensor.detach() for tensor in inputs), *bound])
     except Exception as error:
-        raise CaptureError(f"the compiler raised {_reason(error)}") from error
+        raise CaptureError(f"the compiler raised {clause(error)}") from error
 
     def call(*inputs: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():

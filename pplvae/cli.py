@@ -22,7 +22,7 @@ from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
-from pplvae.store import HISTORY, RUN, check_same_spec, open_datasets, open_run, read_json, read_spec, write_json
+from pplvae.store import HISTORY, RUN, occupied, open_datasets, read_json, read_spec
 from pplvae.training import FitStatus
 
 app = typer.Typer(
@@ -179,8 +179,11 @@ def _fit_to(run: Path, spec: dict[str, Any], options: dict[str, Any]) -> None:
     data = _load(spec, options["seed"])
     _out.print(str(data), markup=False)
     program = _build(spec, data, options["seed"])
-    _occupy(run, spec | {"seed": options["seed"]}, options["existing"])
-    fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=True, **options)
+    with occupied(run, run / _SPEC, spec | {"seed": options["seed"]}, options["existing"]):
+        fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=True, **options)
+    if options["existing"] != "refuse":
+        for name in (_COMPARISON, _PAGE):  # of the earlier fit
+            (run / name).unlink(missing_ok=True)
     _out.print(repr(fitted), markup=False)
     _out.print(f"Run folder: {run}", markup=False)
     if fitted.status is FitStatus.NONFINITE:
@@ -188,17 +191,6 @@ def _fit_to(run: Path, spec: dict[str, Any], options: dict[str, Any]) -> None:
     if fitted.status is FitStatus.INTERRUPTED:
         _out.print(f"Go on with `--existing resume --run {run}`.", markup=False)
         raise typer.Exit(_INTERRUPTED)
-
-
-def _occupy(run: Path, spec: dict[str, Any], existing: str) -> None:
-    """Write what was asked for before the fit, which may never return; results of an earlier fit go."""
-    open_run(run, existing)
-    if existing == "resume" and (run / _SPEC).exists():
-        check_same_spec(run / _SPEC, spec)
-    if existing != "refuse":
-        for name in (_COMPARISON, _PAGE):
-            (run / name).unlink(missing_ok=True)
-    write_json(run / _SPEC, {"spec": spec})
 
 
 def _compare_in(run: Path, options: dict[str, Any]) -> None:

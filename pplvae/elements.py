@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 from torch import distributions as td
 
+from pplvae.dependence import drawn_in_order
 from pplvae.errors import ProgramError
 from pplvae.families import unwrapped
 from pplvae.rows import Layout, counted, row_log_prob
@@ -37,14 +38,18 @@ def refuse_global_latents(layout: Layout, what: str) -> None:
         )
 
 
-def in_models_order(guide: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    """Whether a guide draws its latents in the model's order.
+def closed_forms(guide: Mapping[str, Any], model: Mapping[str, Any], layout: Layout | None) -> set[str]:
+    """Latents of a pair whose KL term may be taken in closed form, where there is one.
 
-    Only then is the mean of the sites' KL terms, each in closed form at the latents before it, the KL of all: elsewhere
-    a prior would be held against a guide that the latents in it depend on.
+    The mean of log q - log p at a site is that of KL(q || p), as long as p does not move with the guide's own draw of
+    the site. Where it does, as for a guide that draws from the data upwards, the log ratio at the draw is right.
+
+    Args:
+        guide: its sites.
+        model: its sites.
+        layout: of the pair; None if it cannot be scored row by row: then only the order of the sites says.
     """
-    ours, theirs = ([name for name, site in sites.items() if not site["is_observed"]] for sites in (guide, model))
-    return [name for name in ours if name in theirs] == theirs
+    return drawn_in_order(guide, model) | (layout.unmoved if layout is not None else set())
 
 
 def element_kl(q: Any, p: Any, axis: int, *, closed: bool = True) -> tuple[Float[Tensor, "batch element"] | None, bool]:
@@ -54,7 +59,7 @@ def element_kl(q: Any, p: Any, axis: int, *, closed: bool = True) -> tuple[Float
         q: the guide's site.
         p: the model's, at the same values.
         axis: of the rows in a value.
-        closed: whether a closed form is right (`in_models_order`).
+        closed: whether a closed form is right (`closed_forms`).
 
     Returns:
         One term per row and element, and whether it is exact; where torch has no closed form, the log ratio at the

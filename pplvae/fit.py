@@ -138,12 +138,13 @@ def fit(
             of network (kept on disk), then the fastest steps. It rounds and fuses differently, so that losses are
             those of the plain step for a while only. By default a step is captured as a graph and replayed, with the
             numbers of the plain step; programs that cannot be captured, because a Python branch is taken on a tensor's
-            value, are run as they are written, and those with latents that are not reparameterised, or are
-            enumerated, by Pyro's own code. `Fit.steps` says which it was.
+            value, or not be replayed (an LSTM on a CPU), are run as they are written, and those with latents that are
+            not reparameterised, or are enumerated, by Pyro's own code. `Fit.steps` says which it was. What
+            `torch.compile` has wrapped runs as it is written.
         seed: of data order, latent noise, and parameters that the programs initialise when first run.
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
-            interrupted; `epochs` may be raised), or "overwrite".
+            interrupted; `epochs` may be raised), or "overwrite", once the first epoch is over.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -151,7 +152,8 @@ def fit(
 
     Raises:
         DataError: rows that cannot be used, or lie outside the likelihood's support.
-        ProgramError: programs that fail, declare no parameters, or (with `validation`) cannot be scored row by row.
+        ProgramError: programs that fail, declare no parameters, or (with `validation`) cannot be scored row by row; an
+            objective that does not suit them.
         StoreError: a run folder that is occupied, damaged, or from another fit.
         UnknownNameError: an unknown objective, or value of `train`.
     """
@@ -201,7 +203,8 @@ def fit(
                 f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {stepper!r}."
             )
         steps = Steps(model, guide, start, chosen, stepper, clip, compile=compile)
-        loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder)
+        given = model, guide, training, held_out, start, steps, stepper, settings, folder
+        loop = Loop(*given, overwrite=existing == "overwrite")
         if existing == "resume":
             loop.resume()
         with tqdm(
@@ -212,9 +215,10 @@ def fit(
                     status, message = loop.run(epochs, kl_weight, patience, bar)
             except KeyboardInterrupt:
                 status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
-        loop.keep_best()
-        for parameter in start.weights.parameters.values():
-            parameter.grad = None  # whoever trains on starts from none
+            finally:
+                loop.keep_best()
+                for parameter in start.weights.parameters.values():
+                    parameter.grad = None  # whoever trains on starts from none
     result = Fit(
         Fitted(model, store),
         Fitted(guide, store),
@@ -227,7 +231,7 @@ def fit(
         folder,
     )
     if folder is not None:
-        _write_result(folder, result, loop.weights)
+        _write_result(loop.take_folder(), result, loop.weights)
     if status is FitStatus.NONFINITE:
         warnings.warn(message, PplvaeWarning, stacklevel=2)
     return result

@@ -11,7 +11,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pplvae.batch import Batch
-from pplvae.capture import depends_on_draws
+from pplvae.dependence import depends_on_draws, unmoved_priors
 from pplvae.discrete import MOST_STATES, States, is_discrete, is_enumerable, joint_states, states_of
 from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
 from pplvae.families import family_name, free_parameters
@@ -71,6 +71,7 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
         discrete=discrete,
         states=states,
         follows=_states_followed(guide, few_rows, guide_dims, states),
+        unmoved=unmoved_priors(model, guide, few_rows, first.guide_sites, first.model_sites),
     )
 
 

@@ -4,6 +4,8 @@ Everything public runs inside `isolated`, so a call leaves the process as it fou
 """
 
 import random
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -36,6 +38,7 @@ def isolated(seed: int, *, store: StoreState | None = None, dtype: torch.dtype |
         stack.enter_context(_dtype_kept(dtype))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(_run_as_written())
         # Zero overrides: the context only restores the four flags, which importing zuko, say, would switch off.
         stack.enter_context(pyro.settings.context(**_validation_flags()))
         stack.enter_context(pyro.get_param_store().scope(state))  # type: ignore[arg-type]
@@ -102,11 +105,10 @@ def evaluation_mode(*programs: Callable[..., Any]) -> Iterator[None]:
     for root in root_modules(*programs):
         for module in root.modules():
             switch(module)
-    hook = register_module_forward_pre_hook(switch)
     try:
-        yield
+        with _before_each_module(switch):
+            yield
     finally:
-        hook.remove()
         for module in found:
             module.training = True
 
@@ -133,9 +135,18 @@ def called_modules() -> Iterator[list[nn.Module]]:
         if all(module is not other for other in found):
             found.append(module)
 
-    hook = register_module_forward_pre_hook(note)
-    try:
+    with _before_each_module(note):
         yield found
+
+
+@contextmanager
+def _before_each_module(call: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+    hook = register_module_forward_pre_hook(call)
+    try:
+        with warnings.catch_warnings():
+            # That it may be called twice for what `torch.compile` has wrapped.
+            warnings.filterwarnings("ignore", message="Using `torch.compile")
+            yield
     finally:
         hook.remove()
 
@@ -167,6 +178,21 @@ def generators_kept() -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+@contextmanager
+def _run_as_written() -> Iterator[None]:
+    """Run modules and functions that `torch.compile` has wrapped as they are written.
+
+    Neither hooks that switch modes, nor a graph of the whole step, nor torch.func reach into what it makes of them.
+    """
+    dynamo = sys.modules.get("torch._dynamo")  # to import it takes seconds; before that nothing is compiled
+    set_stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
+    if dynamo is None or set_stance is None:
+        yield
+        return
+    with set_stance("force_eager"), dynamo.config.patch(error_on_nested_fx_trace=False):
+        yield
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class Layout:
         states: of these, where the ELBO sums over them; empty where there are too many and they are drawn.
         follows: for the names in `free`, the positions in `states` of the sites that lambda depends on.
         summed: states of discrete latents that the guide leaves to the model.
+        unmoved: latents whose KL term has a closed form that is right, see `dependence.unmoved_priors`.
     """
 
     guide: Mapping[str, int]
@@ -52,6 +53,7 @@ class Layout:
     states: Mapping[str, States] = field(default_factory=dict)
     follows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     summed: Mapping[str, States] = field(default_factory=dict)
+    unmoved: frozenset[str] = frozenset()
 
 
 class PlateIndex(Messenger):

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from pplvae.adam import adam_update, begin_adam, is_plain_adam
 from pplvae.batch import Batch
-from pplvae.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, compiled
+from pplvae.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, clause, compiled
 from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import generators_kept, reseed_beside_torch, validation
 from pplvae.objectives import Objective
@@ -123,8 +123,9 @@ class Steps:
         whole = self._compile and key == next(iter(self._seen))  # a last, smaller batch is not worth a compiler's time
         if self._replayed and key not in self._replays and (whole or self._seen[key] > _PLAIN_FIRST):
             self._try_to_replay(key, batch, kl_weight, whole)
-        if key in self._replays:
-            return self._replay(key, batch, kl_weight)
+        loss = self._replay(self._replays[key], batch, kl_weight) if key in self._replays else None
+        if loss is not None:
+            return loss
         with validation(first):  # it shows that shapes and supports are right
             found = self._plain(batch, kl_weight)
         self._update(found)
@@ -133,7 +134,7 @@ class Steps:
     def _begin(self, batch: Batch) -> None:
         kept = _copies(self._start.weights.buffers)
         with generators_kept():
-            reason = self._objective.reason_for_pyro(self._model, self._guide, batch)
+            reason = self._objective.reason_for_pyro(self._model, self._guide, self._start.layout, batch)
         _write(self._start.weights.buffers, kept)
         if reason:
             self._how, self._reason = How.PYRO, reason
@@ -181,13 +182,23 @@ class Steps:
         kept = self._state()
         try:
             with generators_kept(), validation(False):
-                self._replays[key] = self._make_replay(batch, kl_weight, whole)
+                replay = self._make_replay(batch, kl_weight, whole)
+                replay.run(batch, kl_weight)
+            self._replays[key] = replay
             self._how, self._reason = How.COMPILED if whole or self._how is How.COMPILED else How.CAPTURED, ""
         except CaptureError as error:
-            self._replayed, self._reason = False, str(error)
-            if self._compile:
-                warnings.warn(f"The step is not compiled: {error}.", PplvaeWarning, stacklevel=2)
+            self._give_up(str(error))
+        except Exception as error:  # a kernel that cannot be run again, such as that of an LSTM on a CPU
+            self._give_up(f"replayed, the step raised {clause(error)}")
         self._restore(kept)
+
+    def _give_up(self, reason: str) -> None:
+        """Try no more replays; steps of a kind that has one keep it."""
+        self._replayed, self._reason = False, reason
+        if not self._replays:
+            self._how = How.PLAIN
+        if self._compile:
+            warnings.warn(f"The step is not compiled: {reason}.", PplvaeWarning, stacklevel=2)
 
     def _make_replay(self, batch: Batch, kl_weight: float | Tensor, whole: bool) -> _Replay:
         varies = isinstance(kl_weight, Tensor)
@@ -218,22 +229,25 @@ class Steps:
         replayed = compiled(captured, inputs)
         return _Replay(run, updates, COMPILED_TOLERANCE)
 
-    def _replay(self, key: Any, batch: Batch, kl_weight: float | Tensor) -> Tensor:
-        replay = self._replays[key]
+    def _replay(self, replay: _Replay, batch: Batch, kl_weight: float | Tensor) -> Tensor | None:
+        """A fast step; None if it could not be taken, and the plain one is to be."""
         replay.steps += 1
         # After 1, 2, 4, ... steps, then every hundredth.
         if replay.steps < replay.checked + min(max(replay.checked, 1), _LONGEST_UNCHECKED):
-            found = replay.run(batch, kl_weight)
-            if not replay.updates:
+            found = self._run(replay, batch, kl_weight)
+            if found is not None and not replay.updates:
                 self._update(found)
-            return found.loss
+            return None if found is None else found.loss
         before = self._state()
         with generators_kept(), validation(replay.steps == 1):
             reseed_beside_torch(replay.steps)  # numbers from there must not happen to be those of the capture
             plain = self._plain(batch, kl_weight)
         buffers = _copies(self._start.weights.buffers)
         self._restore(before)
-        found = replay.run(batch, kl_weight)
+        found = self._run(replay, batch, kl_weight)
+        if found is None:
+            self._restore(before)
+            return None
         odd = _differs(found, plain, replay.tolerance)
         unchecked, replay.checked = replay.steps - replay.checked - 1, replay.steps
         if odd:
@@ -243,6 +257,14 @@ class Steps:
         if odd or not replay.updates:
             self._update(plain if odd else found)
         return plain.loss if odd else found.loss
+
+    def _run(self, replay: _Replay, batch: Batch, kl_weight: float | Tensor) -> _Found | None:
+        try:
+            return replay.run(batch, kl_weight)
+        except Exception as error:
+            self._replays.clear()
+            self._give_up(f"replayed, the step raised {clause(error)}")
+            return None
 
     def _take_over(self, odd: str, unchecked: int) -> None:
         self._replayed = False

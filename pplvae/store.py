@@ -3,7 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +139,58 @@ def open_run(folder: Path, existing: str) -> Path:
         raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"The run folder {str(folder)!r} is a file; choose another name.")
-    occupied = [folder / name for name in (CHECKPOINT, WEIGHTS, HISTORY, RUN) if (folder / name).exists()]
-    if occupied and existing == "refuse":
+    if existing == "refuse" and any(path.exists() for path in run_files(folder)):
         raise StoreError(
             f"{str(folder)!r} already holds a run. Go on with it (`existing='resume'`), replace it "
             "(`existing='overwrite'`), or choose another folder."
         )
-    if existing == "overwrite":
-        for path in occupied:
-            path.unlink()
     return folder
+
+
+@contextmanager
+def occupied(folder: Path, path: Path, spec: Mapping[str, Any], existing: str) -> Iterator[None]:
+    """Write what a fit is asked for before it, since it may never return; if it is refused, leave things as they were.
+
+    Args:
+        folder: of the run.
+        path: in it, for what the fit is asked for.
+        spec: that.
+        existing: as in `fit`.
+
+    Raises:
+        StoreError: see `open_run` and, to resume, `check_same_spec`.
+    """
+    open_run(folder, existing)
+    if existing == "resume" and path.exists():
+        check_same_spec(path, spec)
+    earlier, before = path.read_bytes() if path.exists() else None, _written(folder)
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    write_json(path, {"spec": spec})
+    try:
+        yield
+    except BaseException as error:
+        # Interrupted at its start, a fit may be asked for again; a run that is there keeps what it was asked for.
+        if _written(folder) == before and (before or isinstance(error, Exception)):
+            path.unlink() if earlier is None else path.write_bytes(earlier)
+            with suppress(OSError):  # somebody else may have put something there
+                for parent in made:
+                    parent.rmdir()
+        raise
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in run_files(folder) if path.exists()}
+
+
+def run_files(folder: Path) -> list[Path]:
+    """The files that a fit writes into its run folder."""
+    return [folder / name for name in (CHECKPOINT, WEIGHTS, HISTORY, RUN)]
+
+
+def clear_run(folder: Path) -> None:
+    """Remove a run that is about to be replaced."""
+    for path in run_files(folder):
+        path.unlink(missing_ok=True)
 
 
 def read_spec(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,23 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.batch import Batch
-from pplvae.data import Rows, few
-from pplvae.errors import StoreError, in_users_words
+from pplvae.breakdown import first_not_finite
+from pplvae.data import Rows
+from pplvae.errors import ProgramError, StoreError, in_users_words
 from pplvae.isolate import evaluation_mode, reseed, validation
 from pplvae.noise import Stream
 from pplvae.objectives import KLWeight
 from pplvae.preparation import Start
 from pplvae.rows import (
-    Given,
     Layout,
-    PlateIndex,
     Program,
-    SiteReader,
     log_model,
     log_weights_of,
-    row_log_prob,
     run_model,
     sum_sites,
-    values_of,
 )
 from pplvae.steps import Steps
-from pplvae.store import CHECKPOINT, read_tensors, write_tensors
+from pplvae.store import CHECKPOINT, clear_run, read_tensors, write_tensors
 
 _ROWS_AT_ONCE = 4096
 _DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
@@ -63,6 +59,7 @@ class Loop:
         optimiser: that they move, for its state.
         settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
         folder: of the run, or None.
+        overwrite: whether that may hold an earlier run, to be replaced.
     """
 
     def __init__(
@@ -76,10 +73,12 @@ class Loop:
         optimiser: Optimizer,
         settings: dict[str, Any],
         folder: Path | None,
+        *,
+        overwrite: bool = False,
     ) -> None:
         self._model, self._guide, self._train, self._held_out = model, guide, train, held_out
         self._start, self._steps, self._optimiser = start, steps, optimiser
-        self._settings, self._folder = settings, folder
+        self._settings, self._folder, self._overwrite = settings, folder, overwrite
         self.weights = start.weights
         self.epoch = 0
         self.best_epoch = -1
@@ -126,9 +125,15 @@ class Loop:
             weight = _at(kl_weight, self.epoch + first / len(order))
             some = slice(first, first + size)
             index, batch = positions[some], tuple(tensor[some] for tensor in tensors)
-            with in_users_words("objective", batch):
-                # torch's own noise needs no keys
-                losses.append(self._steps(Batch(batch, index, index), self._weight(kl_weight, weight)))
+            try:
+                with in_users_words("objective", batch):
+                    # torch's own noise needs no keys
+                    losses.append(self._steps(Batch(batch, index, index), self._weight(kl_weight, weight)))
+            except ProgramError as error:
+                trouble = self._diagnose(len(losses), index, batch, error)
+                if not trouble:
+                    raise
+                return trouble
             if len(losses) - looked_at >= look or len(losses) == len(starts):
                 bad = torch.nonzero(~torch.stack(losses[looked_at:]).isfinite()).flatten().tolist()
                 if bad:
@@ -187,34 +192,18 @@ class Loop:
             return log_model(self._model, chunk, {}, layout)[0]
         return sum_sites(run_model(self._model, chunk, {}), layout.model)
 
-    def _diagnose(self, step: int, index: Tensor, batch: list[Tensor]) -> str:
-        """Where a loss that is not finite came from, in a sentence."""
-        when = f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
-        broken = self.weights.nonfinite()
-        if broken:
-            return f"{when} The parameter {broken[0]!r} had become NaN or infinite before: lower `lr`, or set `clip`."
-        guide, model = SiteReader(), SiteReader()
-        with torch.no_grad(), validation(False), PlateIndex(index.to(batch[0].device)):
-            with guide:
-                self._guide(*batch)
-            with model, Given(values_of(guide.sites)):
-                self._model(*batch)
-        layout = self._start.layout
-        sites = [("guide", name, site) for name, site in guide.sites.items()]
-        sites += [("model", name, site) for name, site in model.sites.items()]
-        for program, name, site in sites:
-            if bool(site["fn"].log_prob(site["value"]).isfinite().all()):
-                continue
-            where = ""
-            if layout is not None:
-                dims = layout.guide if program == "guide" else layout.model
-                bad = ~row_log_prob(site, dims[name]).isfinite()
-                where = f", rows {few(np.sort(self._train.ids[index[bad.cpu()].numpy()]))}"
-            return (
-                f"{when} The first log-probability that is not finite is that of the site {name!r} of the "
-                f"{program}{where}. Lower `lr`, bound the scales of the program, and look at these rows."
-            )
-        return f"{when} Every log-probability of the same batch was finite on a second draw: lower `lr`, or set `clip`."
+    def _when(self, step: int) -> str:
+        return f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
+
+    def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
+        """Where a loss that is not finite came from, in a sentence; nothing if a step raised for another reason."""
+        found = first_not_finite(self._model, self._guide, self._start, batch, index, self._train.ids, error)
+        if found or error is not None:
+            return found and f"{self._when(step)} {found}"
+        return (
+            f"{self._when(step)} Every log-probability of the same batch was finite on a second draw: lower `lr`, or "
+            "set `clip`."
+        )
 
     def keep_best(self) -> None:
         """Put the weights of the best epoch into the programs (without validation, those of the last whole one)."""
@@ -228,8 +217,15 @@ class Loop:
             dataset[name].attrs["units"] = "nats per row"
         return dataset
 
-    def _write_checkpoint(self) -> None:
+    def take_folder(self) -> Path:
+        """The run folder, without what an earlier run left there: for when there is something to put in its place."""
         assert self._folder is not None
+        if self._overwrite:
+            clear_run(self._folder)
+            self._overwrite = False
+        return self._folder
+
+    def _write_checkpoint(self) -> None:
         state = self._optimiser.state_dict()
         tensors = {f"now/{name}": tensor for name, tensor in self.weights.copy().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
@@ -243,7 +239,7 @@ class Loop:
             "optimiser_groups": state["param_groups"],
             "settings": self._settings,
         }
-        write_tensors(self._folder / CHECKPOINT, tensors, content)
+        write_tensors(self.take_folder() / CHECKPOINT, tensors, content)
 
     def resume(self) -> None:
         """Take up the checkpoint of the run folder, if there is one."""

@@ -298,3 +298,42 @@ def test_replayed_notices_a_graph_that_was_wrong_from_the_start():
 )
 def test_agree(one, other, yes):
     assert agree(torch.tensor(one), torch.tensor(other), 1e-5) == yes
+
+
+def recurrent(kind=nn.LSTM, **options):
+    """Differentiates a recurrent net of float32, whose kernel keeps something for its gradient."""
+    net = kind(2, 3, batch_first=True, **options).float()
+
+    def function(u):
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            return torch.autograd.grad(net(u)[0].square().sum(), u)
+
+    return function
+
+
+@pytest.mark.usefixtures("twenty_plain_calls")
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2}])
+def test_replayed_calls_what_cannot_be_replayed(options):
+    function = recurrent(**options)
+    replayed, u = Replayed(function), torch.randn(4, 5, 2, dtype=torch.float32)
+    for _ in range(30):
+        assert torch.equal(replayed(u)[0], function(u)[0])
+
+
+@pytest.mark.usefixtures("twenty_plain_calls")
+def test_replayed_goes_on_where_a_graph_raises_later(monkeypatch):
+    calls = []
+
+    class Tired(Captured):
+        def __call__(self, *inputs):
+            calls.append(1)
+            if len(calls) > 5:
+                raise RuntimeError("no memory")
+            return super().__call__(*inputs)
+
+    monkeypatch.setattr(capture, "Captured", Tired)
+    replayed, u = Replayed(lambda u: [3 * u]), torch.randn(4)
+    for _ in range(60):
+        assert torch.equal(replayed(u)[0], 3 * u)
+    assert len(calls) == 6

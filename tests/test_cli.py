@@ -170,6 +170,20 @@ def test_results_of_the_old_run_go(run, tmp_path, existing):
     assert "no file" in err
 
 
+@pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
+def test_a_fit_that_is_refused_leaves_no_trace(run, tmp_path, existing):
+    """Real numbers do not fit a Bernoulli likelihood; the corrected command then works as it stands."""
+    save_rows(tmp_path / "rows.npy")
+    fit = ("fit", "--data", "rows.npy", "--latent", 1, "--epochs", 1, "--run", "deep/r", "--existing", existing)
+    assert run(*fit, "--model", "bernoulli-vae")[0] == 2
+    assert not (tmp_path / "deep").exists()
+    assert run(*fit, "--model", "gaussian-vae")[0] == 0
+    assert run("compare", "deep/r", *QUICK)[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "deep/r").iterdir()}
+    assert run(*fit, "--model", "bernoulli-vae")[0] == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "deep/r").iterdir()} == before
+
+
 def test_resuming_with_another_model_is_refused(run, tmp_path):
     save_rows(tmp_path / "rows.npy")
     fit = ("fit", "--data", "rows.npy", "--likelihood", "gaussian", "--latent", 2, "--run", "r")
@@ -224,3 +238,17 @@ def test_comparing_on_other_rows_is_refused(run, tmp_path, columns):
     del older["settings"]["rows_digest"]
     (tmp_path / "r" / "run.json").write_text(json.dumps(older))
     assert run("compare", "r", *QUICK)[0] == 0
+
+
+def test_interrupted_at_its_start_a_fit_leaves_the_run_that_is_there(run, tmp_path, monkeypatch):
+    save_rows(tmp_path / "rows.npy")
+    fit = ("fit", "--data", "rows.npy", "--model", "ppca", "--epochs", 1, "--run", "r")
+    assert run(*fit, "--latent", 1)[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()}
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pplvae.fit", killed)
+    assert run(*fit, "--latent", 2, "--existing", "overwrite")[0] == 130
+    assert {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import re
 
 import numpy as np
 import pyro
@@ -170,6 +171,48 @@ def test_resume_refuses_other_rows(tmp_path):
         pplvae.fit(model.model, model.guide, v + 1, epochs=2, run=tmp_path / "run", existing="resume")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": lambda v: 1 / 0},
+        {"objective": "no such objective"},
+        {"lr": "fast"},
+        {"optimiser": lambda _: None},
+        {"objective": "EntropyELBO", "kl_weight": lambda epoch: 1 / 0},
+        {"rows": torch.full((3, 2), torch.nan)},
+    ],
+    ids=lambda wrong: " ".join(wrong),
+)
+def test_a_fit_that_is_refused_leaves_the_folder_as_it_was(wrong, tmp_path):
+    model, v = linear_pair()
+    given = {"model": model.model, "guide": model.guide, "rows": v, "epochs": 1}
+    pplvae.fit(**given, run=tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for folder in ("run", "new"):
+        with pytest.raises((ProgramError, DataError, UnknownNameError, TypeError, ZeroDivisionError)):
+            pplvae.fit(**given | wrong, run=tmp_path / folder, existing="overwrite")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_overwriting_leaves_nothing_of_the_old_run(interrupted, tmp_path):
+    """Nor does one that is interrupted before its first epoch is over leave the old checkpoint, to be resumed."""
+    model, v = linear_pair()
+    pplvae.fit(model.model, model.guide, v, epochs=3, run=tmp_path)
+
+    def program(rows):
+        if interrupted and len(rows) == 20:
+            raise KeyboardInterrupt
+        return model.model(rows)
+
+    pplvae.fit(program, model.guide, v, epochs=1, batch_size=20, run=tmp_path, existing="overwrite", lr=0.1)
+    loaded = pplvae.load_fit(tmp_path, model.model, model.guide, v)
+    assert loaded.settings["lr"] == 0.1
+    assert loaded.history.sizes["epoch"] == 1 - interrupted
+    assert (tmp_path / "checkpoint.safetensors").exists() is not interrupted
+
+
 def test_going_on_trains_on():
     model, guide, rows = functions_with_pyro_param()
     first = pplvae.fit(model, guide, rows, epochs=2, lr=0.05, validation=rows)
@@ -329,6 +372,70 @@ def test_nonfinite_loss_stops_and_says_where(tmp_path):
     assert result.status is FitStatus.NONFINITE
     assert result.history.sizes["epoch"] < 20
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def thrown(family, rows, **options):
+    """A fit whose first step throws the encoder far away, so that the next one breaks down, and the pair's networks."""
+    torch.manual_seed(0)
+    encoder, decoder = nn.Linear(4, 6), nn.Linear(2, 4)
+
+    def model(v):
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)))
+            pyro.sample("v", dist.Normal(decoder(h), 0.5).to_event(1), obs=v)
+
+    def guide(v):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", family(encoder(v)))
+
+    networks = nn.ModuleList([encoder, decoder])
+    before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
+    with pytest.warns(PplvaeWarning, match="became NaN or infinite"):
+        result = pplvae.fit(model, guide, torch.randn(rows, 4), batch_size=8, lr=1e3, epochs=50, **options)
+    return result, networks.state_dict(), before
+
+
+def of_scales(lam):
+    return dist.MultivariateNormal(lam[:, :2], scale_tril=torch.diag_embed(lam[:, 2:4].exp()))
+
+
+def of_a_covariance(lam):
+    factor = lam[:, 2:].reshape(-1, 2, 2).exp()
+    return dist.MultivariateNormal(lam[:, :2], covariance_matrix=factor @ factor.mT + 1e-3 * torch.eye(2))
+
+
+@pytest.mark.parametrize("objective", ["TraceMeanField_ELBO", "TraceGraph_ELBO", "IWAE"])
+@pytest.mark.parametrize("rows", [12, 16])  # the second batch is smaller, or of the same kind
+@pytest.mark.parametrize(
+    ("family", "where"), [(of_scales, r"the site 'h' of the guide, rows \d"), (of_a_covariance, "")]
+)
+def test_a_breakdown_in_the_first_step_of_a_kind_is_an_outcome(family, where, rows, objective):
+    """Checks of arguments, or the factorisation of a matrix, raise then; the weights of before are put back."""
+    result, after, before = thrown(family, rows, objective=objective)
+    assert result.status is FitStatus.NONFINITE
+    assert re.search(rf"epoch 0, step 1\. .*{where or 'site|matrix'}", result.message)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+
+
+def test_a_program_that_raises_in_the_midst_leaves_the_weights_of_the_best_epoch():
+    model, v = linear_pair(rows=60)
+    calls = 0
+
+    def failing(rows):
+        nonlocal calls
+        calls += len(rows) == 30
+        if calls > 2:  # in the second step
+            raise RuntimeError("a typo")
+        return model.model(rows)
+
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ProgramError, match="a typo"):
+        pplvae.fit(failing, model.guide, v, epochs=3, batch_size=30, lr=0.1)
+    for parameter, value in zip(model.parameters(), before, strict=False):
+        assert torch.equal(parameter, value)
+        assert parameter.grad is None
 
 
 def test_exploding_parameters_are_named():

@@ -4,10 +4,14 @@ import subprocess
 import sys
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
+import pplvae
+from pplvae import steps
 from pplvae.isolate import evaluation_mode, import_zuko, isolated, validation
 
 # In a process of its own, because the type checker of the test run draws from `random` itself.
@@ -137,3 +141,66 @@ def test_evaluation_mode_finds_modules_that_only_a_closure_holds():
     assert inner.training
     assert inner[0].training
     assert not frozen.training
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 6), nn.Dropout(0.5), nn.Linear(6, 4))
+
+    def forward(self, v):
+        return self.layers(v)
+
+
+COMPILED = {
+    "wrapped": lambda net, backend: torch.compile(net, backend=backend),
+    "in place": lambda net, backend: net.compile(backend=backend) or net,
+    "function": lambda net, backend: torch.compile(lambda v: net(v), backend=backend),
+    "without breaks": lambda net, backend: torch.compile(net, backend=backend, fullgraph=True),
+}
+
+
+@pytest.mark.parametrize("how", COMPILED)
+def test_what_is_compiled_runs_as_it_is_written(how, monkeypatch):
+    """A compiled encoder with dropout gives the numbers of the plain one, captured steps too; it stays compiled."""
+    monkeypatch.setattr(steps, "_PLAIN_FIRST", 2)
+    compilations = []
+
+    def backend(graph, _inputs):
+        compilations.append(graph)
+        return graph.forward
+
+    def pair(compiled):
+        torch.manual_seed(0)
+        net, decoder = Encoder(), nn.Linear(2, 5)
+        encode = COMPILED[how](net, backend) if compiled else net
+
+        def model(v):
+            pyro.module("decoder", decoder)
+            with pyro.plate("data", len(v)):
+                h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("v", dist.Normal(decoder(h), 0.5).to_event(1), obs=v)
+
+        def guide(v):
+            pyro.module("net", net)
+            with pyro.plate("data", len(v)):
+                loc, log_scale = encode(v).chunk(2, -1)
+                pyro.sample("h", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+        return model, guide, encode
+
+    v, found = torch.randn(12, 5), []
+    for compiled in (True, False):
+        model, guide, encode = pair(compiled)
+        fit = pplvae.fit(model, guide, v, validation=v, epochs=6)
+        gap = pplvae.amortisation_gap(fit.model, fit.guide, v, particles=20, max_steps=20)
+        found.append((fit.history.drop_vars("seconds"), gap.rows))
+        assert fit.steps == "captured"
+        assert compilations == []
+        if compiled:
+            torch._dynamo.reset()
+            encode(v)
+            assert compilations
+            compilations.clear()
+    for ours, theirs in zip(*found, strict=True):
+        xr.testing.assert_identical(ours, theirs)

@@ -310,3 +310,69 @@ def test_a_resumed_fit_is_captured_at_another_step_and_equals_the_whole(tmp_path
 def test_objectives_of_ours_still_need_rows():
     with pytest.raises(RowwiseError, match="scored row by row"):
         Objective("IWAE").loss(None, None, None, Batch.of((torch.zeros(2, 1),)), 1.0, 1.0)
+
+
+def recurrent_program(net):
+    """A pair in float32 whose encoder is a recurrent net."""
+
+    def program():
+        torch.manual_seed(1)
+        encoder, out, decoder = net().float(), nn.Linear(6, 4).float(), nn.Linear(2, 5).float()
+
+        def model(rows):
+            pyro.module("decoder", decoder)
+            with pyro.plate("data", len(rows)):
+                h = pyro.sample("h", dist.Normal(rows.new_zeros(2), 1.0).to_event(1))
+                pyro.sample("v", dist.Normal(decoder(h), 0.5).to_event(1), obs=rows)
+
+        def guide(rows):
+            pyro.module("encoder", encoder), pyro.module("out", out)
+            loc, log_scale = out(encoder(rows.unsqueeze(-1))[0][:, -1]).chunk(2, -1)
+            with pyro.plate("data", len(rows)):
+                pyro.sample("h", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+        return model, guide, torch.randn(8, 5, dtype=torch.float32)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: nn.LSTM(1, 6, batch_first=True),
+        lambda: nn.LSTM(1, 3, batch_first=True, bidirectional=True),
+        lambda: nn.LSTM(1, 6, 2, batch_first=True, dropout=0.2),
+        lambda: nn.GRU(1, 6, batch_first=True),
+    ],
+)
+def test_recurrent_nets_are_trained_as_they_are_written(net, monkeypatch, at_once):
+    """Whether their kernels can be replayed or not: the same losses, to the bit."""
+    losses, _, weights = run(recurrent_program(net), 12)
+    plain, _, plain_weights = plainly(monkeypatch, recurrent_program(net), 12)
+    assert losses == plain
+    assert all(torch.equal(tensor, plain_weights[name]) for name, tensor in weights.items())
+
+
+def test_a_compiler_that_makes_a_step_which_raises_is_said():
+    with pytest.warns(PplvaeWarning, match="not compiled: replayed, the step raised"):
+        losses, how, _ = run(recurrent_program(lambda: nn.LSTM(1, 6, batch_first=True)), 3, compile=True)
+    assert how.startswith("plain: replayed, the step raised")
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("after", [1, 3, 9])
+def test_a_graph_that_raises_later_gives_way_to_the_program(after, monkeypatch, at_once):
+    calls = []
+
+    class Tired(steps_module.Captured):
+        def __call__(self, *inputs):
+            calls.append(1)
+            if len(calls) > after:
+                raise RuntimeError("no memory")
+            return super().__call__(*inputs)
+
+    monkeypatch.setattr(steps_module, "Captured", Tired)
+    losses, how, _ = run(programs.bound_methods_with_pyro_module, 16)
+    plain, _, _ = plainly(monkeypatch, programs.bound_methods_with_pyro_module, 16)
+    assert how == "plain: replayed, the step raised RuntimeError: no memory"
+    assert losses == plain

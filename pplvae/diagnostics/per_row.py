@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pplvae.batch import Batch
 from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.elements import element_kl, element_names, in_models_order, rows_first, site_kl
+from pplvae.elements import closed_forms, element_kl, element_names, rows_first, site_kl
 from pplvae.families import family_name
 from pplvae.noise import Stream
 from pplvae.rows import Layout, Program, counted, log_guide, log_model, run_guide, run_model, sum_sites, values_of
@@ -57,10 +57,10 @@ def measure_rows(
     per_latent: dict[str, list[Tensor]] = {}
     exact, names, site_kls = [], [], []
     latents = [name for name in layout.axes if name in layout.model]
-    ordered = in_models_order(sites, model_sites)
+    closed_here = closed_forms(sites, model_sites, layout)
     for name in latents:
         p = None if family_name(sites[name]["fn"]) == "Delta" else model_sites.get(name)
-        found, closed = _of_one_site(sites[name], p, from_prior[name]["value"], layout, fold, ordered)
+        found, closed = _of_one_site(sites[name], p, from_prior[name]["value"], layout, fold, name in closed_here)
         site_kls.append(found.pop("site_kl"))
         for key, value in found.items():
             per_latent.setdefault(key, []).append(value)
@@ -85,16 +85,16 @@ def _model_at(
 
 
 def _of_one_site(
-    q: Any, p: Any | None, prior: Tensor, layout: Layout, fold: Callable[[Tensor], Tensor], ordered: bool
+    q: Any, p: Any | None, prior: Tensor, layout: Layout, fold: Callable[[Tensor], Tensor], closed: bool
 ) -> tuple[dict[str, Tensor], bool]:
     """KL (NaN without a site `p` to compare with) and moments of a latent site, per row."""
     axis = layout.axes[q["name"]]
     h, centre = (fold(rows_first(value, axis)) for value in (q["value"], _centre(q)))
-    terms, exact = (None, False) if p is None else element_kl(q, p, axis, closed=ordered)
+    terms, exact = (None, False) if p is None else element_kl(q, p, axis, closed=closed)
     kl = torch.full_like(h[0], torch.nan) if terms is None else fold(terms).mean(0)
     whole = kl.sum(1)
     if terms is None and p is not None:
-        whole = fold(site_kl(q, p, layout.guide[q["name"]], closed=ordered)).mean(0)
+        whole = fold(site_kl(q, p, layout.guide[q["name"]], closed=closed)).mean(0)
     from_prior = rows_first(prior, axis).double().unflatten(0, (-1, h.shape[1]))
     used = rows_first(counted(q), axis)[: h.shape[1]]
     moments = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pplvae.elements import element_kl, in_models_order, rows_first, site_kl
+from pplvae.elements import closed_forms, element_kl, rows_first, site_kl
 from pplvae.errors import ProgramError
 from pplvae.objectives.draws import Draws, on_average
 from pplvae.rows import counted
@@ -42,8 +42,8 @@ class FreeBits:
                 f"Free bits are of the KL between guide and prior, latent by latent; {sorted(helpers)} of the guide "
                 "have no prior. Use `Trace_ELBO`."
             )
-        closed = in_models_order(draws.guide_sites, draws.model_sites)
-        charged = [self._charged(draws, name, closed) for name in draws.latent_sites]
+        closed = closed_forms(draws.guide_sites, draws.model_sites, draws.layout)
+        charged = [self._charged(draws, name, name in closed) for name in draws.latent_sites]
         return on_average(draws.log_likelihood) - draws.weight * len(draws.batch) * torch.stack(charged).sum()
 
     def _charged(self, draws: Draws, name: str, closed: bool) -> Tensor:

@@ -20,9 +20,10 @@ from pplvae.objectives.importance import IWAE, RenyiELBO
 from pplvae.objectives.info import InfoVAE
 from pplvae.objectives.kl_weight import ScaleLatents
 from pplvae.objectives.path import DReG, StickingTheLanding
+from pplvae.objectives.pyros import check_suits, taken
 from pplvae.objectives.score import ScoreFunction
 from pplvae.objectives.summed import negative_elbo, reason_against
-from pplvae.rows import Layout, PlateIndex
+from pplvae.rows import Layout, PlateIndex, run_guide, run_model, values_of
 
 _PYROS: dict[str, Callable[..., Any]] = {
     "Trace_ELBO": infer.Trace_ELBO,
@@ -83,12 +84,17 @@ class Objective:
 
     Raises:
         UnknownNameError: an unknown name.
-        TypeError: an object that is no objective.
+        TypeError: an object that is no objective, or a class.
+        ProgramError: one of Pyro's objectives that `fit` has no use for.
     """
 
     def __init__(self, objective: Any) -> None:
         if isinstance(objective, str):
             objective = named_objective(objective)
+        if isinstance(objective, type):
+            name = objective.__name__
+            raise TypeError(f"`objective` is the class {name}; pass an object of it: `objective={name}()`.")
+        objective = taken(objective)
         self._rowwise = isinstance(objective, RowObjective) and not hasattr(objective, "loss_and_grads")
         if not self._rowwise and not hasattr(objective, "loss_and_grads"):
             raise TypeError(
@@ -102,9 +108,18 @@ class Objective:
         options = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         self.settings = ", ".join([type(objective).__name__, *(f"{key}={value}" for key, value in options.items())])
 
-    def reason_for_pyro(self, model: Any, guide: Any, batch: Batch) -> str:
-        """Why the objective has to run on Pyro's own code, in a clause; nothing where `loss` does."""
-        return "" if self._rowwise else reason_against(self._objective, model, guide, batch)
+    def reason_for_pyro(self, model: Any, guide: Any, layout: Layout | None, batch: Batch) -> str:
+        """Why the objective has to run on Pyro's own code, in a clause; nothing where `loss` does.
+
+        Raises:
+            ProgramError: one of Pyro's objectives that these programs do not suit.
+        """
+        if self._rowwise:
+            return ""
+        guide_sites = run_guide(guide, batch, {}, None)
+        model_sites = run_model(model, batch, values_of(guide_sites))
+        check_suits(self._objective, layout, guide_sites, model_sites)
+        return reason_against(self._objective, layout, guide_sites, model_sites)
 
     def loss(
         self, model: Any, guide: Any, layout: Layout | None, batch: Batch, scale: float, kl_weight: float | Tensor
@@ -125,8 +140,7 @@ class Objective:
         """
         self._check(layout, kl_weight)
         if not self._rowwise:
-            with ScaleLatents(kl_weight):
-                return scale * negative_elbo(self._objective, model, guide, batch)
+            return scale * negative_elbo(self._objective, model, guide, layout, batch, kl_weight)
         ours = self._objective
         some, how = batch.times(ours.particles), {"cut": ours.cut, "through": ours.through}
         assert layout is not None

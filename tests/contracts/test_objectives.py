@@ -520,3 +520,72 @@ def test_a_pyro_object_may_be_used_again(tmp_path):
 def test_cyclical_weight():
     weight = cyclical(4.0, rising=0.25)
     assert [weight(e) for e in (0.0, 0.5, 1.0, 3.9, 4.5)] == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("objective", "instead"),
+    [
+        (pyro.infer.ReweightedWakeSleep(), r"DReG\(particles=10\).*ScoreFunction"),
+        (pyro.infer.ReweightedWakeSleep(insomnia=0.5, num_particles=3), r"DReG"),
+        (pyro.infer.TraceTailAdaptive_ELBO(num_particles=4, vectorize_particles=True), r"RenyiELBO\(alpha=0.5\)"),
+        (pyro.infer.EnergyDistance(), "InfoVAE"),
+        (pyro.infer.SVI(None, None, pyro.optim.Adam({}), pyro.infer.Trace_ELBO()), "the ELBO that it was made with"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_pyros_other_objectives_are_refused_with_what_to_write(linear, objective, instead):
+    model, v = linear
+    with pytest.raises(ProgramError, match=f"{type(objective).__name__} cannot be .*{instead}"):
+        pplvae.fit(model.model, model.guide, v, objective=objective, epochs=1)
+
+
+@pytest.mark.parametrize("kind", [pyro.infer.Trace_ELBO, pyro.infer.RenyiELBO, IWAE, FreeBits])
+def test_a_class_is_told_from_an_object(linear, kind):
+    model, v = linear
+    with pytest.raises(TypeError, match=rf"is the class {kind.__name__}; .*`objective={kind.__name__}\(\)`"):
+        pplvae.fit(model.model, model.guide, v, objective=kind, epochs=1)
+
+
+@pytest.mark.parametrize("name", ["Trace_ELBO", "TraceMeanField_ELBO", "TraceGraph_ELBO", "TraceEnum_ELBO"])
+def test_pyros_traced_objectives_are_the_plain_ones(name):
+    """Those of torch.jit fail on a last batch that is smaller; here they are what they are a faster version of."""
+    found = []
+    for kind in (getattr(pyro.infer, f"Jit{name}"), getattr(pyro.infer, name)):
+        torch.manual_seed(1)
+        pair = FactorAnalysis(4, 2)
+        v = torch.linspace(-1, 1, 40).reshape(10, 4)
+        options = {"objective": kind(num_particles=2, max_plate_nesting=1, strict_enumeration_warning=False)}
+        found.append(pplvae.fit(pair.model, pair.guide, v, epochs=2, batch_size=6, **options).history["objective"])
+    np.testing.assert_array_equal(*found)
+
+
+def test_discrete_latents_under_the_default_objective():
+    """Told before any step, with the lines to write, which work."""
+    coins, v = Coins(), torch.randn(4)
+    before = [parameter.clone() for parameter in coins.parameters()]
+    with pytest.raises(ProgramError, match=r"draws \['h'\] without a gradient.*TraceMeanField_ELBO") as refused:
+        pplvae.fit(coins.model, coins.guide, v, epochs=1)
+    assert all(torch.equal(a, b) for a, b in zip(before, coins.parameters(), strict=True))
+    for name in ("ScoreFunction", "TraceGraph_ELBO", "TraceEnum_ELBO"):
+        assert f'objective="{name}"' in str(refused.value)
+        assert pplvae.fit(coins.model, coins.guide, v, objective=name, epochs=1).status is pplvae.FitStatus.COMPLETED
+
+
+@pytest.mark.parametrize("name", ["TraceMeanField_ELBO", "Trace_ELBO", "TraceEnum_ELBO"])
+def test_discrete_latents_that_nobody_sums_out(name):
+    """The guide leaves k to the model, which does not mark it: Pyro would draw it from the prior."""
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            k = pyro.sample("k", dist.Bernoulli(torch.tensor(0.5)))
+            h = pyro.sample("h", dist.Normal(2 * k - 1, 1.0))
+            pyro.sample("v", dist.Normal(h, 1.0), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(pyro.param("a", torch.tensor(0.3)) * v, 1.0))
+
+    with pytest.raises(ProgramError, match=r"does not draw \['k'\].*enumerate.*TraceEnum_ELBO"):
+        pplvae.fit(model, guide, torch.randn(6), objective=name, epochs=1)
+    marked = pyro.infer.config_enumerate(model)
+    pplvae.fit(marked, guide, torch.randn(6), objective="TraceEnum_ELBO", epochs=1)
