@@ -11,7 +11,8 @@ from torch import Tensor
 from pplvae.batch import Batch
 from pplvae.comparison.chunks import Chunk, Columns, Draws, add
 from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.comparison.localise import Offsets
+from pplvae.comparison.further import prove
+from pplvae.comparison.localise import Offsets, Start
 from pplvae.comparison.optimise import Optimum, optimise
 from pplvae.comparison.richer import Base, Family, Mixture, flow, full_covariance
 from pplvae.errors import UnknownNameError
@@ -75,7 +76,9 @@ class Rung:
     @cached_property
     def optimum(self) -> Optimum:
         """Each row's guide in the family; the search runs when it is first asked for."""
-        return optimise(self.guides, len(self._chunk.batch), self._chunk.schedule, self._chunk.seed)
+        chunk = self._chunk
+        found = optimise(self.guides, len(chunk.batch), chunk.schedule, chunk.seed)
+        return prove(self.guides, found, chunk.schedule, chunk.seed)
 
     def columns(self, index: Tensor, own: Draws) -> Columns:
         """The ELBO of some rows' optimum in the family, and what it gains over their own guides.
@@ -110,11 +113,11 @@ class RicherGuides:
         """How many latent numbers a row has."""
         return self._elements
 
-    def starts(self) -> list[Offsets]:
+    def starts(self) -> list[Start]:
         """Offsets at which every row has its own guide."""
         shapes = {key: value.shape for key, value in self._family.start(self._elements).items()}
         device, rows = self.batch.keys.device, len(self.batch)
-        return [{key: torch.zeros(rows, *shape, device=device) for key, shape in shapes.items()}]
+        return [Start({key: torch.zeros(rows, *shape, device=device) for key, shape in shapes.items()})]
 
     def log_weights(
         self,

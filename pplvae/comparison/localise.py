@@ -6,7 +6,7 @@ and one for each state of a discrete latent that is summed over.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -24,6 +24,18 @@ from pplvae.noise import Kind
 from pplvae.rows import Given, Layout, Program, log_guide, log_model, run_guide, sum_sites, values_of
 
 Offsets = dict[str, Tensor]
+
+
+class Start(NamedTuple):
+    """Where a search starts.
+
+    Attributes:
+        offsets: of every row.
+        held: names of those that stay there until the others have found their optimum.
+    """
+
+    offsets: Offsets
+    held: tuple[str, ...] = ()
 
 
 class Localise(Messenger):
@@ -113,10 +125,11 @@ class LocalGuides:
             found[key] = lam.new_zeros(len(self.batch), *follows, *lam.shape[1:])
         return found
 
-    def starts(self) -> list[Offsets]:
+    def starts(self) -> list[Start]:
         """Zeros; and, where discrete latents are summed over, offsets at which their logits are zero.
 
-        From an encoder that is sure of a wrong state the slope towards the right one vanishes.
+        From an encoder that is sure of a wrong state the slope towards the right one vanishes, and so does that of
+        whatever depends on a state that is improbable. So the logits are held there at first.
         """
         zeros = self.zeros()
         lam = self._read({})
@@ -125,7 +138,7 @@ class LocalGuides:
             for key in zeros
             if key.endswith(".logits") and key.removesuffix(".logits") in self._layout.states
         }
-        return [zeros, zeros | flat] if flat else [zeros]
+        return [Start(zeros), Start(zeros | flat, tuple(flat))] if flat else [Start(zeros)]
 
     def parameters(self, offsets: Offsets) -> dict[str, Float[Tensor, "row ..."]]:
         """Lambda of every row, averaged over draws where an earlier latent changes it; by state as offsets are."""

@@ -5,7 +5,7 @@ batch when it has converged. So a row's answer does not depend on which rows it 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -18,7 +18,7 @@ from pplvae.batch import Batch
 from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.gaussian import Gaussians
-from pplvae.comparison.localise import Offsets
+from pplvae.comparison.localise import Offsets, Start
 from pplvae.noise import Kind, Stream
 
 
@@ -32,8 +32,8 @@ class Guides(Protocol):
         """How many latent numbers a row has."""
         ...
 
-    def starts(self) -> list[Offsets]:
-        """Offsets from which the search starts: zeros, and others where the slope may vanish there."""
+    def starts(self) -> list[Start]:
+        """Where the search starts: at zero, and elsewhere too where the slope may vanish there."""
         ...
 
     def log_weights(
@@ -151,17 +151,32 @@ def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, st
         For each row the best offset by the selection sample (where it began among the candidates), status and steps.
     """
     found = []
-    for begin in [start] if start is not None else make_batch(torch.arange(rows), 2).starts():
-        search = _Search(make_batch, rows, schedule, seed, begin)
-        while len(search.active) and search.step < schedule.max_steps:
-            search.run_window()
-        found.append(search)
+    starts = [Start(start)] if start is not None else make_batch(torch.arange(rows), 2).starts()
+    for begin in starts:
+        offsets = begin.offsets
+        if begin.held:  # what each state asks of the rest is found before any is preferred
+            offsets = _run(_Search(make_batch, rows, schedule, seed, offsets, begin.held)).best
+        found.append(_run(_Search(make_batch, rows, schedule, seed, offsets)))
     return _best_of(found)
 
 
+def _run(search: "_Search") -> "_Search":
+    while len(search.active) and search.step < search.schedule.max_steps:
+        search.run_window()
+    return search
+
+
 class _Search:
-    def __init__(self, make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, start: Offsets) -> None:
-        self._make_batch, self._schedule, self._seed = make_batch, schedule, seed
+    def __init__(
+        self,
+        make_batch: MakeBatch,
+        rows: int,
+        schedule: Schedule,
+        seed: int,
+        start: Offsets,
+        held: Collection[str] = (),
+    ) -> None:
+        self._make_batch, self.schedule, self._seed, self._held = make_batch, schedule, seed, held
         self.step = 0
         first = make_batch(torch.arange(rows), 2)
         self._selection_draws = schedule.selection_draws_for(first.elements())
@@ -182,7 +197,7 @@ class _Search:
 
     def run_window(self) -> None:
         """Take a window of steps, then judge the mean offset of its second half on the selection sample."""
-        schedule = self._schedule
+        schedule = self.schedule
         batch = self._make_batch(self.active, schedule.draws)
         half = schedule.window // 2
         average = {key: torch.zeros_like(offset) for key, offset in self._now.items()}
@@ -202,7 +217,7 @@ class _Search:
         with torch.no_grad():
             for (key, offset), gradient in zip(offsets.items(), gradients, strict=True):
                 self._now[key] = offset.detach()
-                if gradient is not None:  # None: nothing depends on this offset
+                if gradient is not None and key not in self._held:  # None: nothing depends on this offset
                     self._broken |= ~gradient.isfinite().reshape(len(gradient), -1).all(1)
                     self._now[key] = self._now[key] + self._adam(key, gradient.nan_to_num(0.0, 0.0, 0.0))
 
@@ -230,7 +245,7 @@ class _Search:
         return torch.cat(found, 1)
 
     def _judge(self, candidate: Offsets) -> None:
-        schedule, active = self._schedule, self.active
+        schedule, active = self.schedule, self.active
         weights = self._select(candidate)
         gain, stderr = mean_and_stderr(weights - self._best_weights[:, active])
         # The later mean, taken at smaller steps, is kept unless it is worse by a standard error: keeping the winner
@@ -250,9 +265,9 @@ class _Search:
     def _end_cycles(self, ended: Tensor) -> None:
         """Of the rows whose step size has run out, retire those whose cycle gained too little, restart the others."""
         elbo = self._best_weights[:, self.active].mean(0)
-        idle = ended & ~(elbo - self._cycle_start > self._schedule.tolerance)
+        idle = ended & ~(elbo - self._cycle_start > self.schedule.tolerance)
         self.status[self.active[idle]] = torch.where(self._broken[idle], _NONFINITE, _CONVERGED)
-        self._rate = torch.where(ended, self._schedule.first_step / 4, self._rate)
+        self._rate = torch.where(ended, self.schedule.first_step / 4, self._rate)
         self._cycle_start = torch.where(ended, elbo, self._cycle_start)
         self._retire(idle)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
+from pplvae.comparison.further import prove
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import Optimum, Schedule, joined, optimise
 from pplvae.comparison.own_gaussian import Encoded, OwnGaussians
@@ -50,7 +51,7 @@ class OwnGuides:
     def __call__(self, batch: Batch, encoded: Encoded | None) -> Optimum:
         """The optimum of every row; `encoded` as the method of that name has it."""
         if self.gaussian is None or encoded is None:
-            return self._by_first_order(batch, self.schedule)
+            return self._by_first_order(batch, self.schedule, proven=self._is_smooth)
         return self.gaussian(encoded, batch, self._by_first_order)
 
     def _choose(self, guides: LocalGuides) -> None:
@@ -74,11 +75,19 @@ class OwnGuides:
             return
         self.gaussian = found
 
-    def _by_first_order(self, batch: Batch, schedule: Schedule, start: Offsets | None = None) -> Optimum:
+    @property
+    def _is_smooth(self) -> bool:
+        """Whether the ELBO of a sample is a function of the offsets that can be differentiated."""
+        return set(self.layout.discrete) <= set(self.layout.states)
+
+    def _by_first_order(
+        self, batch: Batch, schedule: Schedule, start: Offsets | None = None, *, proven: bool = False
+    ) -> Optimum:
         """Some rows after the other: so few that what a step makes of them stays in the cache."""
         found = []
         for rows in torch.arange(len(batch)).split(rows_at_once(batch.tensors, schedule.draws)):
             make = partial(self.guides, batch.take(rows))
             some = None if start is None else {key: offset[rows] for key, offset in start.items()}
-            found.append(optimise(make, len(rows), schedule, self.seed, some))
+            ended = optimise(make, len(rows), schedule, self.seed, some)
+            found.append(prove(make, ended, schedule, self.seed) if proven else ended)
         return joined(found)

@@ -62,11 +62,11 @@ class Comparison:
             rows (for a gap from paired differences, Monte Carlo noise included); `mc_stderr`, the part of it that more
             draws would remove; `quantiles` over rows. Per part: `count`; `nonfinite` and `skipped`, the numbers of rows
             left out; `unconverged`, the share of rows whose search did not converge; `negative`, the share of gaps
-            below
-            -3 standard errors (about 0.1 % by chance where there is no gap); with evidence `unreliable`, the share of
+            below -3 standard errors by more than the tolerance; with evidence `unreliable`, the share of
             rows whose k-hat is above 0.7: their log evidence may be too low by more than its standard error says. With
             a screen `gap_at_most`, the mean gap over all rows at most. For each family `unnested`, the share of rows
-            whose optimum in it lies more than 3 standard errors below that of the guide's own, which it contains.
+            whose optimum in it lies more than 3 standard errors and the tolerance below that of the guide's own, which it
+            contains.
         """
         everything = [self.part(name) for name in self.parts]
         parts = [part.isel(row=np.flatnonzero(_is_counted(part))) for part in everything]
@@ -90,7 +90,7 @@ class Comparison:
             "nonfinite": ("part", [int((part["status"] == "nonfinite").sum()) for part in everything]),
             "skipped": ("part", [int((part["status"] == "skipped").sum()) for part in everything]),
             "unconverged": share(lambda part: part["status"] != "converged"),
-            "negative": share(lambda part: part["amortisation_gap"] < -3 * part["amortisation_gap_stderr"]),
+            "negative": share(lambda part: self._is_below(part, "amortisation_gap")),
         }
         k_hat = next((name for name in _K_HATS if name in self.rows), None)
         if k_hat is not None:
@@ -100,9 +100,13 @@ class Comparison:
         for term in terms:
             if term.startswith("family_gap_"):
                 name = term.removeprefix("family_gap_")
-                columns[f"unnested_{name}"] = share(lambda part, term=term: part[term] < -3 * part[f"{term}_stderr"])
+                columns[f"unnested_{name}"] = share(lambda part, term=term: self._is_below(part, term))
         coordinates = {"part": self.parts, "term": terms, "quantile": list(QUANTILES)}
         return xr.Dataset(columns, coords=coordinates, attrs=dict(self.rows.attrs))
+
+    def _is_below(self, part: xr.Dataset, term: str) -> xr.DataArray:
+        """Which gaps are below zero by more than noise and the tolerance of the search explain."""
+        return part[term] < -3 * part[f"{term}_stderr"] - float(self.rows.attrs.get("tolerance", 0.0))
 
     def worst(self, part: str, count: int = 5) -> xr.Dataset:
         """The rows of a part with the largest amortisation gaps, largest first."""
@@ -243,7 +247,9 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
             found.append(f"{name}: {share} of the rows did not converge, so their gaps are lower bounds.")
         if float(part["negative"]) > 0.01:
             share = f"{100 * float(part['negative']):.1f} %"
-            found.append(f"{name}: {share} of the gaps lie below -3 standard errors, so the optimisation failed there.")
+            found.append(
+                f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the search failed there."
+            )
         if "unreliable" in part and float(part["unreliable"]) > 0.01:
             share = f"{100 * float(part['unreliable']):.1f} %"
             found.append(
