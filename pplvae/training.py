@@ -206,8 +206,8 @@ class Loop:
             if bool(site["fn"].log_prob(site["value"]).isfinite().all()):
                 continue
             where = ""
-            if layout is not None:
-                dims = layout.guide if program == "guide" else layout.model
+            dims = {} if layout is None else layout.guide if program == "guide" else layout.model
+            if name in dims:
                 bad = ~row_log_prob(site, dims[name]).isfinite()
                 where = f", rows {few(np.sort(self._train.ids[index[bad.cpu()].numpy()]))}"
             return (
