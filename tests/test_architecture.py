@@ -46,6 +46,7 @@ ROOMS = [
     "training",
     "fit",
     "comparison",
+    "retraining",
     "attribution",
     "diagnostics",
     "plots",
