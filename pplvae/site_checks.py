@@ -109,9 +109,10 @@ def warn_of_scales(sites: Sequence[Any]) -> None:
     Args:
         sites: the latent sites of the guide, and all sites of the model.
     """
-    scales = [torch.as_tensor(site["scale"]) / plates_scale(site) for site in sites]
-    odd = [site["name"] for site, scale in zip(sites, scales, strict=True) if not bool((scale - 1).abs().max() < 1e-6)]
-    if odd and not all(bool(torch.isclose(scale, scales[0], rtol=1e-5).all()) for scale in scales):
+    scales = [torch.as_tensor(site["scale"]).double().cpu() / plates_scale(site) for site in sites]
+    one = torch.ones((), dtype=torch.float64)
+    odd = [site["name"] for site, scale in zip(sites, scales, strict=True) if not _alike(scale, one)]
+    if odd and not all(_alike(scale, scales[0]) for scale in scales):
         warnings.warn(
             f"`pyro.poutine.scale` weights the sites {sorted({*odd})}. Such a weight counts in training; ELBOs of "
             "rows, gaps and log p(v) are those of the programs without it. For columns that stand for others write a "
@@ -119,6 +120,13 @@ def warn_of_scales(sites: Sequence[Any]) -> None:
             PplvaeWarning,
             stacklevel=2,
         )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    try:
+        return bool(torch.isclose(one, other, rtol=1e-5).all())
+    except RuntimeError:  # weights of the elements of different sites: no shape holds both
+        return False
 
 
 def _admits(fn: Any, value: Tensor) -> bool:
