@@ -1,30 +1,22 @@
 """`attribute`: what is to blame for each nat, and what to change."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import Tensor, nn
 
-from pplvae.batch import Batch
 from pplvae.comparison.gaps import amortisation_gap, compare
-from pplvae.comparison.localise import LocalGuides, Localise
 from pplvae.comparison.result import Comparison
 from pplvae.data import Rows, as_rows
-from pplvae.fit import fit
-from pplvae.inspection import inspect_pair
-from pplvae.isolate import current_store, evaluation_mode, isolated, root_modules
-from pplvae.nets import MLP
-from pplvae.preparation import follow_rows, merged_stores, prepare
+from pplvae.retraining import Elbos, Larger, Retraining, Trained, put_back
 from pplvae.rows import Program
 from pplvae.weights import Fitted
 
 _TRAIN, _HELD_OUT = "train", "held-out"
+_UNITS = {"units": "nats per row"}
 
 
 @dataclass(frozen=True)
@@ -49,20 +41,27 @@ class Advice:
 class Attribution:
     """Where the nats go, by cause.
 
+    Each cause is what is left of the gap once the remedies of those before it have been applied.
+
     Attributes:
-        causes: over dimension "cause", `nats` per row with `stderr` (over rows): under_training and capacity (what
-            training the encoder on, and then a larger one, closes of the gap on training rows), remainder (what neither
-            closes), generalisation (held-out gap minus training gap), approximation (what the family costs held-out
-            rows, a lower bound), full_covariance (the part of it that Gaussian covariances would win), evidence_slack
-            (by how much the estimate of log p(v) exceeds that of a single chain on average: where it is large,
-            approximation may be larger than it says).
+        causes: over dimension "cause", `nats` per row with `stderr` (over rows). Of the gap on training rows,
+            under_training and capacity (what training the encoder on closes, and then a larger one, beyond what the
+            smaller one closes in as many more rounds; 0, and not sought, where less than `worth` is left for it) and
+            remainder (what neither closes): their sum is the gap. Then
+            generalisation (by how much more the gap is on held-out rows than on training rows, with the remedies of
+            `advice` before it), approximation (what the family costs held-out rows, a lower bound), full_covariance
+            (the part of it that Gaussian covariances would win), evidence_slack (by how much the estimate of log p(v)
+            exceeds that of a single chain on average: where it is large, approximation may be larger than it says).
+            `held_out` with `held_out_stderr`: what the first two remedies win on held-out rows; NaN for other causes.
         advice: most nats first; never empty.
-        comparison: of the pair as it was passed in.
+        comparison: of the held-out rows, with the pair as it was passed in.
+        training: the same of the training rows, without log p(v).
     """
 
     causes: xr.Dataset
     advice: tuple[Advice, ...]
     comparison: Comparison
+    training: Comparison
 
     def __str__(self) -> str:
         lines = ["Nats per row, by cause (± standard error over rows)"]
@@ -98,17 +97,18 @@ def attribute(
 ) -> Attribution:
     """Find out what is to blame for the gaps of a fitted pair, by removing one suspect after the other.
 
-    The decoder is held fixed. The encoder is trained on; what that closes on training rows was under-training. Then a
-    network beside it, from v to offsets of lambda, is trained with it; what that closes was want of capacity. Neither
-    needs to know how the guide is built. The pair is left as it was.
+    The decoder is held fixed. The encoder is trained on, in rounds, until a round wins next to nothing; what that
+    closes on training rows was under-training. Then a network beside it, from v to offsets of lambda, is trained with
+    it in the same way; what that closes beyond what the encoder alone closes in as many rounds was want of capacity.
+    Neither needs to know how the guide is built. The pair is left as it was.
 
     Args:
         model: p(v, h; theta), fitted.
         guide: q(h; lambda_phi(v)), fitted.
         train: the rows that the pair was fitted to.
         held_out: rows that it has not seen.
-        epochs: of each of the two trainings.
-        lr: step size of Adam.
+        epochs: of a round of training (more where they make fewer than 500 steps).
+        lr: step size of Adam; a tenth of it in a last round.
         batch_size: rows per step.
         objective: of the trainings, see `fit`.
         hidden: widths of the network that is added.
@@ -122,7 +122,9 @@ def attribute(
         progress: show progress bars.
 
     Returns:
-        An `Attribution`. Advice names a cause only if it costs more than `worth` nats by 2 standard errors.
+        An `Attribution`. Advice names a remedy only if its cause, after the remedies before it, costs more than `worth`
+        nats by 2 standard errors; longer training and a larger encoder only if they win on held-out rows too, by 2
+        standard errors; and an iterative guide only if the trainings had come to their end.
 
     Raises:
         DataError: see `amortisation_gap`.
@@ -132,69 +134,28 @@ def attribute(
     some = {_TRAIN: _some_of(training, rows, seed), _HELD_OUT: _some_of(as_rows(held_out), rows, seed)}
     options: dict[str, Any] = {"seed": seed, "particles": particles}
     search = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
-    result = compare(model, guide, some, families=["full_covariance"], evidence="ais", **options, **search)
-
-    def elbo(pair_model: Program, pair_guide: Program) -> np.ndarray:
-        """Of the training rows, on the noise that the comparison scored with."""
-        scored = amortisation_gap(pair_model, pair_guide, some[_TRAIN], max_steps=0, **options)
-        return scored.rows["elbo_amortised"].values
-
+    gaps = {
+        _TRAIN: amortisation_gap(model, guide, some[_TRAIN], **options, **search),
+        _HELD_OUT: compare(
+            model, guide, some[_HELD_OUT], families=["full_covariance"], evidence="ais", **options, **search
+        ),
+    }
+    before = {part: found.rows["elbo_amortised"].values for part, found in gaps.items()}
     settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "objective": objective, "seed": seed}
-    with _put_back(model, guide, training, seed) as (model, guide):
-        longer = fit(model, guide, training, train="guide", progress=progress, **settings)
-        with_longer = elbo(longer.model, longer.guide)
-        network = _Larger(longer.model, longer.guide, training, hidden, seed)
-        larger_guide = Fitted(network, longer.guide.store)
-        larger = fit(longer.model, larger_guide, training, train="guide", progress=progress, **settings)
-        with_larger = elbo(larger.model, larger.guide)
-    causes = _causes(result, with_longer, with_larger)
-    return Attribution(causes, tuple(_advice(causes, worth)), result)
-
-
-class _Larger(nn.Module):
-    """A guide with a network beside its encoder, from the rows to offsets of lambda; zero until it is trained."""
-
-    def __init__(self, model: Program, guide: Fitted, rows: Rows, hidden: Sequence[int], seed: int) -> None:
-        super().__init__()
-        dtype = next((t.dtype for t in rows.tensors if t.is_floating_point()), None)
-        with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
-            # An offset is one for all states of a discrete latent here.
-            self._layout = replace(inspect_pair(model, guide, rows.tensors), states={}, follows={})
-            zeros = LocalGuides(model, guide, self._layout, Batch.of([t[:1] for t in rows.tensors])).zeros()
-            features = _features(rows.tensors)
-            self._shapes = {key: offset.shape[1:] for key, offset in zeros.items()}
-            self.network = MLP(features.shape[1], hidden, [shape.numel() for shape in self._shapes.values()])
-        for head in self.network.heads:
-            for parameter in head.parameters():
-                nn.init.zeros_(parameter)
-        self._mean, self._scale = features.mean(0), features.std(0).clamp(min=1e-3)
-        self.encoder = nn.ModuleList(root_modules(guide))
-        self._guide = guide.func
-
-    def forward(self, *rows: Tensor) -> None:
-        """The guide, its lambda moved."""
-        found = self.network((_features(rows) - self._mean) / self._scale)
-        offsets = {key: out.unflatten(1, shape) for (key, shape), out in zip(self._shapes.items(), found, strict=True)}
-        Localise(offsets, self._layout, 1)(self._guide)(*rows)
-
-
-def _features(tensors: Sequence[Tensor]) -> Tensor:
-    """Rows as one matrix of floating-point numbers, missing values as 0."""
-    floating = next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
-    return torch.cat([t.reshape(len(t), -1).to(floating) for t in tensors], 1).nan_to_num(0.0)
-
-
-@contextmanager
-def _put_back(model: Program, guide: Program, rows: Rows, seed: int) -> Iterator[tuple[Fitted, Fitted]]:
-    """The pair with its parameters where they are now; what is trained in place inside is put back at the end."""
-    pair = [program if isinstance(program, Fitted) else Fitted(program, current_store()) for program in (model, guide)]
-    with isolated(seed, store=merged_stores(*pair), dtype=follow_rows(model, guide, rows)):
-        weights = prepare(pair[0].func, pair[1].func, rows, None).weights
-    snapshot = weights.copy()
-    try:
-        yield pair[0], pair[1]
-    finally:
-        weights.restore(snapshot)
+    retraining = Retraining(training, some, worth / 4, options, settings | {"progress": progress})
+    with put_back(model, guide, training, seed) as (model, guide, weights):
+        longer = larger = retraining.until_settled(Trained(model, guide, before))
+        reached = weights.copy()
+        left = gaps[_TRAIN].rows["amortisation_gap"].values - (longer.elbo[_TRAIN] - before[_TRAIN])
+        if _may_exceed(_mean(left), worth):
+            network = Larger(longer.model, longer.guide, training, hidden, seed)
+            with_network = Trained(longer.model, Fitted(network, longer.guide.store), longer.elbo)
+            larger = retraining.until_settled(with_network)
+        if _Gain.of(longer.elbo, larger.elbo).is_worth(worth):
+            weights.restore(reached)
+            longer = retraining.for_rounds(longer, larger.rounds)
+    causes, advice = _causes_and_advice(gaps, (before, longer.elbo, larger.elbo), worth, settled=larger.settled)
+    return Attribution(causes, tuple(advice), gaps[_HELD_OUT], gaps[_TRAIN])
 
 
 def _some_of(rows: Rows, count: int, seed: int) -> Rows:
@@ -203,26 +164,59 @@ def _some_of(rows: Rows, count: int, seed: int) -> Rows:
     return rows[np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))]
 
 
-def _causes(result: Comparison, with_longer: np.ndarray, with_larger: np.ndarray) -> xr.Dataset:
-    """The gap on training rows split by what closed it; the difference to held-out rows; the family."""
-    train, held_out = result.part(_TRAIN), result.part(_HELD_OUT)
-    gaps, others = train["amortisation_gap"].values, held_out["amortisation_gap"].values
-    before = train["elbo_amortised"].values
-    finite = np.isfinite(gaps + before + with_longer + with_larger)  # the same rows for all, so that causes add up
-    gaps, before, with_longer, with_larger = (x[finite] for x in (gaps, before, with_longer, with_larger))
+@dataclass(frozen=True)
+class _Gain:
+    """What a remedy wins, as a mean with its standard error, on rows of both parts."""
+
+    train: tuple[float, float]
+    held_out: tuple[float, float]
+
+    @classmethod
+    def of(cls, before: Elbos, after: Elbos) -> "_Gain":
+        return cls(*(_mean(after[part] - before[part]) for part in (_TRAIN, _HELD_OUT)))
+
+    def is_worth(self, worth: float) -> bool:
+        """Whether it wins enough of training rows, and of held-out rows anything."""
+        return _exceeds(self.train, worth) and _exceeds(self.held_out, 0.0)
+
+
+def _causes_and_advice(
+    comparisons: Mapping[str, Comparison], elbos: Sequence[Elbos], worth: float, *, settled: bool
+) -> tuple[xr.Dataset, list[Advice]]:
+    """The gap on training rows split by what closed it; what is left on held-out rows beyond it; the family.
+
+    Args:
+        comparisons: of both parts.
+        elbos: as the pair was passed in, trained on, and with the larger encoder.
+        worth: nats.
+        settled: whether the last training came to its end.
+    """
+    gaps = {part: found.rows["amortisation_gap"].values for part, found in comparisons.items()}
+    # The same rows for all, so that causes add up.
+    finite = {part: np.isfinite(sum((elbo[part] for elbo in elbos), gaps[part])) for part in gaps}
+    gaps = {part: gap[finite[part]] for part, gap in gaps.items()}
+    before, longer, larger = ({part: elbo[part][finite[part]] for part in elbo} for elbo in elbos)
+    gains = {"under_training": _Gain.of(before, longer), "capacity": _Gain.of(longer, larger)}
+    applied = {name for name, gain in gains.items() if gain.is_worth(worth)}
+    reached = larger if "capacity" in applied else longer if applied else before
+    left = {part: gaps[part] - (reached[part] - before[part]) for part in gaps}
+    held_out = comparisons[_HELD_OUT].rows
     found = {
-        "under_training": _mean(with_longer - before),
-        "capacity": _mean(with_larger - with_longer),
-        "remainder": _mean(gaps - (with_larger - before)),
-        "generalisation": _difference(others, gaps),
+        **{name: gain.train for name, gain in gains.items()},
+        "remainder": _mean(gaps[_TRAIN] - (larger[_TRAIN] - before[_TRAIN])),
+        "generalisation": _difference(left[_HELD_OUT], left[_TRAIN]),
         "approximation": _mean(held_out["approximation_gap"].values),
         "full_covariance": _mean(held_out["family_gap_full_covariance"].values),
         "evidence_slack": _mean(held_out["jensen_slack_ais"].values),
     }
-    nats, stderr = (np.array([cause[k] for cause in found.values()]) for k in (0, 1))
-    causes = xr.Dataset({"nats": ("cause", nats), "stderr": ("cause", stderr)}, coords={"cause": [*found]})
-    causes["nats"].attrs["units"] = "nats per row"
-    return causes
+    won = [gains[name].held_out if name in gains else (math.nan, math.nan) for name in found]
+    columns = np.array([[*pair, *also] for pair, also in zip(found.values(), won, strict=True)]).T
+    names = ("nats", "stderr", "held_out", "held_out_stderr")
+    variables = {name: ("cause", column, _UNITS) for name, column in zip(names, columns, strict=True)}
+    causes = xr.Dataset(variables, coords={"cause": [*found]})
+    applied |= {name for name in ("generalisation", "approximation") if _exceeds(found[name], worth)}
+    applied |= {"remainder"} if settled and _exceeds(found["remainder"], worth) else set()
+    return causes, _advice(causes, applied, worth)
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
@@ -233,6 +227,14 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     (mean, stderr), (other, other_stderr) = _mean(first), _mean(second)
     return mean - other, math.hypot(stderr, other_stderr)
+
+
+def _exceeds(found: tuple[float, float], worth: float) -> bool:
+    return found[0] - 2 * found[1] > worth
+
+
+def _may_exceed(found: tuple[float, float], worth: float) -> bool:
+    return found[0] + 2 * found[1] > worth
 
 
 _REMEDIES = {
@@ -250,18 +252,18 @@ _REMEDIES = {
 }
 
 
-def _advice(causes: xr.Dataset, worth: float) -> list[Advice]:
+def _advice(causes: xr.Dataset, named: Collection[str], worth: float) -> list[Advice]:
     found = []
     for cause, (remedy, sentence) in _REMEDIES.items():
         nats, stderr = (float(causes[name].sel(cause=cause)) for name in ("nats", "stderr"))
-        if nats - 2 * stderr > worth:
+        if cause in named:
             text = sentence.format(f"{nats:.2f} ± {stderr:.2f} nats per row")
             found.append(Advice(remedy, nats, stderr, text + _covariances(causes, cause) + "."))
     if not found:
         gaps = causes.isel(cause=slice(0, len(_REMEDIES)))
         most = gaps.isel(cause=int(np.argmax(gaps["nats"].values)))
         nats, stderr = float(most["nats"]), float(most["stderr"])
-        text = f"no cause costs more than {worth:g} nats per row by 2 standard errors; the largest is "
+        text = f"no remedy is worth more than {worth:g} nats per row by 2 standard errors; the largest cause is "
         text += f"{str(most['cause'].values).replace('_', ' ')} with {nats:.2f} ± {stderr:.2f}."
         found.append(Advice("nothing to gain", nats, stderr, text))
     return sorted(found, key=lambda advice: -advice.nats)

@@ -16,8 +16,8 @@ from pplvae.discrete import MOST_STATES, States, is_discrete, is_enumerable, joi
 from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
 from pplvae.families import family_name, free_parameters
 from pplvae.isolate import generators_kept, validation
-from pplvae.rows import Given, Layout, Program, run_guide, run_model, values_of
-from pplvae.site_checks import check_latent, check_rows_apart, check_sites_match
+from pplvae.rows import Given, Layout, Program, latents_of, run_guide, run_model, values_of
+from pplvae.site_checks import check_latent, check_plates, check_rows_apart, check_sites_match, warn_of_scales
 from pplvae.support import check_support
 
 _LOOKED_AT = 100  # rows among which three different ones are sought
@@ -41,33 +41,38 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
     few_rows, more_rows = _probes(tensors)
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
     plain = [_Probe(model, guide, batch) for batch in (few_rows, more_rows)]
-    drawn = [probe.guide_sites for probe in plain]
-    guide_dims, held = _row_axes("guide", *drawn) if drawn[0] else ({}, [])
-    model_dims, _ = _row_axes("model", plain[0].model_sites, plain[1].model_sites)
-    summed = _sites_left_to_the_model(plain[0].guide_sites, plain[0].model_sites, model_dims)
+    in_guide, in_model = ([getattr(probe, f"{program}_sites") for probe in plain] for program in ("guide", "model"))
+    all_guide_dims, held = _row_axes("guide", *in_guide) if in_guide[0] else ({}, [])
+    model_dims, _ = _row_axes("model", *in_model)
+    guide_dims = {name: dim for name, dim in all_guide_dims.items() if not in_guide[0][name]["is_observed"]}
+    summed = _sites_left_to_the_model(latents_of(in_guide[0]), in_model[0], model_dims)
     first, second, other = (
         _Probe(model, guide, batch, guide_dims, address, summed)
         for batch, address in ((few_rows, (0,)), (more_rows, (0,)), (few_rows, (1,)))
     )
     local_names = first.local_names
-    check_sites_match(first.guide_sites, first.model_sites, summed)
-    latent = {name: site for name, site in first.guide_sites.items() if name in guide_dims and not site["is_observed"]}
+    drawn, drawn_again = latents_of(first.guide_sites), latents_of(other.guide_sites)
+    check_sites_match(drawn, first.model_sites, summed)
+    check_plates(latents_of(first.model_sites), model_dims)
+    check_plates(drawn, guide_dims)
+    warn_of_scales([*drawn.values(), *first.model_sites.values()])
+    latent = {name: site for name, site in drawn.items() if name in guide_dims}
     for name, site in latent.items():
-        check_latent(name, site, guide_dims[name], first.guide_sites, local_used=bool(local_names))
+        check_latent(name, site, guide_dims[name], drawn, local_used=bool(local_names))
     axes = {name: len(site["fn"].batch_shape) + guide_dims[name] for name, site in latent.items()}
     layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed)
     check_support(model, guide, layout, tensors)
     check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
     check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
-    if not free and (needs_latents or first.guide_sites):
+    if not free and (needs_latents or drawn):
         raise RowwiseError(_nothing_free(latent, held))
     discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
     states = _states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
     return replace(
         layout,
         free=tuple(free),
-        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, first.guide_sites, other.guide_sites),
+        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, drawn, drawn_again),
         discrete=discrete,
         states=states,
         follows=_states_followed(guide, few_rows, guide_dims, states),
@@ -86,8 +91,8 @@ def _states_followed(
     with torch.no_grad(), Given({name: site.over(len(batch)) for name, site in together.items()}):
         sites = run_guide(guide, batch.repeated(math.prod(sizes)), dims, (0,))
     found = {}
-    for name, site in sites.items():
-        for parameter in free_parameters(site["fn"], dims[name]) if name in dims and not site["is_observed"] else []:
+    for name, dim in dims.items():
+        for parameter in free_parameters(sites[name]["fn"], dim):
             grid = parameter.value.movedim(parameter.axis, 0).reshape(*sizes, -1)
             # Not bit by bit: matrix products round differently at different places of a batch.
             same = [torch.isclose(grid, grid.narrow(k, 0, 1), rtol=1e-4, atol=1e-6).all() for k in range(len(sizes))]
@@ -139,9 +144,10 @@ def _nothing_free(latent: dict[str, Any], held: list[str]) -> str:
 
 def scaling_plate_size(model: Program, guide: Program, tensors: Sequence[Tensor]) -> int | None:
     """Full size of a plate that scales its rows up as a subsample, or None: what the program's ELBO is a sum over."""
-    sites = _Probe(model, guide, _probes(tensors)[0]).model_sites
-    frames = [frame for site in sites.values() for frame in site["cond_indep_stack"]]
-    return next((frame.full_size for frame in frames if frame.full_size not in (None, frame.size)), None)
+    fewer, more = (_Probe(model, guide, batch).model_sites for batch in _probes(tensors))
+    frames = {frame.name: frame for site in more.values() for frame in site["cond_indep_stack"]}
+    data = (frames[name] for name in _data_plates(fewer, more))
+    return next((frame.full_size for frame in data if frame.full_size not in (None, frame.size)), None)
 
 
 class _LocalNames(Messenger):
@@ -188,11 +194,19 @@ class _Probe:
         self.local_names = names.names
 
 
+def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
+    """The plates whose size follows the number of rows, by name."""
+    sizes, before = (
+        {frame.name: frame.size for site in sites.values() for frame in site["cond_indep_stack"]}
+        for sites in (more, fewer)
+    )
+    return [name for name, size in sizes.items() if size == 5 and before.get(name) == 3]
+
+
 def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
     """The axis of the data plate, whose size follows the number of rows, in every site; the latents outside it."""
     plates = {frame.name: frame for site in more.values() for frame in site["cond_indep_stack"]}
-    before = {frame.name: frame.size for site in fewer.values() for frame in site["cond_indep_stack"]}
-    data = [name for name, frame in plates.items() if frame.size == 5 and before.get(name) == 3]
+    data = _data_plates(fewer, more)
     if not plates:
         raise RowwiseError(f"The {what} has no plate, so its rows cannot be told apart: {PLATE_HINT}.")
     if not data:
@@ -228,7 +242,7 @@ def _is_fixed(guide: Program, batch: Batch, first: dict[str, Any], other: dict[s
     Args:
         guide: q(h; lambda_phi(v)).
         batch: a few rows.
-        first: its sites on them.
+        first: its latent sites on them.
         other: the same, from other noise.
     """
     if len(first) == 1:

@@ -11,7 +11,7 @@ from pplvae.data import Rows
 from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
 from pplvae.inspection import inspect_pair, scaling_plate_size
 from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, root_modules
-from pplvae.rows import Layout, Program, log_guide, log_model, run_guide, values_of
+from pplvae.rows import Layout, Program, log_extra, log_guide, log_model, run_guide, values_of
 from pplvae.support import check_support
 from pplvae.weights import Fitted, Weights
 
@@ -99,6 +99,7 @@ def hold_model(model: Program, guide: Program, rows: Rows, start: Start) -> None
         with called_modules() as in_guide:
             sites = run_guide(guide, batch, start.layout.guide, (0,))
         log_q = log_guide(sites, start.layout).sum() + sum(value.sum() for value in values_of(sites).values())
+        log_q = log_q + log_extra(sites)
         values = {name: value.detach() for name, value in values_of(sites).items()}
         with called_modules() as in_model:
             log_p, _ = log_model(model, batch, values, start.layout)

@@ -1,5 +1,6 @@
 """The only reader of what a Pyro program does: log p(v_i, h_i) and log q(h_i | v_i), row by row, for any pair."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ class Layout:
     """Where the rows lie in each site of a pair, as `inspection.inspect_pair` found them.
 
     Attributes:
-        guide: axis of the rows in the batch shape of each guide site, counted from the right.
+        guide: axis of the rows in the batch shape of each latent site of the guide, counted from the right. What the
+            guide observes (auxiliary sites, `pyro.factor`) is no part of log q(h): it counts in training alone.
         model: the same for each model site.
         free: the parameters of each latent site's family that are lambda, as "site.parameter" or a `local` name.
         fixed: whether lambda is the same whatever the guide draws, so that the encoder need not run again.
@@ -80,6 +82,13 @@ class PlateIndex(Messenger):
                 f"The plate {msg['name']!r} takes {plate.subsample_size} of the {rows} rows that it is given. "
                 f'Minibatches are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.'
             )
+        elif plate.subsample_size not in (None, plate.size):
+            raise ProgramError(
+                f"The plate {msg['name']!r} takes {plate.subsample_size} of its {plate.size} at random, others in "
+                "every run, so that rows have no log-probabilities of their own. Say which: "
+                f'`pyro.plate("{msg["name"]}", {plate.size}, subsample=index)`. (A plate over the rows takes as many '
+                "as are passed in: `subsample_size=len(v)`.)"
+            )
 
 
 class Given(Messenger):
@@ -112,10 +121,26 @@ class SiteReader(Messenger):
 
 
 def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
-    """Log-probability of a site summed over everything but its rows: masks count, scales do not."""
+    """Log-probability of a site summed over everything but its rows.
+
+    Masks count, and so does the scale of a plate inside the rows that holds some of its members: it says what all of
+    them are worth. The scales of the data plate and of `poutine.scale` do not.
+    """
     fn = msg["fn"] if fn is None else fn
-    log_prob = scale_and_mask(fn.log_prob(msg["value"], *msg["args"], **msg["kwargs"]), mask=msg["mask"])
+    log_prob = fn.log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+    log_prob = scale_and_mask(log_prob, plates_scale(msg, but=dim), msg["mask"])
     return log_prob.movedim(dim, 0).flatten(1).sum(1) if log_prob.ndim > 1 else log_prob
+
+
+def plates_scale(msg: Any, but: int | None = None) -> float:
+    """By how much the plates around a site scale it up, which hold some of their members.
+
+    Args:
+        msg: the site.
+        but: axis of a plate that is left out, counted from the right.
+    """
+    frames = [frame for frame in msg["cond_indep_stack"] if but is None or frame.dim != but]
+    return math.prod(frame.full_size / frame.size for frame in frames if frame.full_size)
 
 
 def counted(site: Any, shape: torch.Size | None = None) -> Bool[Tensor, "..."]:
@@ -220,11 +245,17 @@ def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bo
     if not stick_the_landing:
         return sum_sites(sites, layout.guide)
     detached = {
-        name: map_parameters(site["fn"], lambda parameter: parameter.value.detach(), layout.guide[name])
-        for name, site in sites.items()
-        if name in layout.guide and not site["is_observed"]
+        name: map_parameters(sites[name]["fn"], lambda parameter: parameter.value.detach(), dim)
+        for name, dim in layout.guide.items()
     }
     return sum_sites(sites, layout.guide, detached)
+
+
+def log_extra(sites: Mapping[str, Any]) -> Float[Tensor, ""]:
+    """What a guide observes (auxiliary sites, `pyro.factor`) adds to log q in training, over all tiled rows."""
+    observed = [site for site in sites.values() if site["is_observed"]]
+    terms = [scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]).sum() for site in observed]
+    return sum(terms, torch.zeros(()))
 
 
 def sum_sites(
@@ -246,8 +277,7 @@ def log_model(
         values = {name: _repeated(value, count, layout.axes.get(name)) for name, value in values.items()}
         values |= {name: site.over(size) for name, site in states.items()}
     sites = run_model(model, batch.repeated(count), values)
-    latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-    joint, prior = (sum_sites(some, layout.model) for some in (sites, latent))
+    joint, prior = (sum_sites(some, layout.model) for some in (sites, latents_of(sites)))
     if states:
         joint, prior = (some.unflatten(0, (count, -1)).logsumexp(0) for some in (joint, prior))
     return joint, prior
@@ -278,6 +308,11 @@ def log_weights_of(
     return (log_p - log_q).reshape(batch.copies, len(batch))
 
 
+def latents_of(sites: Mapping[str, Any]) -> dict[str, Any]:
+    """The sites of a program that are not observed."""
+    return {name: site for name, site in sites.items() if not site["is_observed"]}
+
+
 def values_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What each site drew."""
-    return {name: site["value"] for name, site in sites.items()}
+    """What each latent site drew."""
+    return {name: site["value"] for name, site in latents_of(sites).items()}

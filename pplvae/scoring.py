@@ -17,7 +17,7 @@ from pplvae.rows import Program, log_weights_of
 def log_weights(
     model: Program, guide: Program, rows: Any, *, particles: int = 1, seed: int = 0
 ) -> Float[Tensor, "particle row"]:
-    """Importance weights of independent draws from the guide, in eval mode, plate scales left out.
+    """Importance weights of independent draws from the guide, in eval mode, without the data plate's scale.
 
     Args:
         model: p(v, h; theta), called as `model(*rows)`.

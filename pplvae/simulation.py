@@ -98,7 +98,7 @@ def simulate(model: Program, layout: Layout, batch: Batch, address: tuple[int, .
 
     with torch.no_grad(), in_users_words("model", batch.tensors):
         sites = run_guide(program, batch, layout.model, address)
-        latents = {name: value for name, value in values_of(sites).items() if not sites[name]["is_observed"]}
+        latents = values_of(sites)
         number = torch.arange(batch.copies, device=batch.keys.device).repeat_interleave(len(batch))
         made = Batch(tensors, row_keys((tile(batch.keys, batch.copies), number)), batch.index)
         _check_the_same_again(draw.log_probs, run_model(model, made, latents), layout.model)

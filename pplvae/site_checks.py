@@ -1,19 +1,27 @@
 """What the sites of a pair must be, and the messages when they are not."""
 
-from collections.abc import Container
+import warnings
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pplvae.discrete import is_discrete, is_enumerable
-from pplvae.errors import ProgramError, RowwiseError
+from pplvae.elements import rows_first
+from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
 from pplvae.families import conditional_transforms, family_name, held_matrices, map_parameters
-from pplvae.rows import row_log_prob
+from pplvae.rows import counted, plates_scale, row_log_prob
 
 
 def check_sites_match(guide: dict[str, Any], model: dict[str, Any], summed: Container[str]) -> None:
-    """The guide draws the latents of the model, but for those that are summed out: same names, shapes and supports."""
+    """The guide draws the latents of the model, but for those that are summed out: same names, shapes and supports.
+
+    Args:
+        guide: its latent sites.
+        model: all of its sites.
+        summed: names of the latents that are left to the model.
+    """
     latents = [name for name, site in model.items() if not site["is_observed"] and name not in summed]
     sampled = [name for name, site in guide.items() if not (site["infer"] or {}).get("is_auxiliary")]
     missing = [name for name in latents if name not in guide]
@@ -44,6 +52,81 @@ def check_sites_match(guide: dict[str, Any], model: dict[str, Any], summed: Cont
                 f"The latent {name!r} has {ours.event_dim} event dimension(s) in the guide and {theirs.event_dim} in "
                 "the model: write the same `.to_event(...)` in both."
             )
+
+
+def check_masks(guide: dict[str, Any], model: dict[str, Any], axes: Mapping[str, int]) -> None:
+    """What a program masks of a latent, the other masks too: else log p and log q are not of the same numbers.
+
+    Args:
+        guide: its sites on some rows.
+        model: its sites on the same rows, at the guide's draws.
+        axes: of the rows in the value of each latent of the guide (`Layout.axes`).
+    """
+    for name, axis in axes.items():
+        if name not in model:  # a helper, from which a latent of the model is computed
+            continue
+        ours, theirs = (rows_first(counted(sites[name]), axis) for sites in (guide, model))
+        odd = (ours != theirs).any(1).nonzero().flatten().tolist()
+        if odd:
+            ours, theirs = (_listed(mask[odd[0]]) for mask in (ours, theirs))
+            raise ProgramError(
+                f"The latent {name!r} is masked in one program and not in the other: in one of the rows the mask is "
+                f"{ours} in the guide and {theirs} in the model. What counts in one of log p and log q alone makes the "
+                "ELBO no bound on log p(v). Put the same mask on both, "
+                f'`with pyro.poutine.mask(mask=used): pyro.sample("{name}", ...)`, or `.mask(used)` on both '
+                "distributions, before `.to_event(...)`; True counts."
+            )
+
+
+def _listed(mask: Tensor, most: int = 8) -> str:
+    values = mask.tolist()
+    return str(values[:most])[:-1] + (", ...]" if len(values) > most else "]")
+
+
+def check_plates(sites: dict[str, Any], dims: Mapping[str, int]) -> None:
+    """No latent of a row lies in a plate that holds some of its members only: its weights would be powers of p / q.
+
+    Args:
+        sites: latent sites of a program.
+        dims: axis of the rows in each of them that is inside the data plate.
+    """
+    for name, dim in dims.items():
+        scale = plates_scale(sites[name], but=dim) if name in sites else 1.0
+        if scale != 1:
+            frames = [frame for frame in sites[name]["cond_indep_stack"] if frame.full_size not in (None, frame.size)]
+            plate = next(frame for frame in frames if frame.dim != dim)
+            raise RowwiseError(
+                f"The latent {name!r} lies in the plate {plate.name!r}, which holds {plate.size} of its "
+                f"{plate.full_size} members: Pyro counts log p and log q of those {scale:g} times, and p / q to that "
+                "power is no weight for log p(v). Draw the latents of all members, or of these alone: "
+                f'`pyro.plate("{plate.name}", {plate.size})`. (Observed sites may lie in such a plate.)'
+            )
+
+
+def warn_of_scales(sites: Sequence[Any]) -> None:
+    """Say that `poutine.scale` is left out, unless it is one unit for all sites of both programs.
+
+    Args:
+        sites: the latent sites of the guide, and all sites of the model.
+    """
+    scales = [torch.as_tensor(site["scale"]).double().cpu() / plates_scale(site) for site in sites]
+    one = torch.ones((), dtype=torch.float64)
+    odd = [site["name"] for site, scale in zip(sites, scales, strict=True) if not _alike(scale, one)]
+    if odd and not all(_alike(scale, scales[0]) for scale in scales):
+        warnings.warn(
+            f"`pyro.poutine.scale` weights the sites {sorted({*odd})}. Such a weight counts in training; ELBOs of "
+            "rows, gaps and log p(v) are those of the programs without it. For columns that stand for others write a "
+            'plate: `pyro.plate("columns", 10, subsample=index)`, whose scale counts.',
+            PplvaeWarning,
+            stacklevel=2,
+        )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    try:
+        return bool(torch.isclose(one, other, rtol=1e-5).all())
+    except RuntimeError:  # weights of the elements of different sites: no shape holds both
+        return False
 
 
 def _admits(fn: Any, value: Tensor) -> bool:

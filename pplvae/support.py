@@ -10,31 +10,31 @@ from torch import distributions as td
 
 from pplvae.batch import Batch
 from pplvae.data import few
+from pplvae.discrete import is_masked
 from pplvae.errors import DataError, ProgramError, in_users_words
 from pplvae.families import family_name
 from pplvae.isolate import validation
-from pplvae.rows import Layout, Program, counted, run_guide, run_model, values_of
+from pplvae.rows import Layout, Program, counted, latents_of, run_guide, run_model, values_of
+from pplvae.site_checks import check_masks
 
 _ROWS_AT_ONCE = 4096
+_DRAWS = 1000  # of all rows together, where masks may change with them
 
 
 def check_support(model: Program, guide: Program, layout: Layout, tensors: Sequence[Tensor]) -> None:
-    """Run a pair once over all rows and refuse observed values that their likelihood cannot have produced.
+    """Run a pair once over all rows and refuse values that their likelihood cannot have produced, and unlike masks.
 
     Raises:
         DataError: values outside the support of an observed site: which rows, which value, what to do.
-        ProgramError: sites that only some rows have.
+        ProgramError: sites that only some rows have, or latents that one program masks and the other does not.
     """
-    whole = Batch.of(tensors)
+    whole, masked = Batch.of(tensors), False
     with torch.no_grad(), validation(False):  # a row without a finite ELBO is reported later, not refused
         for start in range(0, len(whole), _ROWS_AT_ONCE):
             batch = whole.take(slice(start, start + _ROWS_AT_ONCE))
-            with in_users_words("guide", batch.tensors):
-                sites = run_guide(guide, batch, layout.guide, (0,))
-            with in_users_words("model", batch.tensors):
-                model_sites = run_model(model, batch, values_of(sites))
+            sites, model_sites = _sites(model, guide, layout, batch)
             expected = ({*layout.model, *layout.held}, {*layout.guide, *layout.held})
-            odd = (model_sites.keys() ^ expected[0]) | (sites.keys() ^ expected[1])
+            odd = (model_sites.keys() ^ expected[0]) | (latents_of(sites).keys() ^ expected[1])
             if odd:
                 raise ProgramError(
                     f"The sites {sorted(odd)} exist for some rows and not for others. Every row must have the same "
@@ -43,6 +43,20 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
             for name, site in model_sites.items():
                 if site["is_observed"]:
                     _check_site_support(name, site, layout.model[name], start)
+            check_masks(sites, model_sites, layout.axes)
+            latent = (some[name] for some in (sites, model_sites) for name in layout.axes if name in some)
+            masked = masked or any(map(is_masked, latent))
+        if masked:
+            # A mask may change with the latents drawn before it: a single draw may not show it.
+            some = whole.take(slice(_DRAWS)).times(max(1, _DRAWS // len(whole)))
+            check_masks(*_sites(model, guide, layout, some), layout.axes)
+
+
+def _sites(model: Program, guide: Program, layout: Layout, batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
+    with in_users_words("guide", batch.tensors):
+        sites = run_guide(guide, batch, layout.guide, (0,))
+    with in_users_words("model", batch.tensors):
+        return sites, run_model(model, batch, values_of(sites))
 
 
 def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:

@@ -10,7 +10,8 @@ from torch import nn
 import pplvae
 from pplvae.models import FactorAnalysis
 
-OPTIONS = {"epochs": 60, "lr": 3e-3, "hidden": (64,), "rows": 100, "particles": 200}
+SEARCH = {"rows": 30, "particles": 60, "tolerance": 0.05, "max_steps": 75}
+OPTIONS = SEARCH | {"epochs": 4, "lr": 3e-3, "batch_size": 32, "hidden": (32,)}
 
 
 def one_factor(rows=1000, latent=1):
@@ -48,18 +49,18 @@ class Guide(nn.Module):
 
 
 def under_trained():
+    """A network that can hold the posterior, stopped early."""
     model, v = one_factor()
-    best_encoder(model)
-    with torch.no_grad():
-        model.encoder.weight.mul_(0.3)
-    return model.model, model.guide, v
+    guide = Guide(lambda v: v, nn.Sequential(nn.Linear(4, 100), nn.Tanh(), nn.Linear(100, 1)))
+    fitted = pplvae.fit(model.model, guide, v[:500], train="guide", objective="Trace_ELBO", epochs=3, lr=3e-4)
+    return fitted.model, fitted.guide, v
 
 
 def encoder_too_small():
-    """It sees one column of four, and has been trained to its best."""
+    """It is a constant, the best there is."""
     model, v = one_factor()
-    guide = Guide(lambda v: v[:, :1], nn.Linear(1, 1))
-    fitted = pplvae.fit(model.model, guide, v, train="guide", objective="Trace_ELBO", epochs=100, lr=1e-2)
+    guide = Guide(lambda v: 0 * v[:, :1], nn.Linear(1, 1))
+    fitted = pplvae.fit(model.model, guide, v[:500], train="guide", objective="Trace_ELBO", epochs=100, lr=1e-2)
     return fitted.model, fitted.guide, v
 
 
@@ -107,7 +108,6 @@ def beyond_networks():
 @pytest.mark.parametrize(
     ("make", "remedy"),
     [
-        (under_trained, "longer training"),
         (encoder_too_small, "larger encoder"),
         (encoder_overfits, "regularise the encoder"),
         (family_too_small, "richer family"),
@@ -121,21 +121,25 @@ def test_the_one_cause_is_named(make, remedy):
     found = pplvae.attribute(model, guide, v[:count], v[count:], **OPTIONS)
     assert [advice.remedy for advice in found.advice] == [remedy], str(found)
     assert remedy in str(found)
+    if make is encoder_overfits:  # the noise of training steps is no limit of networks
+        assert float(found.causes["nats"].sel(cause="remainder")) < 0.05
     assert "±" in str(found)
 
 
-def test_causes_add_up_and_the_pair_is_left_as_it_was():
+def test_an_encoder_stopped_early_wants_training_alone():
     model, guide, v = under_trained()
-    before = {name: p.clone() for name, p in model.__self__.named_parameters()}
-    found = pplvae.attribute(model, guide, v[:200], v[200:300], epochs=3, rows=40, particles=50, max_steps=50)
-    after = dict(model.__self__.named_parameters())
+    before = {name: p.clone() for name, p in guide.func.named_parameters()}
+    found = pplvae.attribute(model, guide, v[:500], v[500:], **OPTIONS)
+    after = dict(guide.func.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(p.requires_grad for p in after.values())
+    assert [advice.remedy for advice in found.advice] == ["longer training"], str(found)
     nats = found.causes["nats"]
-    gap = float(found.comparison.part("train")["amortisation_gap"].mean())
+    gap, held_out = (float(part.rows["amortisation_gap"].mean()) for part in (found.training, found.comparison))
     assert abs(float(nats.sel(cause=["under_training", "capacity", "remainder"]).sum()) - gap) < 1e-9
-    held_out = float(found.comparison.part("held-out")["amortisation_gap"].mean())
-    assert abs(float(nats.sel(cause="generalisation")) - (held_out - gap)) < 1e-9
+    trained = found.causes.sel(cause="under_training")
+    left = (held_out - float(trained["held_out"])) - (gap - float(trained["nats"]))
+    assert abs(float(nats.sel(cause="generalisation")) - left) < 1e-9
 
 
 def test_a_pair_in_the_param_store_is_taken_as_it_is_and_left():
@@ -154,8 +158,7 @@ def test_a_pair_in_the_param_store_is_taken_as_it_is_and_left():
     v = torch.randn(60, 1) @ weight.T
     guide(v)
     pyro.get_param_store()["matrix"] = torch.ones(4, 1)  # as its owner has trained it
-    found = pplvae.attribute(model, guide, v[:40], v[40:], epochs=1, particles=50, max_steps=25)
-    plain = pplvae.amortisation_gap(model, guide, {"train": v[:40]}, particles=50, max_steps=25).rows
-    part = found.comparison.part("train")
-    np.testing.assert_allclose(part["elbo_amortised"], plain["elbo_amortised"], rtol=1e-9)
+    found = pplvae.attribute(model, guide, v[:40], v[40:], worth=50, particles=50, max_steps=25)
+    plain = pplvae.amortisation_gap(model, guide, v[:40], particles=50, max_steps=25).rows
+    np.testing.assert_allclose(found.training.rows["elbo_amortised"], plain["elbo_amortised"], rtol=1e-9)
     assert torch.equal(pyro.param("matrix").detach(), torch.ones(4, 1))

@@ -25,7 +25,7 @@ from pplvae.families import Parameter, constrained, map_parameters, unconstraine
 from pplvae.rows import Layout, Program, run_model, run_prior, sum_sites
 
 Matrices = Float[Tensor, "row element element"]
-Etas = tuple[Float[Tensor, "row parameter"], ...]
+Etas = tuple[Float[Tensor, "row _"], ...]  # each of its own width
 
 
 class Curvature:

@@ -51,7 +51,8 @@ def amortisation_gap(
 
     The gap of row i is the highest ELBO of the guide's own family at that row, minus the ELBO of the amortised guide.
     Both are estimated from the same fresh draws, independent of those that the local guide was optimised with. The
-    programs run in eval mode, without plate scales; parameters come from the programs and the param store as they are.
+    programs run in eval mode, without the scales of the data plate and of `poutine.scale`, and log q is that of the
+    latents alone; parameters come from the programs and the param store as they are.
 
     Args:
         model: p(v, h; theta), a Pyro program called as `model(*rows)`, with a data plate.

@@ -21,7 +21,7 @@ from pplvae.errors import ProgramError
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.latents import LatentSpace
 from pplvae.noise import Kind
-from pplvae.rows import Given, Layout, Program, log_guide, log_model, run_guide, sum_sites, values_of
+from pplvae.rows import Given, Layout, Program, latents_of, log_guide, log_model, run_guide, sum_sites, values_of
 
 Offsets = dict[str, Tensor]
 
@@ -55,7 +55,7 @@ class Localise(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if name in self._layout.guide and not msg["is_observed"]:
+        if name in self._layout.guide:
             msg["fn"] = map_parameters(msg["fn"], lambda p: self._move(f"{name}.{p.name}", p), self._layout.guide[name])
 
     def _pyro_post_local(self, msg: Any) -> None:
@@ -256,7 +256,7 @@ class LocalGuides:
         sites = self._run(self._guide)
 
         def guide(*_: Any) -> None:
-            for name, site in sites.items():
+            for name, site in latents_of(sites).items():
                 fn = site["fn"] if site["mask"] is None else site["fn"].mask(site["mask"])
                 pyro.sample(name, fn, infer=site["infer"])
 

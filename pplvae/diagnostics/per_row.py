@@ -13,7 +13,18 @@ from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.elements import closed_forms, element_kl, element_names, rows_first, site_kl
 from pplvae.families import family_name
 from pplvae.noise import Stream
-from pplvae.rows import Layout, Program, counted, log_guide, log_model, run_guide, run_model, sum_sites, values_of
+from pplvae.rows import (
+    Layout,
+    Program,
+    counted,
+    latents_of,
+    log_guide,
+    log_model,
+    run_guide,
+    run_model,
+    sum_sites,
+    values_of,
+)
 
 TERMS = ("rate", "distortion", "elbo")
 _PRIOR_DRAWS = 10_000  # over all rows
@@ -80,8 +91,7 @@ def _model_at(
     if layout.summed:
         return {}, *log_model(model, batch, values, layout)
     sites = run_model(model, batch, values)
-    latents = {name: site for name, site in sites.items() if not site["is_observed"]}
-    return sites, sum_sites(sites, layout.model), sum_sites(latents, layout.model)
+    return sites, sum_sites(sites, layout.model), sum_sites(latents_of(sites), layout.model)
 
 
 def _of_one_site(

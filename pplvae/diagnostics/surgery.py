@@ -17,7 +17,7 @@ from pplvae.batch import Batch, tile
 from pplvae.elements import rows_first
 from pplvae.families import family_name
 from pplvae.noise import Stream
-from pplvae.rows import Given, Layout, Program, counted, log_guide, log_model, run_guide, values_of
+from pplvae.rows import Given, Layout, Program, counted, latents_of, log_guide, log_model, run_guide, values_of
 
 PairDensities = Float[Tensor, "draw row"]
 
@@ -138,8 +138,8 @@ class _Pairs:
     def _kept(self, sites: Mapping[str, Any], values: Mapping[str, Tensor]) -> PairDensities:
         """From distributions that do not change with what is drawn."""
         total = []
-        for name, site in sites.items():
-            axis = self._layout.axes[name]
+        for name, axis in self._layout.axes.items():
+            site = sites[name]
             log_prob = scale_and_mask(site["fn"].log_prob(values[name].unsqueeze(1 + axis)), mask=site["mask"])
             log_prob = log_prob.movedim(1 + axis, 1)
             total.append(log_prob.reshape(*log_prob.shape[:2], -1).sum(2))
@@ -162,7 +162,9 @@ def _why_undefined(model: Program, guide: Program, layout: Layout, whole: Batch)
     some = whole.take(torch.from_numpy(np.unique(np.linspace(0, len(whole) - 1, _LOOKED_AT).astype(np.int64))))
     sites = run_guide(guide, some, layout.guide, (0,))
     values = values_of(sites)
-    if any(family_name(s["fn"]) == "Delta" or (s["infer"] or {}).get("is_auxiliary") for s in sites.values()):
+    if any(
+        family_name(s["fn"]) == "Delta" or (s["infer"] or {}).get("is_auxiliary") for s in latents_of(sites).values()
+    ):
         return "the guide has auxiliary latents or point masses, so q(h) has no density that can be computed"
     for name, site in ((name, sites[name]) for name in layout.axes):
         mask = rows_first(counted(site), layout.axes[name])

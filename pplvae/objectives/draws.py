@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pplvae.batch import Batch
 from pplvae.errors import ProgramError
-from pplvae.rows import Layout, Program, run_guide, run_model, sum_sites, values_of
+from pplvae.rows import Layout, Program, log_extra, run_guide, run_model, sum_sites, values_of
 
 PerDraw = Float[Tensor, "particle row"]
 
@@ -80,6 +80,11 @@ class Draws:
         return self.fold(sum_sites(self.guide_sites, self.layout.guide))
 
     @property
+    def extra(self) -> Float[Tensor, ""]:
+        """What the guide observes (auxiliary sites, `pyro.factor`), mean over draws, sum over rows."""
+        return log_extra(self.guide_sites) / self.batch.particles
+
+    @property
     def log_model(self) -> PerDraw:
         """Log p(v | h) + weight log p(h)."""
         return self.log_likelihood + self.weight * self.log_prior
@@ -133,6 +138,12 @@ def draw(
         with cutting:
             guide_sites = run_guide(guide, batch, layout.guide, None)
     values = values_of(guide_sites)
+    extra = [name for name, site in guide_sites.items() if site["is_observed"]]
+    if cut and extra:
+        raise ProgramError(
+            f"This objective cuts the graph at the draws, and {extra} of the guide would lose their gradients through "
+            "them. Use `Trace_ELBO`, or another objective whose gradients flow through draws."
+        )
     return Draws(model, guide_sites, run_model(model, batch, values), layout, batch, weight, cutting)
 
 

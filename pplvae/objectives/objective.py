@@ -144,7 +144,8 @@ class Objective:
         ours = self._objective
         some, how = batch.times(ours.particles), {"cut": ours.cut, "through": ours.through}
         assert layout is not None
-        return -ours(draw(model, guide, layout, some, weight=kl_weight, **how)) / len(batch)
+        draws = draw(model, guide, layout, some, weight=kl_weight, **how)
+        return (draws.extra - ours(draws)) / len(batch)
 
     def backward(
         self,
