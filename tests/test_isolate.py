@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pyro
 import pytest
@@ -137,3 +138,16 @@ def test_evaluation_mode_finds_modules_that_only_a_closure_holds():
     assert inner.training
     assert inner[0].training
     assert not frozen.training
+
+
+def test_a_librarys_future_is_no_exception_and_what_else_is_warned_of_is():
+    """Under `-W error`, as in these tests."""
+    old = FutureWarning("torch.jit.script is deprecated")
+    with isolated(0):
+        warnings.warn_explicit(old, FutureWarning, "_script.py", 1, "torch.jit._script")
+        with pytest.raises(FutureWarning):
+            warnings.warn_explicit(old, FutureWarning, "mine.py", 1, "torchmine")
+        with pytest.raises(UserWarning):
+            warnings.warn_explicit("NaN", UserWarning, "elbo.py", 1, "pyro.infer.elbo")
+    with pytest.raises(FutureWarning):
+        warnings.warn_explicit(old, FutureWarning, "_script.py", 1, "torch.jit._script")

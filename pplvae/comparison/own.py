@@ -51,6 +51,8 @@ class OwnGuides:
                 return self._by_second_order(batch)
             except _NotGaussian:
                 self.reason = "lambda is not that of one Gaussian over the latents of a row"
+            except Warning:  # an error by the caller's `-W error`: it says nothing about torch.func
+                raise
             except Exception as error:  # a program that torch.func cannot follow; what else is wrong will show below
                 self.reason = f"{type(error).__name__} under torch.func: {str(error).splitlines()[0]}"
                 warnings.warn(
