@@ -16,7 +16,7 @@ from pplvae.comparison.gaps import amortisation_gap, compare
 from pplvae.comparison.localise import LocalGuides, Localise
 from pplvae.comparison.result import Comparison
 from pplvae.data import Rows, as_rows
-from pplvae.fit import fit
+from pplvae.fitting import fit
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import current_store, evaluation_mode, isolated, root_modules
 from pplvae.nets import MLP

@@ -108,7 +108,7 @@ def test_nothing_is_left_half_written(comparison, tmp_path, monkeypatch):
 
 
 def test_arviz_has_its_own_container_of_the_rows(comparison):
-    """`InferenceData` where ArviZ 0.x is installed, `DataTree` where it is 1.x: what its own functions give and take."""
+    """`InferenceData` where ArviZ 0.x is installed, `DataTree` where it is 1.x: as its own functions make."""
     found = comparison.to_arviz()
     with unwarned():
         import arviz
