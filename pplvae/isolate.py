@@ -1,4 +1,4 @@
-"""The only code that touches process state: param store, random generators, flags, dtype, grad, modes and warnings.
+"""The only code that touches process state: param store, random generators, validation flags, dtype, grad and modes.
 
 Everything public runs inside `isolated`, so a call leaves the process as it found it, also when it raises.
 """

@@ -184,7 +184,7 @@ import pyro
 from torch.distributions import Distribution
 before = (torch.random.get_rng_state().tolist(), torch.get_default_dtype(), Distribution._validate_args)
 from pplvae import *
-import pplvae.cli, pplvae.runs
+import pplvae.runs
 after = (torch.random.get_rng_state().tolist(), torch.get_default_dtype(), Distribution._validate_args)
 assert before == after
 assert not {"arviz", "sklearn", "matplotlib.pyplot", "zuko"} & set(sys.modules), set(sys.modules)
