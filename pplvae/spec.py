@@ -10,17 +10,21 @@ from torch import nn
 
 from pplvae.data import DATA_SETS, Data, load_data
 from pplvae.errors import ProgramError, UnknownNameError
+from pplvae.guides import GUIDES
 from pplvae.isolate import isolated
+from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
+from pplvae.priors import PRIORS
 
 Spec = dict[str, Any]  # model, data, latent and the rest, as they were asked for: a run folder keeps it
 
-_PARTS = ("likelihood", "prior", "guide")
+_PARTS = {"likelihood": LIKELIHOODS, "prior": PRIORS, "guide": GUIDES}
 
 
 def made(spec: Spec, seed: int) -> tuple[Data, Any]:
-    """The rows and the program; a model of that name is looked for first, since rows may take long to read."""
+    """The rows and the program; names are looked up first, since rows may take long to read."""
     kind = _model_class(spec["model"])
+    _check_parts(kind, spec)
     names = ("binarise", "labels", "scale", "missing")
     data = load_data(spec["data"], seed=seed, **{name: spec[name] for name in names if name in spec})
     return data, _build(kind, spec, data, seed)
@@ -38,16 +42,26 @@ def portable_data(data: str) -> str:
     return str(Path(data).resolve()) if not named and Path(data).is_file() else data
 
 
-def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
-    """The model's class, made with what its constructor takes of the data's and the command's sizes."""
-    sizes = {"visible": data.train.values.shape[-1], "latent": spec["latent"]}
-    parts = {name: spec[name] for name in _PARTS if spec.get(name) is not None}
-    takes = inspect.signature(kind).parameters
+def _check_parts(kind: Callable[..., Any], spec: Spec) -> None:
+    takes, parts = inspect.signature(kind).parameters, _parts(spec)
     fixed = [f"--{name}" for name in parts if name not in takes]
     if fixed:
         raise ProgramError(f"{spec['model']} has no choice of {', '.join(fixed)}; `--model vae` is composed of parts.")
+    for name, chosen in parts.items():
+        if spec["model"] in MODELS and chosen not in _PARTS[name]:  # a model of one's own may have parts of its own
+            raise UnknownNameError(name, chosen, _PARTS[name])
+
+
+def _parts(spec: Spec) -> dict[str, Any]:
+    return {name: spec[name] for name in _PARTS if spec.get(name) is not None}
+
+
+def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
+    """The model's class, made with what its constructor takes of the data's and the command's sizes."""
+    sizes = {"visible": data.train.values.shape[-1], "latent": spec["latent"]}
+    takes = inspect.signature(kind).parameters
     with isolated(seed):  # the same initial weights for the same seed
-        program = kind(**{name: value for name, value in (sizes | parts).items() if name in takes})
+        program = kind(**{name: value for name, value in (sizes | _parts(spec)).items() if name in takes})
     for part in ("model", "guide"):
         if not callable(getattr(program, part, None)):
             raise ProgramError(

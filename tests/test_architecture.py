@@ -158,9 +158,11 @@ HEAVY = {
         "import pplvae.cli; sys.argv[1:] = ['fti']; left(pplvae.cli.main)",
         "import pplvae.cli; sys.argv[1:] = ['fit', '--help']; left(pplvae.cli.main)",
         "import pplvae.cli; sys.argv[1:] = ['fit', '--model', 'vea']; left(pplvae.cli.main)",
+        "import pplvae.cli; sys.argv[1:] = ['fit', '--prior', 'gausian']; left(pplvae.cli.main)",
     ],
 )
 def test_what_is_heavy_is_imported_when_it_is_used(code):
+    heavy = HEAVY if "cli" in code else HEAVY | {"typer"}
     in_a_new_process(f"""
 import sys
 import pyro, torch
@@ -171,7 +173,7 @@ def left(main):
     except SystemExit as leaving:
         assert leaving.code == (0 if "--help" in sys.argv else 2)
 {code}
-found = {HEAVY} & (set(sys.modules) - before)
+found = {heavy} & (set(sys.modules) - before)
 assert not found, found
 """)
 
