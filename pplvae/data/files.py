@@ -93,7 +93,9 @@ def _read_csv(path: Path, labels: str | None) -> Table:
     _check_rectangular(path)
     try:
         first = pd.read_csv(path, header=None, skipinitialspace=True, nrows=1)
-        frame = pd.read_csv(path, header=None if _is_data(first) else 0, skipinitialspace=True)
+        # Otherwise pandas 2 reads some numbers one bit beside the nearest.
+        options = {"skipinitialspace": True, "float_precision": "round_trip"}
+        frame = pd.read_csv(path, header=None if _is_data(first) else 0, **options)
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise DataError(f"{str(path)!r} cannot be read as a table of numbers: {error}.") from error
     return _from_frame(frame, labels, path)
