@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplvae.errors import CaptureError, PplvaeWarning
+from pplvae.isolate import unwarned
 
 _aten = torch.ops.aten
 _ALIASES = (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default)
@@ -43,8 +43,11 @@ class Captured:
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
         try:
-            # Through a lambda, since a method's own argument would be counted among the inputs.
-            self.graph = make_fx(lambda *some: function(*some))(*inputs)
+            with unwarned():
+                from torch.fx.experimental.proxy_tensor import make_fx  # imported late: it takes half a second
+
+                # Through a lambda, since a method's own argument would be counted among the inputs.
+                self.graph = make_fx(lambda *some: function(*some))(*inputs)
             self.bound = self._simplified()
         except Exception as error:
             raise CaptureError(clause(error)) from error
@@ -280,14 +283,14 @@ def compiled(captured: Captured, inputs: Sequence[Tensor]) -> Callable[..., Sequ
     Raises:
         CaptureError: the compiler failed: often there is no C++ compiler.
     """
-    from torch import _inductor  # imported late: it takes seconds
-    from torch._inductor import config
-
     bound = [tensor.detach() for tensor in captured.bound]
     try:
+        with unwarned():
+            from torch import _inductor  # imported late: it takes seconds
+            from torch._inductor import config
+
         # Draws come from torch's generator, as in the program: the same seed gives the same draws.
-        with torch.no_grad(), config.patch(fallback_random=True), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own code, in modules that it imports
+        with torch.no_grad(), config.patch(fallback_random=True), unwarned():
             run = _inductor.compile(captured.graph, [*(tensor.detach() for tensor in inputs), *bound])
     except Exception as error:
         raise CaptureError(f"the compiler raised {clause(error)}") from error

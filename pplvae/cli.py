@@ -1,29 +1,25 @@
-"""The command line: demo, fit, compare, report. Each option is a keyword of the Python function of that name."""
+"""The command line: demo, fit, compare, report. Each option is a keyword of the Python function of that name.
 
-import importlib.util
-import inspect
+What a command runs is imported once its options have been read: help and typos do not wait for it.
+"""
+
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from torch import nn
+from rich.markup import escape
 
-import pplvae
-from pplvae.data import DATA_SETS, Data, Rows
-from pplvae.errors import PplvaeError, ProgramError, StoreError, UnknownNameError
-from pplvae.fit import digest
+from pplvae.data import DATA_SETS
+from pplvae.errors import PplvaeError
 from pplvae.guides import GUIDES
-from pplvae.isolate import isolated
 from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
-from pplvae.store import HISTORY, RUN, occupied, open_datasets, read_json, read_spec
-from pplvae.training import FitStatus
+from pplvae.spec import Spec, made, portable_data, portable_model
 
 app = typer.Typer(
     add_completion=False,
@@ -36,10 +32,8 @@ app = typer.Typer(
 )
 
 _REFUSED, _NONFINITE, _WORSE, _INTERRUPTED = 2, 3, 4, 130
-_PARTS = ("likelihood", "prior", "guide")
-_SPEC, _COMPARISON, _PAGE = "command.json", "comparison.nc", "report.html"
+_UNFINISHED = {"NONFINITE": _NONFINITE, "INTERRUPTED": _INTERRUPTED}  # by the name of the fit's status
 
-_out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
@@ -62,8 +56,10 @@ def demo(
         {"model": "bernoulli-vae", "latent": 8, "data": "digits", "binarise": None, "labels": None, "scale": 1.0},
         {"epochs": epochs, "seed": seed, "existing": "overwrite"},
     )
-    _compare_in(run, {"seed": seed})
-    _report_of(run)
+    from pplvae.runs import compare_in, report_of
+
+    compare_in(run, {"seed": seed})
+    report_of(run)
 
 
 @app.command()
@@ -114,7 +110,7 @@ def fit(
     that you trust.
     """
     _set_threads(threads)
-    spec = {"model": _portable(model), "latent": latent, "data": _portable_data(data)}
+    spec = {"model": portable_model(model), "latent": latent, "data": portable_data(data)}
     spec |= {"binarise": binarise, "labels": labels}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     options = {"objective": named_objective(objective, objective_particles), "epochs": epochs}
@@ -145,22 +141,24 @@ def compare(
     With OTHER, compare two runs row by row instead, from what was saved; exit status 4 if OTHER's amortised ELBO is
     lower by more than the margin (one-sided, 1 %).
     """
+    from pplvae.runs import compare_in, compare_two
+
     _set_threads(threads)
     if other is not None:
-        pair = pplvae.compare_runs(*(pplvae.load_comparison(folder / _COMPARISON) for folder in (run, other)))
-        _out.print(str(pair), markup=False)
-        raise typer.Exit(_WORSE if pair.worse(margin) else 0)
+        raise typer.Exit(_WORSE if compare_two(run, other, margin) else 0)
     chosen = None if evidence == "none" else evidence
     options = {"seed": seed, "particles": particles, "stderr": stderr, "evidence": chosen}
     options |= {"tolerance": tolerance, "max_steps": max_steps}
     options |= {"families": [name.strip() for name in families.split(",") if name.strip()]}
-    _compare_in(run, options | {"screen": False if screen is None else screen})
+    compare_in(run, options | {"screen": False if screen is None else screen})
 
 
 @app.command()
 def report(run: RunFolder) -> None:
     """Write the HTML page of a run that has been compared."""
-    _report_of(run)
+    from pplvae.runs import report_of
+
+    report_of(run)
 
 
 def main() -> None:
@@ -168,122 +166,22 @@ def main() -> None:
     try:
         app()
     except (PplvaeError, ValueError, ImportError) as error:
-        _err.print(f"[bold red]pplvae:[/bold red] {_plain(error)}")
+        _err.print(f"[bold red]pplvae:[/bold red] {escape(str(error))}")
         sys.exit(_REFUSED)
     except KeyboardInterrupt:
         _err.print("[bold red]pplvae:[/bold red] interrupted.")
         sys.exit(_INTERRUPTED)
 
 
-def _fit_to(run: Path, spec: dict[str, Any], options: dict[str, Any]) -> None:
-    data = _load(spec, options["seed"])
-    _out.print(str(data), markup=False)
-    program = _build(spec, data, options["seed"])
-    with occupied(run, run / _SPEC, spec | {"seed": options["seed"]}, options["existing"]):
-        fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=True, **options)
-    if options["existing"] != "refuse":
-        for name in (_COMPARISON, _PAGE):  # of the earlier fit
-            (run / name).unlink(missing_ok=True)
-    _out.print(repr(fitted), markup=False)
-    _out.print(f"Run folder: {run}", markup=False)
-    if fitted.status is FitStatus.NONFINITE:
-        raise typer.Exit(_NONFINITE)
-    if fitted.status is FitStatus.INTERRUPTED:
-        _out.print(f"Go on with `--existing resume --run {run}`.", markup=False)
-        raise typer.Exit(_INTERRUPTED)
+def _fit_to(run: Path, spec: Spec, options: dict[str, Any]) -> None:
+    data, program = made(spec, options["seed"])
+    from pplvae.runs import fit_to
 
-
-def _compare_in(run: Path, options: dict[str, Any]) -> None:
-    spec = read_spec(run / _SPEC)
-    data = _load(spec, spec["seed"])
-    _check_rows(run, data.train)
-    program = _build(spec, data, spec["seed"])
-    fitted = pplvae.load_fit(run, program.model, program.guide, data.train)
-    result = pplvae.compare(fitted.model, fitted.guide, data, progress=True, **options)
-    result.save(run / _COMPARISON)
-    _out.print(f"\n{result}\n", markup=False)
-    _out.print(f"Rows: {run / _COMPARISON}", markup=False)
-
-
-def _check_rows(run: Path, train: Rows) -> None:
-    """Refuse training rows that are not those of the fit; older runs do not say which these were."""
-    known = read_json(run / RUN).get("settings", {}).get("rows_digest")
-    if known is not None and known != digest(train):
-        raise StoreError(
-            f"{str(run)!r} was fitted to other training rows than the data have now. Put the data back as they were, "
-            "or fit again."
-        )
-
-
-def _report_of(run: Path) -> None:
-    result = pplvae.load_comparison(run / _COMPARISON)
-    settings = read_json(run / RUN)["settings"] | read_json(run / _SPEC)["spec"]
-    history = open_datasets(run / HISTORY, "history")["history"]
-    _out.print(f"Page: {result.report(run / _PAGE, history=history, settings=settings)}", markup=False)
-
-
-def _load(spec: dict[str, Any], seed: int) -> Data:
-    names = ("binarise", "labels", "scale", "missing")
-    return pplvae.load_data(spec["data"], seed=seed, **{name: spec[name] for name in names if name in spec})
-
-
-def _build(spec: dict[str, Any], data: Data, seed: int) -> Any:
-    """The model's class, made with what its constructor takes of the data's and the command's sizes."""
-    kind = _model_class(spec["model"])
-    sizes = {"visible": data.train.values.shape[-1], "latent": spec["latent"]}
-    parts = {name: spec[name] for name in _PARTS if spec.get(name) is not None}
-    takes = inspect.signature(kind).parameters
-    fixed = [f"--{name}" for name in parts if name not in takes]
-    if fixed:
-        raise ProgramError(f"{spec['model']} has no choice of {', '.join(fixed)}; `--model vae` is composed of parts.")
-    with isolated(seed):  # the same initial weights for the same seed
-        program = kind(**{name: value for name, value in (sizes | parts).items() if name in takes})
-    for part in ("model", "guide"):
-        if not callable(getattr(program, part, None)):
-            raise ProgramError(
-                f"{spec['model']} has no method `{part}(v)`: it must have the Pyro programs model and guide."
-            )
-    return program
-
-
-def _model_class(name: str) -> Callable[..., Any]:
-    if name in MODELS:
-        return MODELS[name]
-    if ":" not in name:
-        raise UnknownNameError("model", name, [*MODELS, "my_file.py:MyVAE"])
-    file, _, attribute = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ProgramError(f"There is no file {file!r} (of `--model {name}`).")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise ProgramError(f"{file!r} is no Python file (of `--model {name}`).")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    if not hasattr(module, attribute):
-        known = [n for n, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)]
-        raise UnknownNameError(f"class in {file!r}", attribute, known or ["(it has no nn.Module)"])
-    return getattr(module, attribute)
-
-
-def _portable(model: str) -> str:
-    """A file's absolute path, so that the run folder can be used from elsewhere."""
-    file, colon, attribute = model.rpartition(":")
-    return f"{Path(file).resolve()}{colon}{attribute}" if colon and Path(file).is_file() else model
-
-
-def _portable_data(data: str) -> str:
-    """Likewise for the rows; a name stays what `load_data` takes it for, whatever files lie around."""
-    named = data.replace("-", "_") in DATA_SETS
-    return str(Path(data).resolve()) if not named and Path(data).is_file() else data
+    status = fit_to(run, spec, data, program, options)
+    if status.name in _UNFINISHED:
+        raise typer.Exit(_UNFINISHED[status.name])
 
 
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))

@@ -18,6 +18,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 StoreState = dict[str, Any]  # Pyro's own: params and constraints by name
 
+_OF_A_LIBRARYS_FUTURE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+_LIBRARIES = r"(torch|pyro|zuko)(\.|$)"
+
 
 @contextmanager
 def isolated(seed: int, *, store: StoreState | None = None, dtype: torch.dtype | None = None) -> Iterator[StoreState]:
@@ -36,6 +39,7 @@ def isolated(seed: int, *, store: StoreState | None = None, dtype: torch.dtype |
     with ExitStack() as stack:
         stack.enter_context(generators_kept())
         stack.enter_context(_dtype_kept(dtype))
+        stack.enter_context(_futures_unsaid())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_run_as_written())
@@ -59,6 +63,18 @@ def empty_store() -> StoreState:
 def validation(on: bool) -> Any:
     """A context in which Pyro's and torch's argument checks are on or off."""
     return pyro.settings.context(**dict.fromkeys(_validation_flags(), on))
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Leave out every warning of a block that runs a program in the machinery of a library, or imports a library.
+
+    Under `-W error` a warning of the machinery would pass for a program that the machinery cannot follow. Nothing of
+    the program's own is lost: it is also run as it is written.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def import_zuko() -> Any:
@@ -192,6 +208,15 @@ def _run_as_written() -> Iterator[None]:
         yield
         return
     with set_stance("force_eager"), dynamo.config.patch(error_on_nested_fx_trace=False):
+        yield
+
+
+@contextmanager
+def _futures_unsaid() -> Iterator[None]:
+    """Leave out what libraries say of their own code's future: `-W error` would make exceptions of it."""
+    with warnings.catch_warnings():
+        for category in _OF_A_LIBRARYS_FUTURE:
+            warnings.filterwarnings("ignore", category=category, module=_LIBRARIES)
         yield
 
 

@@ -15,7 +15,7 @@ from pplvae.batch import Batch
 from pplvae.comparison.gaps import amortisation_gap
 from pplvae.comparison.localise import LocalGuides, Localise
 from pplvae.data import Rows
-from pplvae.fit import Fit, fit
+from pplvae.fitting import Fit, fit
 from pplvae.inspection import inspect_pair
 from pplvae.isolate import current_store, evaluation_mode, isolated, root_modules
 from pplvae.nets import MLP

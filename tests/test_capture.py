@@ -1,8 +1,11 @@
 """A captured graph is the function to the bit, and what cannot be captured, or has changed, is noticed."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from pplvae import capture
 from pplvae.capture import Captured, Replayed, agree
@@ -110,6 +113,18 @@ def test_a_literal_that_is_written_to_is_made_afresh():
 def test_python_that_looks_at_a_value_is_refused_in_words(function):
     with pytest.raises(CaptureError, match=r"Python branch, or a number, is taken from a tensor's value"):
         Captured(function, [torch.ones(3)])
+
+
+@pytest.mark.parametrize("category", [FutureWarning, DeprecationWarning, UserWarning])
+def test_a_warning_under_capture_is_no_failure(category):
+    """Also under `-W error`, as in these tests: it may be torch's own."""
+
+    def function(u):
+        if get_proxy_mode() is not None:
+            warnings.warn("This part of torch is deprecated.", category, stacklevel=1)
+        return [u + 1]
+
+    same(Captured(function, [torch.zeros(3)]), function, torch.randn(3))
 
 
 def test_another_failure_is_named():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -204,3 +205,16 @@ def test_what_is_compiled_runs_as_it_is_written(how, monkeypatch):
             compilations.clear()
     for ours, theirs in zip(*found, strict=True):
         xr.testing.assert_identical(ours, theirs)
+
+
+def test_a_librarys_future_is_no_exception_and_what_else_is_warned_of_is():
+    """Under `-W error`, as in these tests."""
+    old = FutureWarning("torch.jit.script is deprecated")
+    with isolated(0):
+        warnings.warn_explicit(old, FutureWarning, "_script.py", 1, "torch.jit._script")
+        with pytest.raises(FutureWarning):
+            warnings.warn_explicit(old, FutureWarning, "mine.py", 1, "torchmine")
+        with pytest.raises(UserWarning):
+            warnings.warn_explicit("NaN", UserWarning, "elbo.py", 1, "pyro.infer.elbo")
+    with pytest.raises(FutureWarning):
+        warnings.warn_explicit(old, FutureWarning, "_script.py", 1, "torch.jit._script")

@@ -4,6 +4,7 @@ import html.parser
 import re
 import sys
 import types
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.estimates import log_mean_exp, mean_and_stderr
 from pplvae.data import Rows
 from pplvae.errors import StoreError
+from pplvae.isolate import unwarned
 from pplvae.store import write_datasets
 
 
@@ -34,6 +36,7 @@ def comparison():
     return pplvae.compare(model.model, model.guide, parts, particles=100, max_steps=75)
 
 
+TINY_IN_ARVIZ = {"0": {"posterior": {"x": np.zeros((1, 2))}}, "1": {"data": {"posterior": {"x": np.zeros((1, 2))}}}}
 FIELDS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "approximation_gap", "inference_gap")
 
 
@@ -104,17 +107,24 @@ def test_nothing_is_left_half_written(comparison, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["gap.nc"]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_arviz_inference_data(comparison):
-    pytest.importorskip("arviz")
-    data = comparison.to_arviz()
-    assert data["comparison"]["amortisation_gap"].sizes == {"row": 40}
+def test_arviz_has_its_own_container_of_the_rows(comparison):
+    """`InferenceData` where ArviZ 0.x is installed, `DataTree` where it is 1.x: as its own functions make."""
+    found = comparison.to_arviz()
+    with unwarned():
+        import arviz
+    assert type(found) is type(arviz.from_dict(**TINY_IN_ARVIZ[version("arviz")[0]]))
+    assert found["comparison"]["amortisation_gap"].sizes == {"row": 40}
+    np.testing.assert_array_equal(found["comparison"]["amortisation_gap"], comparison.rows["amortisation_gap"])
 
 
 def test_arviz_of_the_newer_line(comparison, monkeypatch):
-    monkeypatch.setitem(sys.modules, "arviz", types.ModuleType("arviz"))  # 1.x has no InferenceData
+    """Its 1.x has an `InferenceData` as well, by which it must not be taken for 0.x."""
+    newer = types.ModuleType("arviz")
+    newer.InferenceData = xr.DataTree
+    monkeypatch.setitem(sys.modules, "arviz", newer)
+    monkeypatch.setattr(pplvae.comparison.arviz, "version", lambda package: "1.3.0")
     tree = comparison.to_arviz()
-    assert isinstance(tree, xr.DataTree)
+    assert type(tree) is xr.DataTree
     assert tree["comparison"]["amortisation_gap"].sizes == {"row": 40}
 
 

@@ -1,6 +1,7 @@
 """Each row's own Gaussian guide by second order: against exact answers, and against the search by first order."""
 
 import math
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
@@ -312,7 +313,9 @@ def test_slope_of_the_density_is_that_of_autograd_whether_replayed_or_not(monkey
         layout = inspect_pair(model, gaussian(3), (v,))
         own = OwnGuides(model, gaussian(3), layout, Schedule(), 0)
         batch = Batch.of((v,))
-        density = density_module.Density(model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts, torch.float64)
+        density = density_module.Density(
+            model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts, torch.float64
+        )
         for _ in range(25):
             u = torch.randn(6, 7, 3, requires_grad=True)
             log_joint = dist.Normal(0.0, 1.0).log_prob(u).sum(-1) + dist.Normal(decoder(u), 0.5).log_prob(v).sum(-1)
@@ -329,7 +332,9 @@ def test_one_graph_serves_any_number_of_draws(monkeypatch):
     with isolated(0), evaluation_mode(model), validation(False):
         layout, batch = inspect_pair(model, gaussian(3), (v,)), Batch.of((v,))
         own = OwnGuides(model, gaussian(3), layout, Schedule(), 0)
-        found = density_module.Density(model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts, torch.float64)
+        found = density_module.Density(
+            model, layout, own.guides(batch, slice(None), 1).gaussian_form().parts, torch.float64
+        )
         for draws in (8, 14):
             found.slope(torch.randn(draws, 7, 3), batch)
     assert len(found._slope._graphs) == 1
@@ -636,8 +641,25 @@ def has_a_function_of_its_own(h):
     return OldSquare.apply(h) - h**2
 
 
+def under_torch_func():
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def meets_torchs_own_warnings(h):
+    """As torch 2.15 has them: a part that it calls deprecated, a rule that it has no batch version of."""
+    if under_torch_func():
+        warnings.warn_explicit("torch.jit.script is deprecated", FutureWarning, "_decomp.py", 1, "torch._decomp")
+        warnings.warn("There is a performance drop", UserWarning, stacklevel=1)
+    return h - h
+
+
 @pytest.mark.parametrize(
-    ("nothing", "method"), [(looks_at_a_number, SECOND_ORDER), (has_a_function_of_its_own, FIRST_ORDER)]
+    ("nothing", "method"),
+    [
+        (looks_at_a_number, SECOND_ORDER),
+        (meets_torchs_own_warnings, SECOND_ORDER),
+        (has_a_function_of_its_own, FIRST_ORDER),
+    ],
 )
 def test_a_model_that_torch_cannot_capture_or_follow(nothing, method):
     """A number taken from a tensor is followed, but not captured; an old autograd.Function is not followed."""
@@ -657,6 +679,23 @@ def test_a_model_that_torch_cannot_capture_or_follow(nothing, method):
     best = oracle.elbo(v, *oracle.best_factorised(v))
     short = best - oracle.elbo(v, found.lam["h.loc"], found.lam["h.scale"])
     assert float(short.mean().detach()) < 0.01
+
+
+def test_a_programs_own_warning_is_no_reason_for_another_method():
+    """Under `-W error`, as in these tests, it is raised as what it is."""
+    oracle, v = random_linear(1, rows=6)
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(oracle.latent), 1.0).to_event(1))
+            if h.requires_grad and not under_torch_func():
+                warnings.warn("A network of mine is out of date.", UserWarning, stacklevel=1)
+            mean = oracle.mean + h @ oracle.factors.T
+            pyro.sample("v", dist.Normal(mean, oracle.noise.sqrt()).to_event(1), obs=v)
+
+    guide, _ = bad_guide(oracle, 1)
+    with pytest.raises(UserWarning, match=r"^A network of mine is out of date\.$"):
+        searched(model, guide, v, draws=2)
 
 
 # ------------------------------------------------------------------------------ starts and step limits

@@ -4,7 +4,7 @@ import torch
 
 import pplvae
 from pplvae import cli
-from pplvae.cli import _COMPARISON
+from pplvae.runs import COMPARISON
 
 
 def check_pair(make, rows, folder, **options):
@@ -39,4 +39,4 @@ def check_command(data, folder, **parts):
     run = folder / "run"
     cli.fit(data=str(data), run=run, latent=2, epochs=1, **parts)
     cli.compare(run, particles=10, max_steps=3, evidence="none")
-    assert (run / _COMPARISON).exists()
+    assert (run / COMPARISON).exists()

@@ -4,6 +4,7 @@ ArviZ 0.x (Python 3.11) has `InferenceData`; 1.x (Python 3.12 and newer) has xar
 when it is first needed: that takes a second, and the last 0.x releases print a warning.
 """
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,19 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from pplvae.isolate import unwarned
+
 _FEWEST_DRAWS = 25  # below, a tail has fewer than 5 of them
 
 
 def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
     """Datasets as the groups of an `InferenceData` (ArviZ 0.x) or a `DataTree` (ArviZ 1.x)."""
-    import arviz
-
-    if hasattr(arviz, "InferenceData"):
-        return arviz.InferenceData(**groups, warn_on_custom_groups=False)
-    return xr.DataTree.from_dict(groups)
+    # By the version: 1.x has an `InferenceData` too, which is `DataTree` by its old name.
+    if not version("arviz").startswith("0."):
+        return xr.DataTree.from_dict(groups)
+    with unwarned():
+        import arviz
+    return arviz.InferenceData(**groups, warn_on_custom_groups=False)
 
 
 def pareto_k(log_weights: Float[Tensor, "particle row"]) -> np.ndarray:
@@ -42,7 +46,8 @@ def smoothed_weights(
     log_weights: Float[Tensor, "particle row"],
 ) -> tuple[Float[Tensor, "particle row"], np.ndarray]:
     """Log weights whose tail is replaced by quantiles of a fitted Pareto distribution, and `pareto_k`."""
-    from arviz_stats.base.array import array_stats
+    with unwarned():
+        from arviz_stats.base.array import array_stats
 
     weights = log_weights.T.cpu().numpy()
     finite = np.asarray(np.isfinite(weights).all(1))

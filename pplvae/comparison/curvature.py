@@ -9,7 +9,6 @@ References:
     Practical Gauss-Newton optimisation for deep learning (Botev, Ritter and Barber, 2017), arXiv 1706.03662, section 3.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
 from pplvae.comparison.density import Part, values_at
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained
+from pplvae.isolate import unwarned
 from pplvae.rows import Layout, Program, run_model, run_prior, sum_sites
 
 Matrices = Float[Tensor, "row element element"]
@@ -48,9 +48,7 @@ class Curvature:
             Exception: whatever a program raises that torch.func cannot follow.
         """
         pieces = torch.arange(len(u)).split(rows_at_once(batch.tensors, u.shape[1]))
-        with torch.no_grad(), warnings.catch_warnings():
-            # The first forward-mode derivative of a process compiles formulas with what torch itself calls deprecated.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with torch.no_grad(), unwarned():
             return torch.cat([self._of_piece(u[piece], batch.take(piece)) for piece in pieces])
 
     def _of_piece(self, u: Tensor, batch: Batch) -> Matrices:

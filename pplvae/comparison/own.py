@@ -65,6 +65,8 @@ class OwnGuides:
         found = OwnGaussians(self.model, self.layout, form, dtype, self.schedule, self.seed)
         try:
             found.try_on(lam, guides.batch.take(slice(1)))
+        except Warning:  # an error by the caller's `-W error`: it says nothing about torch.func
+            raise
         except Exception as error:  # a program that torch.func cannot follow; what else is wrong will show below
             self.reason = f"{type(error).__name__} under torch.func: {str(error).splitlines()[0]}"
             warnings.warn(

@@ -65,8 +65,8 @@ class Comparison:
             below -3 standard errors by more than the tolerance; with evidence `unreliable`, the share of
             rows whose k-hat is above 0.7: their log evidence may be too low by more than its standard error says. With
             a screen `gap_at_most`, the mean gap over all rows at most. For each family `unnested`, the share of rows
-            whose optimum in it lies more than 3 standard errors and the tolerance below that of the guide's own, which it
-            contains.
+            whose optimum in it lies below that of the guide's own, which it contains, by more than 3 standard errors and
+            the tolerance.
         """
         everything = [self.part(name) for name in self.parts]
         parts = [part.isel(row=np.flatnonzero(_is_counted(part))) for part in everything]
@@ -248,7 +248,10 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
         if float(part["negative"]) > 0.01:
             share = f"{100 * float(part['negative']):.1f} %"
             found.append(
-                f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the search failed there."
+                found.append(
+                    f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the "
+                    "search failed there."
+                )
             )
         if "unreliable" in part and float(part["unreliable"]) > 0.01:
             share = f"{100 * float(part['unreliable']):.1f} %"

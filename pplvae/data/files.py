@@ -5,6 +5,7 @@ import itertools
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,10 +94,16 @@ def _read_csv(path: Path, labels: str | None) -> Table:
     _check_rectangular(path)
     try:
         first = pd.read_csv(path, header=None, skipinitialspace=True, nrows=1)
-        frame = pd.read_csv(path, header=None if _is_data(first) else 0, skipinitialspace=True)
+        frame = pd.read_csv(path, header=None if _is_data(first) else 0, skipinitialspace=True, **_to_the_nearest())
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise DataError(f"{str(path)!r} cannot be read as a table of numbers: {error}.") from error
     return _from_frame(frame, labels, path)
+
+
+def _to_the_nearest() -> dict[str, Any]:
+    """What makes pandas read numbers as the nearest floats; 3.1 does so by itself, and deprecates the option."""
+    release = tuple(int(part) for part in pd.__version__.split(".")[:2])
+    return {} if release >= (3, 1) else {"float_precision": "round_trip"}
 
 
 def _read_parquet(path: Path, labels: str | None) -> Table:

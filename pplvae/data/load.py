@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pplvae.data.files import read_file
 from pplvae.data.missing import with_mask
 from pplvae.data.registry import DATA_SETS, DataSet, read_named
 from pplvae.data.rows import Data, Rows, few
@@ -86,7 +85,7 @@ def load_data(
         image_shape,
     )
     _check_options(how, valid, test)
-    table = read_named(name, labels) if name in DATA_SETS else read_file(Path(source), labels)
+    table = read_named(name, labels) if name in DATA_SETS else _read_file(Path(source), labels)
     parts = split(table, np.random.default_rng([seed, 0]), valid, test)
     numbers = {part: _numbers(rows, table, how) for part, rows in parts.items()}
     scaling = Scaling.of(numbers["train"]) if how.standardise else None
@@ -106,6 +105,12 @@ class _How:
     standardise: bool
     scale: float
     image_shape: tuple[int, int] | None
+
+
+def _read_file(path: Path, labels: str | None) -> Table:
+    from pplvae.data.files import read_file  # imported late: pandas takes half a second
+
+    return read_file(path, labels)
 
 
 def _check_options(how: _How, valid: float, test: float) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from pplvae.data.table import Table
 from pplvae.isolate import generators_kept
@@ -145,6 +144,8 @@ def _idx(path: Path) -> np.ndarray:
 
 
 def _sparse(arrays: Mapping[str, np.ndarray], prefix: str, columns: int) -> Any:
+    from scipy import sparse  # imported late: SciPy takes a while
+
     data, indices, indptr = (arrays[prefix + name] for name in ("data", "indices", "indptr"))
     return sparse.csr_array((data, indices.astype(np.int32), indptr), shape=(len(indptr) - 1, columns))
 

@@ -1,0 +1,90 @@
+"""What a command asks for by name, made: the rows, and a program that is built for them."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pplvae.data import DATA_SETS, Data, load_data
+from pplvae.errors import ProgramError, UnknownNameError
+from pplvae.guides import GUIDES
+from pplvae.isolate import isolated
+from pplvae.likelihoods import LIKELIHOODS
+from pplvae.models import MODELS
+from pplvae.priors import PRIORS
+
+Spec = dict[str, Any]  # model, data, latent and the rest, as they were asked for: a run folder keeps it
+
+_PARTS = {"likelihood": LIKELIHOODS, "prior": PRIORS, "guide": GUIDES}
+
+
+def made(spec: Spec, seed: int) -> tuple[Data, Any]:
+    """The rows and the program; names are looked up first, since rows may take long to read."""
+    kind = _model_class(spec["model"])
+    _check_parts(kind, spec)
+    names = ("binarise", "labels", "scale", "missing")
+    data = load_data(spec["data"], seed=seed, **{name: spec[name] for name in names if name in spec})
+    return data, _build(kind, spec, data, seed)
+
+
+def portable_model(model: str) -> str:
+    """A file's absolute path, so that the run folder can be used from elsewhere."""
+    file, colon, attribute = model.rpartition(":")
+    return f"{Path(file).resolve()}{colon}{attribute}" if colon and Path(file).is_file() else model
+
+
+def portable_data(data: str) -> str:
+    """Likewise for the rows; a name stays what `load_data` takes it for, whatever files lie around."""
+    named = data.replace("-", "_") in DATA_SETS
+    return str(Path(data).resolve()) if not named and Path(data).is_file() else data
+
+
+def _check_parts(kind: Callable[..., Any], spec: Spec) -> None:
+    takes, parts = inspect.signature(kind).parameters, _parts(spec)
+    fixed = [f"--{name}" for name in parts if name not in takes]
+    if fixed:
+        raise ProgramError(f"{spec['model']} has no choice of {', '.join(fixed)}; `--model vae` is composed of parts.")
+    for name, chosen in parts.items():
+        if spec["model"] in MODELS and chosen not in _PARTS[name]:  # a model of one's own may have parts of its own
+            raise UnknownNameError(name, chosen, _PARTS[name])
+
+
+def _parts(spec: Spec) -> dict[str, Any]:
+    return {name: spec[name] for name in _PARTS if spec.get(name) is not None}
+
+
+def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
+    """The model's class, made with what its constructor takes of the data's and the command's sizes."""
+    sizes = {"visible": data.train.values.shape[-1], "latent": spec["latent"]}
+    takes = inspect.signature(kind).parameters
+    with isolated(seed):  # the same initial weights for the same seed
+        program = kind(**{name: value for name, value in (sizes | _parts(spec)).items() if name in takes})
+    for part in ("model", "guide"):
+        if not callable(getattr(program, part, None)):
+            raise ProgramError(
+                f"{spec['model']} has no method `{part}(v)`: it must have the Pyro programs model and guide."
+            )
+    return program
+
+
+def _model_class(name: str) -> Callable[..., Any]:
+    if name in MODELS:
+        return MODELS[name]
+    if ":" not in name:
+        raise UnknownNameError("model", name, [*MODELS, "my_file.py:MyVAE"])
+    file, _, attribute = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ProgramError(f"There is no file {file!r} (of `--model {name}`).")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None:
+        raise ProgramError(f"{file!r} is no Python file (of `--model {name}`).")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        known = [n for n, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)]
+        raise UnknownNameError(f"class in {file!r}", attribute, known or ["(it has no nn.Module)"])
+    return getattr(module, attribute)
