@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from pplvae.batch import Batch
 from pplvae.chunking import rows_at_once
 from pplvae.comparison.localise import LocalGuides, Offsets
+from pplvae.comparison.missed import look_for_missed
 from pplvae.comparison.optimise import Optimum, Schedule
 from pplvae.comparison.own import OwnGuides
 from pplvae.comparison.own_gaussian import Encoded
@@ -136,6 +137,7 @@ def over_chunks(
     chunk_size: int,
     progress: bool,
     batch_of: Callable[[Sequence[Tensor]], Batch] = Batch.of,
+    simulated: int = 0,
 ) -> xr.Dataset:
     """Measure all rows, some at a time, in a process state of their own.
 
@@ -149,6 +151,7 @@ def over_chunks(
         chunk_size: rows per chunk.
         progress: show a progress bar, on a terminal.
         batch_of: makes a batch of all rows.
+        simulated: rows on which better optima that the search misses are looked for.
 
     Returns:
         The columns over dimension "row", with the coordinates id, part, content key, and label where all have one. The
@@ -159,7 +162,8 @@ def over_chunks(
         raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
     labelled = all(part.labels is not None for part in parts.values())
     found: list[xr.Dataset] = []
-    about: dict[str, str] = {}
+    about: dict[str, dict[str, str]] = {}
+    looked: dict[str, Any] = {}
     total = sum(len(part) for part in parts.values())
     with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
         for part in parts.values():
@@ -176,12 +180,25 @@ def over_chunks(
                             columns = measure(chunk)
                         found.append(_dataset(columns, part[rows], chunk.batch.keys, labelled))
                         bar.update(len(chunk.batch))
-                about = {
+                    if simulated and not looked:  # once: the model is the same for all parts
+                        with in_users_words("pair of model and guide", part.tensors):
+                            looked = look_for_missed(own, whole, simulated)
+                about[part.name] = {
                     "lambda": ", ".join(layout.free),
                     "held": ", ".join(layout.held),
                     "first_order_because": own.reason,
                 }
-    return xr.concat(found, dim="row").assign_attrs(about)
+    return xr.concat(found, dim="row").assign_attrs(_of_all(about) | looked)
+
+
+def _of_all(parts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What is said of every part: once where it is the same, else part by part."""
+    found = {}
+    for name in next(iter(parts.values())):
+        said = {part: about[name] for part, about in parts.items()}
+        same = len(set(said.values())) == 1
+        found[name] = next(iter(said.values())) if same else "; ".join(f"{part}: {text}" for part, text in said.items())
+    return found
 
 
 def add(columns: Columns, name: str, value: Any, stderr: Any) -> None:

@@ -1,5 +1,7 @@
 """What the samples of some rows say, as columns."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import xarray as xr
@@ -7,12 +9,23 @@ from torch import Tensor
 
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, add
-from pplvae.comparison.estimates import log_mean_exp, mean_and_stderr
+from pplvae.comparison.estimates import Draws, PerRow, mean_and_stderr
 from pplvae.comparison.optimise import Status
 from pplvae.comparison.precision import Sample
-from pplvae.comparison.scores import Scored
 
 GUIDES = ("amortised", "local")
+
+
+class Screened(NamedTuple):
+    """What a screen says of each row.
+
+    Attributes:
+        bound: nats that its gap is at most.
+        worth: whether it is to be refined.
+    """
+
+    bound: PerRow
+    worth: Tensor
 
 
 _ROUNDINGS = 8  # of a sum of log-probabilities, each of half a unit in the last place
@@ -47,17 +60,23 @@ def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
     return columns | {"method": method}
 
 
-def worth_refining(screened: Scored, screen: float) -> tuple[Tensor, Tensor]:
+def worth_refining(elbo: Draws, log_weights: Draws, evidence: PerRow, stderr: PerRow, screen: float) -> Screened:
     """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
 
     Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where
     k-hat is low.
+
+    Args:
+        elbo: draws of the encoder's guide.
+        log_weights: that the evidence rests on.
+        evidence: log p(v).
+        stderr: its standard error.
+        screen: nats.
     """
-    evidence, stderr = log_mean_exp(screened.log_weights)
-    bound = evidence - screened.elbo.mean(0) + 2 * stderr
-    trusted = torch.from_numpy(pareto_k(screened.log_weights) < 0.7).to(bound.device)
+    bound = evidence - elbo.mean(0) + 2 * stderr
+    trusted = torch.from_numpy(pareto_k(log_weights) < 0.7).to(bound.device)
     bound = torch.where(trusted, bound, torch.inf)
-    return bound, ~(bound < screen)
+    return Screened(bound, ~(bound < screen))
 
 
 def evidence_gaps(gaps: Columns, evidence: Columns, method: str) -> Columns:

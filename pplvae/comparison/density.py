@@ -1,6 +1,6 @@
 """Log p(v_i, h) of every row, and its slope, for latents given as vectors of real numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,12 @@ def values_at(parts: Sequence[Part], u: Float[Tensor, "batch element"]) -> dict[
     return {part.name: part.value(piece) for part, piece in zip(parts, pieces, strict=True)}
 
 
+def vectors_of(parts: Sequence[Part], values: Mapping[str, Tensor]) -> Float[Tensor, "batch element"]:
+    """The inverse of `values_at`."""
+    pieces = [values[part.name].movedim(part.axis, 0) for part in parts]
+    return torch.cat([piece.reshape(len(piece), -1) for piece in pieces], 1)
+
+
 class Density:
     """Log p(v_i, u) of a model as a function of the latents.
 
@@ -76,8 +82,7 @@ class Density:
             here = batch.take(rows).times(count)
             with torch.no_grad():
                 values = values_of(run_guide(self._model, here, self._layout.model, address))
-            pieces = [values[part.name].movedim(part.axis, 0).flatten(1) for part in self._parts]
-            found.append(torch.cat(pieces, 1).unflatten(0, (count, len(rows))))
+            found.append(vectors_of(self._parts, values).unflatten(0, (count, len(rows))))
         return torch.cat(found, 1).to(torch.float64)
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:

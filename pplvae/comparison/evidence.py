@@ -13,7 +13,8 @@ from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks, spread
 from pplvae.comparison.estimates import Draws, PerRow, log_mean_exp
-from pplvae.comparison.optimise import Schedule
+from pplvae.comparison.optimise import Optimum, Schedule
+from pplvae.comparison.own_gaussian import Encoded
 from pplvae.comparison.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
 from pplvae.comparison.proposal import Proposal
 from pplvae.data import as_parts
@@ -134,7 +135,7 @@ def check_local(chunk: Chunk) -> None:
 
 
 def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
-    """The importance-weighted bound: from a mixture around each row's own guide where that is Gaussian, else from it."""
+    """The importance-weighted bound: from a mixture around each row's own guide if that is Gaussian, else from it."""
 
     def estimates(sample: Sample) -> Columns:
         columns: Columns = {}
@@ -148,18 +149,22 @@ def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
         log_weights, (value, stderr) = draw(particles, index, Stream.EVIDENCE if stream is Stream.SCORE else stream)
         return {"log_weights": log_weights, "value": value, "stderr": stderr}
 
-    draw = _mixture(chunk) or _own_guide(chunk)
+    draw = mixture(chunk, chunk.optimum) or _own_guide(chunk)
     return measure_precisely(len(chunk.batch), replace(precision, pilot=_PILOT_WEIGHTS), more, estimates, others)
 
 
 Drawn = tuple[Draws, tuple[PerRow, PerRow]]  # log weights; log of their mean, and its standard error
 
 
-def _mixture(chunk: Chunk) -> Callable[[int, Tensor, Stream], Drawn] | None:
-    optimum, encoded, own = chunk.optimum, chunk.encoded, chunk.own.gaussian
-    if own is None or encoded is None or optimum.gaussians is None or optimum.curvature is None:
+def mixture(chunk: Chunk, around: Optimum | Encoded | None) -> Callable[[int, Tensor, Stream], Drawn] | None:
+    """Weights from a mixture around Gaussian guides of a chunk's rows, their own or the encoder's; None for others.
+
+    It is called with a number of draws, positions of rows, and the stream that names the noise.
+    """
+    encoded, own = chunk.encoded, chunk.own.gaussian
+    if own is None or encoded is None or around is None or around.gaussians is None or around.curvature is None:
         return None
-    gaussians, curvature = optimum.gaussians, optimum.curvature
+    gaussians, curvature = around.gaussians, around.curvature
 
     def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
         some = [guides.take(index) for guides in (gaussians, encoded.gaussians)]

@@ -20,8 +20,8 @@ from pplvae.comparison.columns import (
     parted,
     worth_refining,
 )
-from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.comparison.evidence import annealed_evidence, check_local, check_method, importance_evidence
+from pplvae.comparison.estimates import log_mean_exp, mean_and_stderr
+from pplvae.comparison.evidence import annealed_evidence, check_local, check_method, importance_evidence, mixture
 from pplvae.comparison.ladder import Rung, families_of
 from pplvae.comparison.optimise import Schedule
 from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_WEIGHTS, Precision, Sample, measure_precisely
@@ -95,6 +95,7 @@ def compare(
     evidence: str | None = "importance",
     annealing: Annealing | None = None,
     screen: bool | float = False,
+    simulated: int = 40,
     seed: int = 0,
     particles: int | None = None,
     stderr: float = 0.1,
@@ -119,6 +120,8 @@ def compare(
             encoder's guide bound a row's gap from above where their k-hat is below 0.7; a row whose bound is lower is
             skipped: its `status` is "skipped", its gaps are NaN, and `amortisation_gap_bound` says what it may lose at
             most.
+        simulated: rows that are simulated from the model, and searched from the encoder and from the latents that they
+            were made from, to say how often the search misses a better optimum. 0 leaves that out.
         seed: see `amortisation_gap`.
         particles: draws per row for scoring, and for the importance weights.
         stderr: see `amortisation_gap`. With importance evidence the errors of `log_evidence` and of the gaps below it
@@ -154,6 +157,7 @@ def compare(
         annealing=annealing or Annealing(),
         ladder=families_of(families),
         screen=None if screen is False else screen,
+        simulated=simulated,
     )
     return _compare(model, guide, rows, asked, seed, chunk_size, progress)
 
@@ -168,14 +172,20 @@ class _Asked:
     annealing: Annealing = field(default_factory=Annealing)
     ladder: Sequence[Family] = ()
     screen: float | None = None
+    simulated: int = 0
 
     def measure(self, chunk: Chunk) -> Columns:
         """Everything that the rows will hold for a chunk."""
         if self.screen is None:
             return self._refine(chunk)
         everyone = torch.arange(len(chunk.batch))
-        screened = chunk.scores("amortised")(self.precision.fewest, index=everyone, stream=Stream.SCREEN)
-        bound, worth = worth_refining(screened, self.screen)
+        elbo, log_weights = chunk.scores("amortised")(self.precision.fewest, index=everyone, stream=Stream.SCREEN)
+        weigh = mixture(chunk, chunk.encoded)
+        if weigh is not None:  # which may have met modes that the encoder does not know
+            log_weights, (evidence, stderr) = weigh(self.precision.fewest, everyone, Stream.SCREEN)
+        else:
+            evidence, stderr = log_mean_exp(log_weights)
+        bound, worth = worth_refining(elbo, log_weights, evidence, stderr, self.screen)
         groups: list[tuple[Tensor, Columns]] = [(everyone, {"amortisation_gap_bound": bound})]
         for chosen, follow in ((worth, self._refine), (~worth, self._pass_over)):
             index = torch.nonzero(chosen).flatten()
@@ -240,7 +250,7 @@ def _compare(
 ) -> Comparison:
     parts = as_parts(rows)
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, **options)
+    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, simulated=asked.simulated, **options)
     settings = {
         "seed": seed,
         "particles": asked.precision.most if asked.precision.is_exact else "as needed",
@@ -250,6 +260,8 @@ def _compare(
         "evidence": asked.evidence or "none",
         "families": ", ".join(family.name for family in asked.ladder),
         "screen": "none" if asked.screen is None else asked.screen,
+        "annealing": str(asked.annealing) if asked.evidence == "ais" else "none",
+        "family_options": "; ".join(str(family) for family in asked.ladder),
     }
     found, parameters = parted(found.assign_attrs(settings))
     return Comparison(found, pictures_of(found, parts), parameters)

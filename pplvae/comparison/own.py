@@ -1,9 +1,11 @@
 """Each row's own guide, by the method that fits the pair: second order where lambda is Gaussian, else first order."""
 
 import warnings
+from collections.abc import Mapping
 from functools import partial
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from pplvae.batch import Batch
@@ -53,6 +55,13 @@ class OwnGuides:
         if self.gaussian is None or encoded is None:
             return self._by_first_order(batch, self.schedule, proven=self._is_smooth)
         return self.gaussian(encoded, batch, self._by_first_order)
+
+    def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"] | None:
+        """Rows whose search misses a better optimum, see `OwnGaussians.missed`; None where that cannot be told."""
+        encoded = self.encoded(batch)
+        if self.gaussian is None or encoded is None:
+            return None
+        return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
 
     def _choose(self, guides: LocalGuides) -> None:
         """Find out, on one row, whether the second-order method applies to the pair."""

@@ -1,14 +1,15 @@
 """Each row's own guide where lambda is that of a Gaussian: from lambda to Gaussians, through the search, and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from pplvae.batch import Batch
 from pplvae.comparison.curvature import Curvature, Matrices
-from pplvae.comparison.density import Density
+from pplvae.comparison.density import Density, vectors_of
 from pplvae.comparison.gaussian import GaussianForm, Gaussians
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
@@ -91,6 +92,23 @@ class OwnGaussians:
             self._fill(optimum, rows, encoded.take(rows), batch.take(rows), first_order)
         return optimum
 
+    def missed(
+        self, encoded: Encoded, latents: Mapping[str, Tensor], batch: Batch, first_order: FirstOrder
+    ) -> Bool[Tensor, " row"]:
+        """Of rows whose latents are known, those whose search ends clearly lower than one that begins at the latents.
+
+        Args:
+            encoded: the encoder's guides.
+            latents: by site.
+            batch: the rows.
+            first_order: see above.
+        """
+        optimum = self(encoded, batch, first_order)
+        assert optimum.gaussians is not None
+        truth = vectors_of(self.form.parts, latents).to(torch.float64)
+        _, _, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
+        return gain > self._schedule.tolerance + 3 * stderr
+
     def _fill(self, optimum: Optimum, rows: Tensor, start: Encoded, batch: Batch, first_order: FirstOrder) -> None:
         """Write what is found of some rows into the optimum of all."""
         search = self._search
@@ -102,7 +120,8 @@ class OwnGaussians:
         for key, values in self.form.lam(found.gaussians, self._dtype).items():
             optimum.offsets[key][rows] = per_row(kept, values - start.lam[key], torch.zeros_like(values))
         moved = {key: offset[rows] + start.lam[key] for key, offset in optimum.offsets.items()}
-        assert optimum.gaussians is not None and optimum.curvature is not None
+        assert optimum.gaussians is not None
+        assert optimum.curvature is not None
         optimum.gaussians.put(rows, self.form.gaussians(moved))
         optimum.curvature[rows] = per_row(kept, found.curvature, start.curvature)
         optimum.steps[rows] = found.steps

@@ -62,11 +62,12 @@ class Comparison:
             rows (for a gap from paired differences, Monte Carlo noise included); `mc_stderr`, the part of it that more
             draws would remove; `quantiles` over rows. Per part: `count`; `nonfinite` and `skipped`, the numbers of rows
             left out; `unconverged`, the share of rows whose search did not converge; `negative`, the share of gaps
-            below -3 standard errors by more than the tolerance; with evidence `unreliable`, the share of
-            rows whose k-hat is above 0.7: their log evidence may be too low by more than its standard error says. With
-            a screen `gap_at_most`, the mean gap over all rows at most. For each family `unnested`, the share of rows
-            whose optimum in it lies below that of the guide's own, which it contains, by more than 3 standard errors and
-            the tolerance.
+            below -3 standard errors by more than the tolerance; with evidence `unreliable`, the share of rows whose
+            k-hat is above 0.7: their log evidence may be too low by more than its standard error says. With a screen
+            `gap_at_most`, the mean gap over all rows at most. For each family `unnested`, the share of rows whose
+            optimum in it lies below that of the guide's own, which it contains, by more than 3 standard errors and the
+            tolerance. The attributes are the settings; `simulated` and `missed` say on how many simulated rows better
+            optima were looked for, and in how many the search had missed one.
         """
         everything = [self.part(name) for name in self.parts]
         parts = [part.isel(row=np.flatnonzero(_is_counted(part))) for part in everything]
@@ -234,7 +235,7 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
         if int(part["skipped"]):
             found.append(
                 f"{name}: {int(part['skipped'])} rows were screened out and are not in these means; over all rows the "
-                f"mean amortisation gap is at most {float(part['gap_at_most']):.3f}."
+                f"mean amortisation gap is at most {float(part['gap_at_most']):.3f}, unless a mode is missed."
             )
         for term in (str(t) for t in part if str(t).startswith("unnested_")):
             if float(part[term]) > 0.01:
@@ -244,14 +245,15 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
                 )
         if float(part["unconverged"]) > 0:
             share = f"{100 * float(part['unconverged']):.1f} %"
-            found.append(f"{name}: {share} of the rows did not converge, so their gaps are lower bounds.")
+            found.append(
+                f"{name}: {share} of the rows did not converge (`status` says why, `shortfall` how much may be left): "
+                "their gaps are lower bounds."
+            )
         if float(part["negative"]) > 0.01:
             share = f"{100 * float(part['negative']):.1f} %"
             found.append(
-                found.append(
-                    f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the "
-                    "search failed there."
-                )
+                f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the "
+                "search failed there."
             )
         if "unreliable" in part and float(part["unreliable"]) > 0.01:
             share = f"{100 * float(part['unreliable']):.1f} %"
@@ -259,7 +261,21 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
                 f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap may be too "
                 "low there by more than their standard errors say."
             )
-    return found
+    return found + _modes(summary.attrs)
+
+
+def _modes(about: Mapping[str, Any]) -> list[str]:
+    """What is known of better optima that the search may miss."""
+    count, reason = int(about.get("simulated", 0)), about.get("not_simulated_because", "")
+    if reason:
+        return [f"Whether the search misses better modes was not looked for: {reason}."]
+    if count == 0:
+        return []
+    missed = int(about["missed"])
+    return [
+        f"On {count} rows simulated from the model, whose latents are known, the search from the encoder missed a "
+        f"better mode in {missed}" + (": gaps and log evidence may be too low." if missed else ".")
+    ]
 
 
 def _lines(summary: xr.Dataset) -> list[str]:

@@ -105,6 +105,7 @@ class Transport:
             parameters have the row as their first axis. Rows must not meet.
         inverse: `(lam, y) -> (x, log |det dx/dy|)`; where it is given, gradients stick the landing, which makes them
             quiet near the optimum.
+        options: what the map was made with, in words; results keep it.
 
     >>> def shift(lam, x):
     ...     return x + lam["shift"], x.new_zeros(x.shape[:2])
@@ -116,6 +117,10 @@ class Transport:
     start: Callable[[int], dict[str, Tensor]]
     forward: Map
     inverse: Map | None = None
+    options: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.options})"
 
     def branches(
         self, lam: Parameters, base: Base, address: tuple[int, ...], kind: Kind, *, stick_the_landing: bool
@@ -216,7 +221,7 @@ def flow(layers: int = 4, width: int = 16) -> Transport:
         x, bend = _sinh_arcsinh_inverse(lam, x)
         return x, log_det + bend
 
-    return Transport("flow", start, forward, inverse)
+    return Transport("flow", start, forward, inverse, options=f"layers={layers}, width={width}")
 
 
 def _affine_start(elements: int) -> dict[str, Tensor]:

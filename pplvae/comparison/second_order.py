@@ -1,7 +1,8 @@
 """Each row's own optimum where its guide is Gaussian: natural-gradient refinements of what the encoder says.
 
 Every answer is tested on fresh draws (`shortfall`). A row that fails, or that is lower than it began, climbs at fixed
-nodes: from where it ended, then from elsewhere, then with more nodes.
+nodes: from where it ended, then from elsewhere, then with more nodes. At last the likeliest of some draws from the
+prior is tried as a start: the encoder may know the lesser of two modes only.
 """
 
 from dataclasses import dataclass, fields
@@ -25,6 +26,7 @@ from pplvae.noise import Stream, matchable
 _HALF = 0.5  # of the tolerance: of a row that has more left, the search goes on instead of the test
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
+_BRIEFLY, _PRIOR_DRAWS = 20, 32  # refinements from elsewhere; draws of which the likeliest is such a place
 _TEST_DRAWS = 32  # in each of several sets
 _MORE_TEST_NODES = {1: (1024,), 2: (4096, 16384)}  # by the number of latents, where those before cannot tell
 # What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
@@ -91,6 +93,7 @@ class SecondOrder:
         self.steps_of_all = (1 + len(_CLIMBS)) * min(_MOST_REFINEMENTS, max_steps)
         self._max_steps, self.most_steps = max_steps, min(_MOST_REFINEMENTS, max_steps)
         self._refine = Refinement(density, _HALF * tolerance, self.most_steps, seed)
+        self._refine_briefly = Refinement(density, _HALF * tolerance, min(_BRIEFLY, max_steps), seed)
         self._test = ShortfallTest(density, tolerance)
 
     def __call__(self, start: Gaussians, curvature: Matrices, batch: Batch) -> Found:
@@ -120,6 +123,46 @@ class SecondOrder:
             better = self.better(other, best)
             found.put(again[better], other.take(better))
             found.steps[again] += other.steps
+        return self._from_the_prior(start, found, batch)
+
+    def gain_elsewhere(
+        self, found: Gaussians, mean: Tensor, batch: Batch, attempt: int
+    ) -> tuple[Gaussians, Matrices, PerRow, PerRow, Int64[Tensor, " row"]]:
+        """A short search from another place, and what it ends above what has been found, with its error.
+
+        Returns:
+            Where it ends, the curvature there, the gain, its standard error, and the steps.
+        """
+        known = self.curvature_at(mean, batch)
+        other = type(found)(mean.clone(), found.own_form(known).clone())
+        known = self._approached(other, known, batch)
+        _, steps = self._refine_briefly(other, known, batch, attempt)
+        return other, known, *self._gained(found, other, batch, attempt), steps
+
+    def _from_the_prior(self, start: Gaussians, found: Found, batch: Batch) -> Found:
+        """Where another mode is clearly better than that of the encoder, go there.
+
+        The likeliest of some draws from the prior is a place that the encoder knows nothing of.
+        """
+        affordable = found.steps + _BRIEFLY + self.most_steps <= self._max_steps
+        rows = torch.nonzero(affordable & found.gain.isfinite()).flatten()
+        if len(rows) == 0 or self.most_steps < _MOST_REFINEMENTS:
+            return found
+        here, attempt = batch.take(rows), len(_CLIMBS) + 2
+        draws = self.density.draw_prior(here, _PRIOR_DRAWS, (self._seed, Stream.STEP, attempt))
+        best = self.density.value(draws, here).nan_to_num(-torch.inf).argmax(0)
+        mean = draws[best, torch.arange(len(rows), device=best.device)]
+        gaussians = found.gaussians.take(rows)
+        other, known, gain, stderr, steps = self.gain_elsewhere(gaussians, mean, here, attempt)
+        found.steps[rows] += steps
+        higher = torch.nonzero(gain > self._tolerance + 3 * stderr).flatten()
+        if len(higher) == 0:
+            return found
+        some, again = start.take(rows[higher]), here.take(higher)
+        moved = self._climbed(some, other.take(higher), known[higher], again, attempt, 0)
+        better = self.better(moved, found.take(rows[higher]))
+        found.put(rows[higher][better], moved.take(better))
+        found.steps[rows[higher]] += moved.steps
         return found
 
     def is_settled(self, found: Found) -> Bool[Tensor, " row"]:
