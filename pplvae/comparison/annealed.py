@@ -7,7 +7,7 @@ sampler that adapts on its way has no unbiased weights. All rows and chains are 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,7 +16,7 @@ from torch import Tensor
 from pplvae.batch import Batch
 from pplvae.capture import Replayed
 from pplvae.errors import UnknownNameError
-from pplvae.latents import LatentSpace, PerDraw, Vectors
+from pplvae.latents import PerDraw, Vectors
 from pplvae.noise import RowNoise, Stream
 
 _STARTS = ("guide", "prior")
@@ -31,7 +31,8 @@ class Annealing:
     """Settings of annealed importance sampling.
 
     Attributes:
-        start: the base: "guide" (the row's own) or "prior".
+        start: the base: "guide" (the row's own; where that is Gaussian, with the full covariance that the curvature of
+            log p says) or "prior".
         chains: per row.
         temperatures: steps of the path; by default the pilot run chooses, per row, as many as bring the standard
             deviation of the log weights down to `spread`.
@@ -103,7 +104,7 @@ class Annealer:
     """A batch of rows between their base and their posterior.
 
     Args:
-        space: the latents of the rows, under each row's own guide, `settings.chains` draws each.
+        space: the latents of the rows, a `LatentSpace` or what has its methods, with `settings.chains` draws each.
         batch: the rows, at the same number of draws.
         settings: see `Annealing`.
         seed: names the noise.
@@ -113,7 +114,7 @@ class Annealer:
         (Wu, Burda, Salakhutdinov and Grosse, 2017), arXiv 1611.04273.
     """
 
-    def __init__(self, space: LatentSpace, batch: Batch, settings: Annealing, seed: int) -> None:
+    def __init__(self, space: Any, batch: Batch, settings: Annealing, seed: int) -> None:
         self._space, self._batch, self._settings, self._seed = space, batch, settings, seed
         # Asked for at every step of every move, on the same shapes.
         self._everything = Replayed(self._everything_at)

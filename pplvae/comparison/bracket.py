@@ -13,7 +13,7 @@ from pplvae.batch import Batch
 from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks
 from pplvae.comparison.estimates import log_mean_exp
-from pplvae.comparison.evidence import check_local, forward_columns, per_path
+from pplvae.comparison.evidence import check_local, forward_columns, per_path, space_of
 from pplvae.comparison.optimise import Schedule
 from pplvae.data import as_parts
 from pplvae.noise import Stream
@@ -113,7 +113,7 @@ def _told_apart(tensors: Sequence[Tensor]) -> Batch:
 def _bracket_columns(templates: Chunk, settings: Annealing) -> Columns:
     made = simulate(templates.model, templates.layout, templates.batch, (templates.seed, Stream.SIMULATE))
     chunk = Chunk(templates.own, made.batch)
-    exact = chunk.guides(slice(None), 1).space(chunk.zeros).vectors(made.values)
+    exact = space_of(chunk, torch.arange(len(chunk.batch)), settings.start, 1).vectors(made.values)
 
     def both_ways(annealer: Annealer, path: Path, index: Tensor) -> Columns:
         forward = forward_columns(annealer, path)

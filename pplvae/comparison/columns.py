@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, add
-from pplvae.comparison.estimates import Draws, PerRow, mean_and_stderr
+from pplvae.comparison.estimates import Draws, PerRow, mean_and_stderr, with_rounding
 from pplvae.comparison.optimise import Status
 from pplvae.comparison.precision import Sample
 
@@ -28,16 +28,9 @@ class Screened(NamedTuple):
     worth: Tensor
 
 
-_ROUNDINGS = 8  # of a sum of log-probabilities, each of half a unit in the last place
-
-
 def gap_columns(sample: Sample) -> Columns:
-    """Both ELBOs and the gap, of paired draws.
-
-    The numbers of a program in single precision are off by more than draws can show where these hardly differ.
-    """
-    largest = torch.stack([sample[f"{guide}_weights"].abs().mean(0) for guide in GUIDES]).amax(0)
-    rounding = _ROUNDINGS * torch.finfo(torch.get_default_dtype()).eps * largest
+    """Both ELBOs and the gap, of paired draws."""
+    weights = sample["amortised_weights"]
     columns: Columns = {}
     for name, draws in (
         ("elbo_amortised", sample["amortised"]),
@@ -45,7 +38,7 @@ def gap_columns(sample: Sample) -> Columns:
         ("amortisation_gap", sample["local"] - sample["amortised"]),
     ):
         mean, stderr = mean_and_stderr(draws)
-        add(columns, name, mean, torch.hypot(stderr, rounding))
+        add(columns, name, mean, with_rounding(stderr, weights))
     return columns
 
 

@@ -38,3 +38,17 @@ def log_mean_exp(log_weights: Draws, *, mirrored: bool = True) -> tuple[PerRow, 
 def joined(blocks: Sequence[Float[Tensor, "_ row *kind"]]) -> Float[Tensor, "particle row *kind"]:
     """Draws of the same rows one block after the other, the mirrored ones of all blocks last."""
     return torch.cat([block.unflatten(0, (2, -1)) for block in blocks], 1).flatten(0, 1)
+
+
+_ROUNDINGS = 8  # of a sum of log-probabilities, each of a unit in the last place
+
+
+def with_rounding(stderr: PerRow, log_weights: Draws) -> PerRow:
+    """A standard error that is no smaller than what rounding does, which draws that hardly differ do not show.
+
+    Args:
+        stderr: by the spread of draws.
+        log_weights: that a program has computed in the default dtype.
+    """
+    rounding = _ROUNDINGS * torch.finfo(torch.get_default_dtype()).eps * log_weights.abs().mean(0)
+    return torch.hypot(stderr, rounding)

@@ -12,13 +12,16 @@ from torch import Tensor
 from pplvae.comparison.annealed import Annealer, Annealing, Path
 from pplvae.comparison.arviz import pareto_k
 from pplvae.comparison.chunks import Chunk, Columns, add, over_chunks, spread
-from pplvae.comparison.estimates import Draws, PerRow, log_mean_exp
+from pplvae.comparison.estimates import Draws, PerRow, log_mean_exp, with_rounding
+from pplvae.comparison.gaussian import FullCovariance
+from pplvae.comparison.gaussian_space import GaussianSpace
 from pplvae.comparison.optimise import Optimum, Schedule
 from pplvae.comparison.own_gaussian import Encoded
 from pplvae.comparison.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
 from pplvae.comparison.proposal import Proposal
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
+from pplvae.latents import LatentSpace
 from pplvae.noise import Stream
 from pplvae.rows import Program
 
@@ -147,7 +150,7 @@ def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
 
     def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
         log_weights, (value, stderr) = draw(particles, index, Stream.EVIDENCE if stream is Stream.SCORE else stream)
-        return {"log_weights": log_weights, "value": value, "stderr": stderr}
+        return {"log_weights": log_weights, "value": value, "stderr": with_rounding(stderr, log_weights)}
 
     draw = mixture(chunk, chunk.optimum) or _own_guide(chunk)
     return measure_precisely(len(chunk.batch), replace(precision, pilot=_PILOT_WEIGHTS), more, estimates, others)
@@ -218,17 +221,35 @@ def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, Path, T
 
 
 def annealer_of(chunk: Chunk, index: Tensor, settings: Annealing) -> Annealer:
-    """Chains of some rows of a chunk, under each row's own guide."""
-    guides = chunk.guides(index, settings.chains)
-    # From the prior, the row's own guide is not needed.
-    offsets = chunk.zeros if settings.start == "prior" else chunk.optimum.offsets
-    space = guides.space({key: offset[index] for key, offset in offsets.items()})
-    return Annealer(space, guides.batch, settings, chunk.seed)
+    """Chains of some rows of a chunk, from where the settings say."""
+    batch = chunk.batch.take(index).times(settings.chains)
+    space = space_of(chunk, index, settings.start, settings.chains)
+    return Annealer(space, batch, settings, chunk.seed)
+
+
+def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentSpace | GaussianSpace:
+    """The latents of some rows: under Gaussians of the posterior's shape, if the guide is Gaussian, else under it.
+
+    Args:
+        chunk: the rows.
+        index: positions of some of them.
+        start: as in `Annealing`; from the prior, the rows' own guides are not needed.
+        particles: draws of each row.
+    """
+    around = chunk.encoded if start == "prior" else chunk.optimum
+    own = chunk.own.gaussian
+    if own is not None and around is not None and around.gaussians is not None and around.curvature is not None:
+        shape = FullCovariance(around.gaussians.mean[index], around.curvature[index])
+        batch = chunk.batch.take(index).times(particles)
+        return GaussianSpace(chunk.model, chunk.layout, own.form.parts, shape, batch, own.density.dtype)
+    offsets = chunk.zeros if start == "prior" else chunk.optimum.offsets
+    return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})
 
 
 def evidence_columns(log_weights: Draws, *, mirrored: bool) -> dict[str, Tensor]:
     """What log weights say about log p(v), per row."""
     value, stderr = log_mean_exp(log_weights, mirrored=mirrored)
+    stderr = with_rounding(stderr, log_weights)
     columns: Columns = {}
     add(columns, "log_evidence", value, stderr)
     return columns | weight_columns(log_weights, value, stderr)

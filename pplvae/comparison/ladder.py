@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pplvae.batch import Batch
 from pplvae.comparison.chunks import Chunk, Columns, Draws, add
-from pplvae.comparison.estimates import mean_and_stderr
+from pplvae.comparison.estimates import mean_and_stderr, with_rounding
 from pplvae.comparison.further import prove
 from pplvae.comparison.localise import Offsets, Start
 from pplvae.comparison.optimise import Optimum, optimise
@@ -89,8 +89,9 @@ class Rung:
         """
         draws = self._chunk.log_weights(self.optimum.offsets, len(own), index=index, guides=self.guides)
         columns: Columns = {}
-        add(columns, f"elbo_local_{self._family.name}", *mean_and_stderr(draws))
-        add(columns, f"family_gap_{self._family.name}", *mean_and_stderr(draws - own))
+        for term, some in (("elbo_local", draws), ("family_gap", draws - own)):
+            mean, stderr = mean_and_stderr(some)
+            add(columns, f"{term}_{self._family.name}", mean, with_rounding(stderr, own))
         ended = [self.optimum.status[row] for row in index.tolist()]
         return columns | {f"converged_{self._family.name}": torch.tensor([s.name == "CONVERGED" for s in ended])}
 
