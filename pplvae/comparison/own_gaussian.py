@@ -114,16 +114,22 @@ class OwnGaussians:
         search = self._search
         found = search(start.gaussians, start.curvature, batch)
         by_first_order = self._polished(found, start, batch, first_order)
-        settled = search.is_settled(found)
-        # Where it cannot be told, a row goes back to its start.
-        kept = settled | (found.gain > 2 * found.stderr)
+        kept = search.is_settled(found) | (found.gain > 2 * found.stderr)
+        # Where it cannot be told, a row goes back to its start, which is tested in its turn.
+        back = torch.nonzero(~kept).flatten()
+        if len(back):
+            some, here = start.take(back), batch.take(back)
+            found.put(back, search.tested(some.gaussians, some.gaussians, some.curvature, here, found.steps[back]))
         for key, values in self.form.lam(found.gaussians, self._dtype).items():
             optimum.offsets[key][rows] = per_row(kept, values - start.lam[key], torch.zeros_like(values))
-        moved = {key: offset[rows] + start.lam[key] for key, offset in optimum.offsets.items()}
+        returned = self.form.gaussians({key: offset[rows] + start.lam[key] for key, offset in optimum.offsets.items()})
+        # An offset from an encoder that is very far away is a large number, and rounds as one.
+        found.shortfall.nats.add_(torch.where(kept, found.lost_by(returned), 0.0))
+        settled = search.is_settled(found)
         assert optimum.gaussians is not None
         assert optimum.curvature is not None
-        optimum.gaussians.put(rows, self.form.gaussians(moved))
-        optimum.curvature[rows] = per_row(kept, found.curvature, start.curvature)
+        optimum.gaussians.put(rows, returned)
+        optimum.curvature[rows] = found.curvature
         optimum.steps[rows] = found.steps
         optimum.shortfall[rows], optimum.shortfall_stderr[rows] = found.shortfall
         used_up = found.steps + self._schedule.window > self._schedule.max_steps
@@ -145,7 +151,7 @@ class OwnGaussians:
         theirs = first_order(here, self._schedule.with_steps(steps), began)
         gaussians = self.form.gaussians({key: some.lam[key] + offset for key, offset in theirs.offsets.items()})
         other = search.found_elsewhere(some.gaussians, gaussians, here, theirs.steps)
-        better = search.better(other, best)
+        better = search.better(other, best, here, 0)
         found.put(left[better], other.take(better))
         found.steps[left] += theirs.steps
         served[left[better]] = True

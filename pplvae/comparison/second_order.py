@@ -59,6 +59,11 @@ class Found:
         """Some of the rows."""
         return Found(*(_taken(getattr(self, field.name), index) for field in fields(self)))
 
+    def lost_by(self, other: Gaussians) -> PerRow:
+        """What other means cost, in nats."""
+        away = (other.mean - self.gaussians.mean).unsqueeze(0)
+        return 0.5 * (times(self.curvature, away) * away).sum(-1)[0]
+
     def put(self, index: Tensor, other: "Found") -> None:
         """Replace some of the rows, but for their steps."""
         self.gaussians.put(index, other.gaussians)
@@ -120,7 +125,7 @@ class SecondOrder:
                 begin = type(some)(some.mean + some.spread(noise)[0], some.precision)
                 known = self.curvature_at(begin.mean, rows)
             other = self._climbed(some, begin, known, rows, attempt, size)
-            better = self.better(other, best)
+            better = self.better(other, best, rows, attempt)
             found.put(again[better], other.take(better))
             found.steps[again] += other.steps
         return self._from_the_prior(start, found, batch)
@@ -160,7 +165,7 @@ class SecondOrder:
             return found
         some, again = start.take(rows[higher]), here.take(higher)
         moved = self._climbed(some, other.take(higher), known[higher], again, attempt, 0)
-        better = self.better(moved, found.take(rows[higher]))
+        better = self.better(moved, found.take(rows[higher]), again, attempt)
         found.put(rows[higher][better], moved.take(better))
         found.steps[rows[higher]] += moved.steps
         return found
@@ -175,16 +180,31 @@ class SecondOrder:
         known = self.curvature_at(gaussians.mean, batch)
         nodes = nodes_of(gaussians, batch, 8 * _TEST_DRAWS, (self._seed, Stream.STEP, len(_CLIMBS) + 1), "matched")
         known = positive(slope_and_curvature(self.density, gaussians, known, batch, nodes)[1])
-        return self._tested(start, gaussians, known, batch, len(_CLIMBS) + 1, steps)
+        return self.tested(start, gaussians, known, batch, steps)
 
     def curvature_at(self, mean: Tensor, batch: Batch) -> Matrices:
         """The curvature of -log p(v_i, u) at a place, made positive definite."""
         return positive(self._curvature.at(mean.to(self.density.dtype), batch).to(torch.float64))
 
-    def _tested(
-        self, start: Gaussians, found: Gaussians, known: Matrices, batch: Batch, attempt: int, steps: Tensor
+    def tested(
+        self,
+        start: Gaussians,
+        found: Gaussians,
+        known: Matrices,
+        batch: Batch,
+        steps: Tensor,
+        attempt: int = len(_CLIMBS) + 1,
     ) -> Found:
-        """Where a search has ended, with what it has gained and what is left, on draws that it has not seen."""
+        """Where a search has ended, with what it has gained and what is left, on draws that it has not seen.
+
+        Args:
+            start: where it began.
+            found: where it has ended.
+            known: of the curvature there, positive definite.
+            batch: the rows.
+            steps: that it has taken.
+            attempt: names the draws.
+        """
         gain, stderr = self._gained(start, found, batch, attempt)
         return Found(found, known, gain, stderr, self._left(found, known, batch, attempt), steps)
 
@@ -219,14 +239,14 @@ class SecondOrder:
                 break
         return Shortfall(*(values.nan_to_num(torch.inf) for values in left))
 
-    def better(self, other: Found, best: Found) -> Tensor:
-        """Which rows of another search are to replace those of the best so far.
+    def better(self, other: Found, best: Found, batch: Batch, attempt: int) -> Tensor:
+        """Which rows of another search are to replace those of the best so far, on draws of their own.
 
         A settled answer is worth more than one that is not, unless it is clearly lower: in a worse optimum.
         """
         ours, theirs = self.is_settled(best), self.is_settled(other)
-        difference, error = other.gain - best.gain, torch.hypot(best.stderr, other.stderr)
-        chosen = torch.where(theirs & ~ours, difference > -2 * error - self._tolerance, difference > 0)
+        gain, stderr = self._gained(best.gaussians, other.gaussians, batch, -2 - attempt)
+        chosen = torch.where(theirs & ~ours, gain > -2 * stderr - self._tolerance, gain > 0)
         return torch.nonzero(chosen & other.gain.isfinite()).flatten()
 
     def _gain(self, old: Gaussians, new: Gaussians, batch: Batch, nodes: Nodes) -> PerDraw:
@@ -239,7 +259,7 @@ class SecondOrder:
         if self.most_steps:
             known = self._approached(found, known, batch)
             _, steps = self._refine(found, known, batch, 0)
-        return self._tested(start, found, known, batch, 0, steps)
+        return self.tested(start, found, known, batch, steps, 0)
 
     def _climbed(
         self, start: Gaussians, begin: Gaussians, known: Matrices, batch: Batch, attempt: int, size: int
@@ -249,7 +269,7 @@ class SecondOrder:
         count = _CLIMB_NODES.get(elements, tuple(times * max(_TEST_DRAWS, elements) for times in (8, 32)))[size]
         nodes = nodes_of(found, batch, count, (self._seed, Stream.STEP, attempt, 1), "matched")
         steps = climb(self.density, found, known, batch, nodes, self._tolerance, self.most_steps)
-        return self._tested(start, found, known, batch, attempt, steps)
+        return self.tested(start, found, known, batch, steps, attempt)
 
     def _approached(self, found: Gaussians, curvature: Matrices, batch: Batch) -> Matrices:
         """Better places to begin, in place, and the curvature there.
