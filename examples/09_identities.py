@@ -59,7 +59,7 @@ with torch.no_grad():
 rows = pplvae.amortisation_gap(model.model, guide, v, max_steps=0, seed=0).rows
 row_stderr = float((rows["elbo_amortised_stderr"] ** 2).sum() ** 0.5)
 line("ELBO of the data, Pyro's Trace_ELBO (100 draws)", whole.mean(), whole.std() / len(whole) ** 0.5)
-line("sum of the rows' ELBOs, pplvae (1000 draws)", float(rows["elbo_amortised"].sum()), row_stderr)
+line("sum of the rows' ELBOs, pplvae", float(rows["elbo_amortised"].sum()), row_stderr)
 line("l(theta) - sum of KL, exact", float((evidence - divergence).sum()))
 
 print("\n2. KL(p_*(v) q(h|v) || p(v, h)) = KL(p_*(v) || p(v)) + E KL(q(h|v) || p(h|v)), nats per row")

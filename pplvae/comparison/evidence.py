@@ -35,7 +35,8 @@ class Evidence:
     """Estimates of log p(v).
 
     Attributes:
-        rows: over dimension "row", in nats: `log_evidence` with `log_evidence_stderr` (Monte Carlo); `jensen_slack`, by
+        rows: over dimension "row", in nats: `log_evidence` with `log_evidence_stderr` (Monte Carlo) and
+            `log_evidence_bias`, about how much too low it is for being the logarithm of a mean; `jensen_slack`, by
             how much it exceeds the mean log weight (what one draw would give); `effective_sample_size` of the weights;
             `pareto_k` of their tail; `draws`, how many were used; for annealing `acceptance`, the mean over all moves,
             and the number of `temperatures`.
@@ -80,10 +81,11 @@ def log_evidence(
         model: see `amortisation_gap`, as for all arguments that are not listed here.
         guide: the same.
         rows: the same.
-        method: "importance", the importance-weighted bound (Burda et al., 2016) with the row's own guide as proposal;
-            "ais", annealed importance sampling with Hamiltonian moves from it (see `Annealing`).
+        method: "importance", the importance-weighted bound (Burda et al., 2016), for Gaussian guides from a mixture
+            around the row's own (see `proposal.Proposal`), for others from the row's own guide; "ais", annealed
+            importance sampling with Hamiltonian moves (see `Annealing`).
         particles: draws per row for importance weighting, even; by default as many as `stderr` needs.
-        stderr: nats; see `amortisation_gap`. A row takes 1000 draws at least, for k-hat, and 20 000 at most.
+        stderr: nats; as in `amortisation_gap`. A row takes 1000 draws at least, for k-hat, and 20 000 at most.
         annealing: settings of annealing.
         seed: see `amortisation_gap`.
         tolerance: the same.
@@ -93,9 +95,8 @@ def log_evidence(
 
     Returns:
         An `Evidence`. Both methods give a lower bound in expectation: low by about half the squared standard error
-        while k-hat is below 0.5, and by more than that where it is above 0.7. Importance weighting that stops at
-        `stderr` is low by up to a fifth of it besides (by half of it at a k-hat of 0.65): what misses large weights
-        looks precise.
+        (`log_evidence_bias`) while k-hat is below 0.7, and by more than that above. Neither sees a mode that none of
+        its draws has met.
 
     Raises:
         UnknownNameError: an unknown method.

@@ -61,8 +61,9 @@ def amortisation_gap(
             are then compared side by side), or a mapping from names to any of these.
         seed: names all noise. The same seed gives the same bits, and a row's answer does not depend on the others.
         particles: draws per row for scoring, even; by default as many as `stderr` needs.
-        stderr: nats; a row takes 200 draws, and twice as many again and again, until none of its Monte Carlo standard
-            errors is larger, or at 6400. Without effect where `particles` is given.
+        stderr: nats; a row takes 100 draws, or that doubled so often that by a pilot sample none of its Monte Carlo
+            standard errors will be larger, 6400 at most. The pilot's draws are not used for anything else, so that
+            nothing is biased. Without effect where `particles` is given.
         tolerance: nats; see `Schedule.tolerance`.
         max_steps: optimisation steps per row at most.
         chunk_size: rows optimised at once; changes memory and speed, not the result.
@@ -70,9 +71,11 @@ def amortisation_gap(
 
     Returns:
         A `Comparison`. Its `rows` hold `elbo_amortised`, `elbo_local`, `amortisation_gap`, in nats per row, each with
-        `<name>_stderr` (Monte Carlo), the number of `draws` that they took, and the `status`, `steps` and `method`
-        of each row's optimisation: "second_order" for Gaussian guides, "first_order" (Adam) for all others and for rows
-        that the former did not settle.
+        `<name>_stderr` (Monte Carlo), the number of `draws` that they took, and how each row's optimisation ended:
+        `shortfall`, nats that a further step would win at the returned guide by draws that the search has not seen,
+        with `shortfall_stderr`; `status`, "converged" if the upper 95 % end of that is below the tolerance, else
+        "short", "max_steps" or "nonfinite" (see `Status`); `steps` and `method`, "second_order" for Gaussian guides,
+        "first_order" (Adam) for all others and for rows that the former did not settle.
 
     Raises:
         DataError: rows that cannot be used; ShapeError if their numbers differ.
@@ -112,9 +115,8 @@ def compare(
         rows: the same.
         families: richer families in which each row's optimum is sought as well, started from the row's own guide:
             "full_covariance", "flow", "mixture", or yours (see `Transport`).
-        evidence: how log p(v) is estimated: "importance" weights the scoring draws of the row's own guide (a lower
-            bound in expectation, so the approximation gap is under-estimated); "ais" anneals from the row's own guide
-            (see `log_evidence`); None leaves it out.
+        evidence: how log p(v) is estimated, on draws of its own: "importance" or "ais", see `log_evidence` (lower
+            bounds in expectation, so that the approximation gap is under-estimated); None leaves it out.
         annealing: settings of "ais".
         screen: optimise only the rows whose gap may exceed so many nats (True: 0.1). Importance weights of the
             encoder's guide bound a row's gap from above where their k-hat is below 0.7; a row whose bound is lower is
@@ -124,9 +126,9 @@ def compare(
             were made from, to say how often the search misses a better optimum. 0 leaves that out.
         seed: see `amortisation_gap`.
         particles: draws per row for scoring, and for the importance weights.
-        stderr: see `amortisation_gap`. With importance evidence the errors of `log_evidence` and of the gaps below it
-            count too (see `log_evidence` for what that costs); with any, and with a screen, a row takes 1000 draws at
-            least, for k-hat. A family is scored with as many draws as the row's own guide, whatever its own errors.
+        stderr: see `amortisation_gap`; also of importance evidence. With any evidence, and with a screen, a row takes
+            1000 draws at least, for k-hat. A family is scored with as many draws as the row's own guide, whatever its
+            own errors.
         tolerance: see `amortisation_gap`.
         max_steps: the same.
         chunk_size: the same.
@@ -134,11 +136,13 @@ def compare(
 
     Returns:
         A `Comparison` whose `rows` also hold `log_evidence`, `approximation_gap` = log_evidence - elbo_local and
-        `inference_gap` = log_evidence - elbo_amortised, each with `<name>_stderr` (with "ais" also what `log_evidence`
-        says of its weights, as `pareto_k_ais` and so on), and `pareto_k_amortised` and
-        `pareto_k_local` (below 0.5 good, above 0.7 the importance weights cannot be trusted). For each family, whose
-        members include the row's own guide, `elbo_local_<family>` and `family_gap_<family>` = elbo_local_<family> -
-        elbo_local, what the guide's own family costs against it: below -3 standard errors the search has failed.
+        `inference_gap` = log_evidence - elbo_amortised, each with `<name>_stderr`; what `log_evidence` says of its
+        weights, as `pareto_k_importance` or `pareto_k_ais` and so on; and the same of the two guides as proposals,
+        `pareto_k_amortised` and `pareto_k_local` (below 0.5 good, above 0.7 the weights cannot be trusted). For each
+        family, whose members include the row's own guide, `elbo_local_<family>` and `family_gap_<family>` =
+        elbo_local_<family> - elbo_local, what the guide's own family costs against it: where that is below zero by more
+        than 3 standard errors and the tolerance, the search has failed. The attributes `simulated` and `missed` say on
+        how many simulated rows better optima were looked for, and in how many the search had missed one.
 
     Raises:
         UnknownNameError: an unknown `evidence` or family.
