@@ -27,6 +27,7 @@ _HALF = 0.5  # of the tolerance: of a row that has more left, the search goes on
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
 _BRIEFLY, _PRIOR_DRAWS = 20, 32  # refinements from elsewhere; draws of which the likeliest is such a place
+_LIKELY = 10  # nats, and one for each latent: what such a place may be less likely than the mean of a row's own guide
 _TEST_DRAWS = 32  # in each of several sets
 _MORE_TEST_NODES = {1: (1024,), 2: (4096, 16384)}  # by the number of latents, where those before cannot tell
 # What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
@@ -147,17 +148,22 @@ class SecondOrder:
     def _from_the_prior(self, start: Gaussians, found: Found, batch: Batch) -> Found:
         """Where another mode is clearly better than that of the encoder, go there.
 
-        The likeliest of some draws from the prior is a place that the encoder knows nothing of.
+        The likeliest of some draws from the prior is a place that the encoder knows nothing of. Where it is far less
+        likely than the guide's own mean, a search from there would be one from anywhere, and is left out.
         """
         affordable = found.steps + _BRIEFLY + self.most_steps <= self._max_steps
-        rows = torch.nonzero(affordable & found.gain.isfinite()).flatten()
-        if len(rows) == 0 or self.most_steps < _MOST_REFINEMENTS:
+        if self.most_steps < _MOST_REFINEMENTS or not bool(affordable.any()):
             return found
-        here, attempt = batch.take(rows), len(_CLIMBS) + 2
-        draws = self.density.draw_prior(here, _PRIOR_DRAWS, (self._seed, Stream.STEP, attempt))
-        best = self.density.value(draws, here).nan_to_num(-torch.inf).argmax(0)
-        mean = draws[best, torch.arange(len(rows), device=best.device)]
-        gaussians = found.gaussians.take(rows)
+        attempt = len(_CLIMBS) + 2
+        draws = self.density.draw_prior(batch, _PRIOR_DRAWS, (self._seed, Stream.STEP, attempt))
+        value, best = self.density.value(draws, batch).nan_to_num(-torch.inf).max(0)
+        own = self.density.value(found.gaussians.mean.unsqueeze(0), batch)[0]
+        likely = value > own - _LIKELY - draws.shape[2]
+        rows = torch.nonzero(affordable & likely & found.gain.isfinite()).flatten()
+        if len(rows) == 0:
+            return found
+        here, gaussians = batch.take(rows), found.gaussians.take(rows)
+        mean = draws[best[rows], rows]
         other, known, gain, stderr, steps = self.gain_elsewhere(gaussians, mean, here, attempt)
         found.steps[rows] += steps
         higher = torch.nonzero(gain > self._tolerance + 3 * stderr).flatten()
