@@ -1,4 +1,4 @@
-"""The default objective on pairs drawn at random: any order of latents, edges, and masks or scales in one program only.
+"""The default objective on pairs drawn at random: any order of latents, edges, masks, and scales in one program only.
 
 Everything is linear and Gaussian, so the mean of what `Trace_ELBO` estimates, and its gradient, are exact.
 """
@@ -20,6 +20,7 @@ from pplvae.inspection import inspect_pair
 from pplvae.objectives import Objective, ScaleLatents
 from pplvae.rows import run_guide, run_model, values_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*poutine.scale")
 COPIES, REPLICATES = 60, 100
 
 
@@ -48,7 +49,7 @@ class Graphs(nn.Module):
         pair = cls(orders, parents)
         if uneven:
             side = ("model", "guide")[seed % 2]
-            pair.odd[side] = int(draw.integers(count))
+            pair.odd = dict.fromkeys(orders, int(draw.integers(count)))
             pair.scale[side] = 0.5 if seed % 3 else 1.0
         return pair
 

@@ -171,8 +171,9 @@ def mixture(chunk: Chunk, around: Optimum | Encoded | None) -> Callable[[int, Te
     gaussians, curvature = around.gaussians, around.curvature
 
     def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
-        some = [guides.take(index) for guides in (gaussians, encoded.gaussians)]
-        proposal = Proposal(own.density, *some, curvature[index], chunk.batch.take(index), chunk.seed)
+        theirs = encoded.gaussians.take(index)
+        batch = chunk.batch.take(index)
+        proposal = Proposal(own.density, gaussians.take(index), theirs, curvature[index], batch, chunk.seed)
         weights = proposal(particles, stream)
         return weights.log_weights, weights.estimate()
 

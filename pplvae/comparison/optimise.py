@@ -129,8 +129,10 @@ def joined(parts: Sequence[Optimum]) -> Optimum:
     offsets = {key: torch.cat([part.offsets[key] for part in parts]) for key in parts[0].offsets}
     status = [status for part in parts for status in part.status]
     method = [method for part in parts for method in part.method]
-    steps, *left = (torch.cat([getattr(p, name) for p in parts]) for name in ("steps", "shortfall", "shortfall_stderr"))
-    return Optimum(offsets, status, steps, method, *left)
+    steps, nats, stderr = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("steps", "shortfall", "shortfall_stderr")
+    )
+    return Optimum(offsets, status, steps, method, nats, stderr)
 
 
 _OPEN, _CONVERGED, _NONFINITE = 0, 1, 2

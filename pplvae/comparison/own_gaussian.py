@@ -11,10 +11,11 @@ from pplvae.batch import Batch
 from pplvae.comparison.curvature import Curvature, Matrices
 from pplvae.comparison.density import Density, vectors_of
 from pplvae.comparison.gaussian import GaussianForm, Gaussians
+from pplvae.comparison.judging import Found
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
 from pplvae.comparison.refinement import per_row
-from pplvae.comparison.second_order import Found, SecondOrder
+from pplvae.comparison.second_order import ELSEWHERE, SecondOrder
 from pplvae.rows import Layout, Program
 
 FirstOrder = Callable[[Batch, Schedule, Offsets], Optimum]  # a search of some rows from offsets
@@ -114,18 +115,21 @@ class OwnGaussians:
         search = self._search
         found = search(start.gaussians, start.curvature, batch)
         by_first_order = self._polished(found, start, batch, first_order)
-        kept = search.is_settled(found) | (found.gain > 2 * found.stderr)
+        kept = search.judge.is_settled(found) | (found.gain > 2 * found.stderr)
         # Where it cannot be told, a row goes back to its start, which is tested in its turn.
         back = torch.nonzero(~kept).flatten()
         if len(back):
             some, here = start.take(back), batch.take(back)
-            found.put(back, search.tested(some.gaussians, some.gaussians, some.curvature, here, found.steps[back]))
+            found.put(
+                back,
+                search.judge.tested(some.gaussians, some.gaussians, some.curvature, here, found.steps[back], ELSEWHERE),
+            )
         for key, values in self.form.lam(found.gaussians, self._dtype).items():
             optimum.offsets[key][rows] = per_row(kept, values - start.lam[key], torch.zeros_like(values))
         returned = self.form.gaussians({key: offset[rows] + start.lam[key] for key, offset in optimum.offsets.items()})
         # An offset from an encoder that is very far away is a large number, and rounds as one.
         found.shortfall.nats.add_(torch.where(kept, found.lost_by(returned), 0.0))
-        settled = search.is_settled(found)
+        settled = search.judge.is_settled(found)
         assert optimum.gaussians is not None
         assert optimum.curvature is not None
         optimum.gaussians.put(rows, returned)
@@ -142,7 +146,7 @@ class OwnGaussians:
         """Go on by first order with the rows that are not at their optimum yet, in place; which of them that served."""
         search = self._search
         served = torch.zeros_like(found.gain, dtype=torch.bool)
-        left = torch.nonzero(~search.is_settled(found) & found.gain.isfinite()).flatten()
+        left = torch.nonzero(~search.judge.is_settled(found) & found.gain.isfinite()).flatten()
         steps = self._schedule.max_steps - search.steps_of_all  # the same for every row, whatever the others took
         if len(left) == 0 or steps < self._schedule.window:
             return served
@@ -151,7 +155,7 @@ class OwnGaussians:
         theirs = first_order(here, self._schedule.with_steps(steps), began)
         gaussians = self.form.gaussians({key: some.lam[key] + offset for key, offset in theirs.offsets.items()})
         other = search.found_elsewhere(some.gaussians, gaussians, here, theirs.steps)
-        better = search.better(other, best, here, 0)
+        better = search.judge.better(other, best, here, 0)
         found.put(left[better], other.take(better))
         found.steps[left] += theirs.steps
         served[left[better]] = True

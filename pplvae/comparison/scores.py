@@ -94,7 +94,8 @@ class GaussianScores:
             control = 0.5 * (times(self._matrices[index], away) * away).sum(-1)
             return torch.stack([control - self._mean[index], log_weights], -1)
 
-        return in_blocks(draw, particles).unbind(-1)
+        control, log_weights = in_blocks(draw, particles).unbind(-1)
+        return control, log_weights
 
 
 def in_blocks(draw: Callable[[int, int], Tensor], particles: int) -> Float[Tensor, "particle row *kind"]:

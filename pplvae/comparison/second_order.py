@@ -5,77 +5,30 @@ nodes: from where it ended, then from elsewhere, then with more nodes. At last t
 prior is tried as a start: the encoder may know the lesser of two modes only.
 """
 
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any
-
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from pplvae.batch import Batch
-from pplvae.comparison.climb import climb, node_elbos
+from pplvae.comparison.climb import climb
 from pplvae.comparison.curvature import Curvature, Matrices
-from pplvae.comparison.density import Density, PerDraw
+from pplvae.comparison.density import Density
 from pplvae.comparison.gaussian import Gaussians, times
-from pplvae.comparison.nodes import Nodes, mean_over, nodes_of, test_nodes
+from pplvae.comparison.judging import TEST_DRAWS, Found, Judge
+from pplvae.comparison.nodes import nodes_of
 from pplvae.comparison.refinement import PerRow, Refinement, per_row, slope_and_curvature
-from pplvae.comparison.shortfall import Shortfall, ShortfallTest
-from pplvae.noise import Stream, matchable
+from pplvae.noise import Stream
 
 _HALF = 0.5  # of the tolerance: of a row that has more left, the search goes on instead of the test
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
 _BRIEFLY, _PRIOR_DRAWS = 20, 32  # refinements from elsewhere; draws of which the likeliest is such a place
 _LIKELY = 10  # nats, and one for each latent: what such a place may be less likely than the mean of a row's own guide
-_TEST_DRAWS = 32  # in each of several sets
-_MORE_TEST_NODES = {1: (1024,), 2: (4096, 16384)}  # by the number of latents, where those before cannot tell
 # What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
 # draw, instead of where they have ended; and at how many nodes, by the number of latents.
 _CLIMBS = ((False, 0), (True, 0), (False, 1))
+ELSEWHERE = len(_CLIMBS) + 1  # names the draws with which answers of another search are judged
 _CLIMB_NODES = {1: (256, 1024), 2: (1024, 4096)}
-
-
-@dataclass
-class Found:
-    """What a search found.
-
-    Attributes:
-        gaussians: of every row.
-        curvature: the mean of minus the second derivative of log p(v_i, u) under them, as far as it is known.
-        gain: of the ELBO over the start, in nats, on draws that were not optimised on.
-        stderr: of the gain.
-        shortfall: what is left, on draws that were not optimised on.
-        steps: refinements.
-    """
-
-    gaussians: Gaussians
-    curvature: Matrices
-    gain: PerRow
-    stderr: PerRow
-    shortfall: Shortfall
-    steps: Int64[Tensor, " row"]
-
-    def take(self, index: Tensor) -> "Found":
-        """Some of the rows."""
-        return Found(*(_taken(getattr(self, field.name), index) for field in fields(self)))
-
-    def lost_by(self, other: Gaussians) -> PerRow:
-        """What other means cost, in nats."""
-        away = (other.mean - self.gaussians.mean).unsqueeze(0)
-        return 0.5 * (times(self.curvature, away) * away).sum(-1)[0]
-
-    def put(self, index: Tensor, other: "Found") -> None:
-        """Replace some of the rows, but for their steps."""
-        self.gaussians.put(index, other.gaussians)
-        self.curvature[index], self.gain[index], self.stderr[index] = other.curvature, other.gain, other.stderr
-        self.shortfall.nats[index], self.shortfall.stderr[index] = other.shortfall
-
-
-def _taken(values: Any, index: Tensor) -> Any:
-    if isinstance(values, Gaussians):
-        return values.take(index)
-    return Shortfall(*(some[index] for some in values)) if isinstance(values, Shortfall) else values[index]
 
 
 class SecondOrder:
@@ -89,6 +42,7 @@ class SecondOrder:
         seed: names the noise.
 
     Attributes:
+        judge: of its answers.
         most_steps: refinements of a row from one start at most.
         steps_of_all: from all starts at most.
     """
@@ -100,7 +54,7 @@ class SecondOrder:
         self._max_steps, self.most_steps = max_steps, min(_MOST_REFINEMENTS, max_steps)
         self._refine = Refinement(density, _HALF * tolerance, self.most_steps, seed)
         self._refine_briefly = Refinement(density, _HALF * tolerance, min(_BRIEFLY, max_steps), seed)
-        self._test = ShortfallTest(density, tolerance)
+        self.judge = Judge(density, tolerance, seed)
 
     def __call__(self, start: Gaussians, curvature: Matrices, batch: Batch) -> Found:
         """Find every row's optimum.
@@ -116,7 +70,7 @@ class SecondOrder:
         found = self._refined(start, curvature, batch)
         for attempt, (jittered, size) in enumerate(_CLIMBS, start=1):
             affordable = found.steps + max(1, self.most_steps) <= self._max_steps
-            again = torch.nonzero(~self.is_settled(found) & affordable).flatten()
+            again = torch.nonzero(~self.judge.is_settled(found) & affordable).flatten()
             if len(again) == 0:
                 break
             some, rows, best = start.take(again), batch.take(again), found.take(again)
@@ -126,7 +80,7 @@ class SecondOrder:
                 begin = type(some)(some.mean + some.spread(noise)[0], some.precision)
                 known = self.curvature_at(begin.mean, rows)
             other = self._climbed(some, begin, known, rows, attempt, size)
-            better = self.better(other, best, rows, attempt)
+            better = self.judge.better(other, best, rows, attempt)
             found.put(again[better], other.take(better))
             found.steps[again] += other.steps
         return self._from_the_prior(start, found, batch)
@@ -143,7 +97,7 @@ class SecondOrder:
         other = type(found)(mean.clone(), found.own_form(known).clone())
         known = self._approached(other, known, batch)
         _, steps = self._refine_briefly(other, known, batch, attempt)
-        return other, known, *self._gained(found, other, batch, attempt), steps
+        return other, known, *self.judge.gained(found, other, batch, attempt), steps
 
     def _from_the_prior(self, start: Gaussians, found: Found, batch: Batch) -> Found:
         """Where another mode is clearly better than that of the encoder, go there.
@@ -154,7 +108,7 @@ class SecondOrder:
         affordable = found.steps + _BRIEFLY + self.most_steps <= self._max_steps
         if self.most_steps < _MOST_REFINEMENTS or not bool(affordable.any()):
             return found
-        attempt = len(_CLIMBS) + 2
+        attempt = ELSEWHERE + 1
         draws = self.density.draw_prior(batch, _PRIOR_DRAWS, (self._seed, Stream.STEP, attempt))
         value, best = self.density.value(draws, batch).nan_to_num(-torch.inf).max(0)
         own = self.density.value(found.gaussians.mean.unsqueeze(0), batch)[0]
@@ -171,92 +125,21 @@ class SecondOrder:
             return found
         some, again = start.take(rows[higher]), here.take(higher)
         moved = self._climbed(some, other.take(higher), known[higher], again, attempt, 0)
-        better = self.better(moved, found.take(rows[higher]), again, attempt)
+        better = self.judge.better(moved, found.take(rows[higher]), again, attempt)
         found.put(rows[higher][better], moved.take(better))
         found.steps[rows[higher]] += moved.steps
         return found
 
-    def is_settled(self, found: Found) -> Bool[Tensor, " row"]:
-        """Whether a row is at its optimum within the tolerance, and no lower than it began."""
-        lower = found.gain < -2 * found.stderr - 0.1 * self._tolerance
-        return (found.shortfall.upper < self._tolerance) & ~lower
-
     def found_elsewhere(self, start: Gaussians, gaussians: Gaussians, batch: Batch, steps: Tensor) -> Found:
         """What another search has found, tested as if it were of this one."""
         known = self.curvature_at(gaussians.mean, batch)
-        nodes = nodes_of(gaussians, batch, 8 * _TEST_DRAWS, (self._seed, Stream.STEP, len(_CLIMBS) + 1), "matched")
+        nodes = nodes_of(gaussians, batch, 8 * TEST_DRAWS, (self._seed, Stream.STEP, ELSEWHERE), "matched")
         known = positive(slope_and_curvature(self.density, gaussians, known, batch, nodes)[1])
-        return self.tested(start, gaussians, known, batch, steps)
+        return self.judge.tested(start, gaussians, known, batch, steps, ELSEWHERE)
 
     def curvature_at(self, mean: Tensor, batch: Batch) -> Matrices:
         """The curvature of -log p(v_i, u) at a place, made positive definite."""
         return positive(self._curvature.at(mean.to(self.density.dtype), batch).to(torch.float64))
-
-    def tested(
-        self,
-        start: Gaussians,
-        found: Gaussians,
-        known: Matrices,
-        batch: Batch,
-        steps: Tensor,
-        attempt: int = len(_CLIMBS) + 1,
-    ) -> Found:
-        """Where a search has ended, with what it has gained and what is left, on draws that it has not seen.
-
-        Args:
-            start: where it began.
-            found: where it has ended.
-            known: of the curvature there, positive definite.
-            batch: the rows.
-            steps: that it has taken.
-            attempt: names the draws.
-        """
-        gain, stderr = self._gained(start, found, batch, attempt)
-        return Found(found, known, gain, stderr, self._left(found, known, batch, attempt), steps)
-
-    def _gained(self, start: Gaussians, found: Gaussians, batch: Batch, attempt: int) -> tuple[PerRow, PerRow]:
-        """What guides have gained over a start, with its error; rows that may have lost take more draws."""
-        gain, stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(2))
-        rows = torch.arange(len(batch), device=gain.device)
-        for count in _test_counts(start.mean.shape[1]):
-            old, new, here = start.take(rows), found.take(rows), batch.take(rows)
-            sets = test_nodes(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
-            gain[rows], stderr[rows] = mean_over(sets, partial(self._gain, old, new, here))
-            rows = rows[(gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)]
-            if len(rows) == 0:
-                break
-        # What cannot be judged has not gained.
-        return gain.nan_to_num(-torch.inf, -torch.inf, -torch.inf), stderr.nan_to_num(0.0)
-
-    def _left(self, found: Gaussians, known: Matrices, batch: Batch, attempt: int) -> Shortfall:
-        """What is left; rows for which that cannot be told take more draws, and every look is at draws of its own."""
-        left = Shortfall(*(torch.full_like(found.mean[:, 0], torch.inf) for _ in range(2)))
-        rows = torch.arange(len(batch), device=found.mean.device)
-        for count in _test_counts(found.mean.shape[1]):
-            some, here = found.take(rows), batch.take(rows)
-            sets = test_nodes(some, here, count, (self._seed, Stream.SELECT, attempt, count))
-            nats, stderr = self._test(some, known[rows], here, sets)
-            left.nats[rows], left.stderr[rows] = nats, stderr
-            # More draws help where noise is the matter. Few draws of what is rarely large, and often nothing, can look
-            # sure: where a grid follows, it is asked.
-            helped = (nats < _HALF * self._tolerance) | ((found.mean.shape[1] == 2) & nats.isfinite())
-            rows = rows[~(Shortfall(nats, stderr).upper < self._tolerance) & helped]
-            if len(rows) == 0:
-                break
-        return Shortfall(*(values.nan_to_num(torch.inf) for values in left))
-
-    def better(self, other: Found, best: Found, batch: Batch, attempt: int) -> Tensor:
-        """Which rows of another search are to replace those of the best so far, on draws of their own.
-
-        A settled answer is worth more than one that is not, unless it is clearly lower: in a worse optimum.
-        """
-        ours, theirs = self.is_settled(best), self.is_settled(other)
-        gain, stderr = self._gained(best.gaussians, other.gaussians, batch, -2 - attempt)
-        chosen = torch.where(theirs & ~ours, gain > -2 * stderr - self._tolerance, gain > 0)
-        return torch.nonzero(chosen & other.gain.isfinite()).flatten()
-
-    def _gain(self, old: Gaussians, new: Gaussians, batch: Batch, nodes: Nodes) -> PerDraw:
-        return node_elbos(self.density, new, nodes, batch) - node_elbos(self.density, old, nodes, batch)
 
     def _refined(self, start: Gaussians, curvature: Matrices, batch: Batch) -> Found:
         """By fresh draws in every step: cheap, and enough for nearly all rows."""
@@ -265,17 +148,17 @@ class SecondOrder:
         if self.most_steps:
             known = self._approached(found, known, batch)
             _, steps = self._refine(found, known, batch, 0)
-        return self.tested(start, found, known, batch, steps, 0)
+        return self.judge.tested(start, found, known, batch, steps, 0)
 
     def _climbed(
         self, start: Gaussians, begin: Gaussians, known: Matrices, batch: Batch, attempt: int, size: int
     ) -> Found:
         """At fixed nodes, many of them."""
         found, elements = begin.copy(), begin.mean.shape[1]
-        count = _CLIMB_NODES.get(elements, tuple(times * max(_TEST_DRAWS, elements) for times in (8, 32)))[size]
+        count = _CLIMB_NODES.get(elements, tuple(times * max(TEST_DRAWS, elements) for times in (8, 32)))[size]
         nodes = nodes_of(found, batch, count, (self._seed, Stream.STEP, attempt, 1), "matched")
         steps = climb(self.density, found, known, batch, nodes, self._tolerance, self.most_steps)
-        return self.tested(start, found, known, batch, steps, attempt)
+        return self.judge.tested(start, found, known, batch, steps, attempt)
 
     def _approached(self, found: Gaussians, curvature: Matrices, batch: Batch) -> Matrices:
         """Better places to begin, in place, and the curvature there.
@@ -292,8 +175,8 @@ class SecondOrder:
             mean[rows] = self._risen(found.mean[rows], step[rows], batch.take(rows))
             here[rows] = self.curvature_at(mean[rows], batch.take(rows))
         laplace = type(found)(mean, found.own_form(here).clone())
-        nodes = nodes_of(found, batch, _TEST_DRAWS // 2, (self._seed, Stream.SELECT, 0), grid=False)
-        better = nodes.mean(self._gain(found, laplace, batch, nodes)) > 0
+        nodes = nodes_of(found, batch, TEST_DRAWS // 2, (self._seed, Stream.SELECT, 0), grid=False)
+        better = nodes.mean(self.judge.gain(found, laplace, batch, nodes)) > 0
         far = torch.zeros_like(better).index_fill(0, rows, True)
         chosen = torch.nonzero(better | far).flatten()
         found.put(chosen, laplace.take(chosen))
@@ -324,9 +207,3 @@ def positive(curvature: Matrices) -> Matrices:
         failed = torch.linalg.cholesky_ex(curvature)[1]
         share *= 10
     return curvature
-
-
-def _test_counts(elements: int) -> tuple[int, ...]:
-    """How many nodes a row is tested at: more, as long as they cannot tell."""
-    few = 8 * _TEST_DRAWS if elements == 1 else max(_TEST_DRAWS, 2 * matchable(elements))
-    return few, *_MORE_TEST_NODES.get(elements, (4 * few, 16 * few, 64 * few))

@@ -58,13 +58,22 @@ def negative_elbo(
         guide_sites = run_guide(guide, batch, {}, None)
         model_sites = run_model(model, batch, values_of(guide_sites))
         names = closed_forms(guide_sites, model_sites, layout) if closed else set()
-        likelihood, divergence = _parts(guide_sites, model_sites, names)
+        likelihood, divergence = _parts(guide_sites, model_sites, names, layout is not None)
         elbo = elbo + likelihood - kl_weight * divergence
     return -elbo if objective.num_particles == 1 else -elbo / objective.num_particles
 
 
-def _parts(guide: Mapping[str, Any], model: Mapping[str, Any], closed: Container[str]) -> tuple[Any, Any]:
-    """Log p(v | h), and KL(q || p): in closed form at the sites that are named, elsewhere the log ratio at the draw."""
+def _parts(
+    guide: Mapping[str, Any], model: Mapping[str, Any], closed: Container[str], inspected: bool
+) -> tuple[Any, Any]:
+    """Log p(v | h), and KL(q || p): in closed form at the sites that are named, elsewhere the log ratio at the draw.
+
+    Args:
+        guide: its sites.
+        model: its sites.
+        closed: names.
+        inspected: whether a latent is known to have the same mask in both programs.
+    """
     likelihood: Any = 0.0
     divergence: Any = 0.0
     for name, site in model.items():
@@ -73,7 +82,7 @@ def _parts(guide: Mapping[str, Any], model: Mapping[str, Any], closed: Container
         elif name not in guide:
             divergence = divergence - _log_prob(site).sum()
         else:
-            divergence = divergence + _kl(guide[name], site, closed=name in closed).sum()
+            divergence = divergence + _kl(guide[name], site, closed=name in closed, inspected=inspected).sum()
     for name, site in guide.items():
         if site["is_observed"]:
             likelihood = likelihood - _log_prob(site).sum()
@@ -82,9 +91,9 @@ def _parts(guide: Mapping[str, Any], model: Mapping[str, Any], closed: Container
     return likelihood, divergence
 
 
-def _kl(q: Any, p: Any, *, closed: bool) -> Tensor:
+def _kl(q: Any, p: Any, *, closed: bool, inspected: bool) -> Tensor:
     """KL(q || p) of a latent site, scaled and masked, as its mean is in `Trace_ELBO`."""
-    terms = _closed_form(q["fn"], p["fn"]) if closed else None
+    terms = _closed_form(q["fn"], p["fn"], inspected) if closed else None
     if terms is None:
         return _log_prob(q) - _log_prob(p)
     terms = scale_and_mask(terms, q["scale"], q["mask"])
@@ -104,8 +113,8 @@ def _count_alike(q: Any, p: Any) -> bool:
     )
 
 
-def _closed_form(q: Any, p: Any) -> Tensor | None:
-    if _masks_inside(q) != _masks_inside(p):  # Pyro would take what both let count
+def _closed_form(q: Any, p: Any, inspected: bool) -> Tensor | None:
+    if not inspected and _masks_inside(q) != _masks_inside(p):  # Pyro would take what both let count
         return None
     try:
         kl = kl_divergence(q, p)
