@@ -191,9 +191,12 @@ def skew_corrected_t(values: Values) -> float:
     return math.sqrt(count) * cubic
 
 
+_FOUND = ("missed", "not_simulated_because")  # attributes that are no settings
+
+
 def settings_that_differ(first: xr.Dataset, second: xr.Dataset) -> str:
     """Settings under which two comparisons were not made alike, in words; empty if there are none."""
-    names = dict.fromkeys([*first.attrs, *second.attrs])
+    names = [name for name in dict.fromkeys([*first.attrs, *second.attrs]) if name not in _FOUND]
     pairs = [(name, first.attrs.get(name, "unset"), second.attrs.get(name, "unset")) for name in names]
     return "; ".join(f"{name} {before} and {after}" for name, before, after in pairs if str(before) != str(after))
 

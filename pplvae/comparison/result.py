@@ -27,9 +27,9 @@ class Comparison:
     Attributes:
         rows: over dimension "row" (coordinates: the row's id, its part, its label where there is one), in nats:
             `elbo_amortised`, `elbo_local`, `amortisation_gap`, each with `<name>_stderr` (Monte Carlo); `draws`, how
-            many it took; `status`, `steps` and `method` of each row's optimisation; where asked for `log_evidence`,
-            `approximation_gap`, `inference_gap`, `pareto_k_amortised`, `pareto_k_local`; for each family
-            `elbo_local_<family>` and `family_gap_<family>`.
+            many it took; `shortfall` with its standard error, `status`, `steps` and `method` of each row's optimisation
+            (see `amortisation_gap`); where asked for `log_evidence`, `approximation_gap`, `inference_gap`,
+            `pareto_k_amortised`, `pareto_k_local`; for each family `elbo_local_<family>` and `family_gap_<family>`.
             Its attributes are the settings. Nothing is clipped: a negative gap is an optimisation that failed, or
             noise.
         pictures: where rows are images, those with the largest gaps.
