@@ -65,7 +65,8 @@ class Schedule:
 
     Attributes:
         max_steps: gradient steps per row at most.
-        tolerance: nats; see above. A window may gain so much less as its step size is smaller.
+        tolerance: nats that a row may lack: it is converged if the upper 95 % end of its shortfall is below that. A
+            cycle that gains less is the last, and a window may gain so much less as its step size is smaller.
         draws: fresh draws per row and step.
         window: steps between two looks at a row.
         selection_draws: draws per row, at least, of the sample by which the best offset is kept; never optimised on.
