@@ -61,7 +61,7 @@ def amortisation_gap(
             are then compared side by side), or a mapping from names to any of these.
         seed: names all noise. The same seed gives the same bits, and a row's answer does not depend on the others.
         particles: draws per row for scoring, even; by default as many as `stderr` needs.
-        stderr: nats; a row takes 200 draws, and twice as many again and again, until none of its Monte Carlo standard
+        stderr: nats; a row takes 100 draws, and twice as many again and again, until none of its Monte Carlo standard
             errors is larger, or at 6400. Without effect where `particles` is given.
         tolerance: nats; see `Schedule.tolerance`.
         max_steps: optimisation steps per row at most.
