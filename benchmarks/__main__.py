@@ -1,11 +1,14 @@
-"""Ours and its peers on the same work, in turns: medians over rounds, with quartiles."""
+"""Ours and its peers on the same work, in turns: medians over rounds, with quartiles.
+
+`python -m benchmarks truth` holds the claims of the comparison against exact answers instead.
+"""
 
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import annealing, arithmetic, demo, machine, own_guides, scaling, training
+from benchmarks import annealing, arithmetic, demo, machine, own_guides, scaling, training, truth
 from benchmarks.catalogue import WORKLOADS, ready
 from benchmarks.measure import Missing, Settings
 from benchmarks.record import Line, Record
@@ -24,6 +27,9 @@ OTHERS: dict[str, Callable[[Settings], list[list[Line]]]] = {"scaling": scaling.
 def main() -> None:
     """Run what was asked for, print a table after each piece, and keep the JSON up to date."""
     asked = _asked()
+    if asked.what == "truth":
+        truth.main(quick=asked.quick, threads=asked.threads)
+        return
     machine.pin(asked.threads)
     rounds = asked.rounds or (2 if asked.quick else 5)
     settings = Settings(rounds, asked.quick, asked.threads, asked.device, rows=asked.rows)
@@ -59,6 +65,7 @@ def _tables(sections: list[str], names: list[str], settings: Settings) -> Iterat
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["speed", "truth"], default="speed", help="what is measured")
     sections = [*OF_WORKLOADS, *OTHERS]
     parser.add_argument("--only", nargs="+", choices=sections, default=sections, metavar="SECTION", help=str(sections))
     parser.add_argument(

@@ -130,7 +130,7 @@ class Judge:
             left.nats[rows], left.stderr[rows] = nats, stderr
             # More draws help where noise is the matter. Few draws of what is rarely large, and often nothing, can look
             # sure: where a grid follows, it is asked.
-            helped = (nats < _HALF * self._tolerance) | ((found.mean.shape[1] == 2) & nats.isfinite())
+            helped = (nats - 2 * stderr < _HALF * self._tolerance) | ((found.mean.shape[1] == 2) & nats.isfinite())
             rows = rows[~(Shortfall(nats, stderr).upper < self._tolerance) & helped]
             if len(rows) == 0:
                 break

@@ -79,7 +79,10 @@ class ShortfallTest:
         step = times(torch.cholesky_inverse(root[rows]), slope[rows].unsqueeze(0))[0]
         moved = now.moved(now.mean + step, target[rows], torch.ones_like(step[:, 0]))
         _, _, after = self._looked_at(now, moved, root[rows], curvature[rows], here, [sets[0].take(rows)])
-        shrinkage = (after[0].square().sum(-1) / each[0, rows].square().sum(-1)).sqrt()
+        before = each[0, rows]
+        shrinkage = (after[0].square().sum(-1) / before.square().sum(-1)).sqrt()
+        # A step that goes too far turns y round: what is left is less than it promised, not more.
+        shrinkage = torch.where((after[0] * before).sum(-1) > 0, shrinkage, torch.zeros_like(shrinkage))
         factor = torch.ones_like(found.nats)
         factor[rows] = 1 / (1 - shrinkage.nan_to_num(1.0).clamp(max=_LARGEST_SHRINKAGE))
         return Shortfall(factor * found.nats, factor * found.stderr)
