@@ -248,10 +248,8 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
         if float(part["negative"]) > 0.01:
             share = f"{100 * float(part['negative']):.1f} %"
             found.append(
-                found.append(
-                    f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the "
-                    "search failed there."
-                )
+                f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the "
+                "search failed there."
             )
         if "unreliable" in part and float(part["unreliable"]) > 0.01:
             share = f"{100 * float(part['unreliable']):.1f} %"
