@@ -145,6 +145,36 @@ def test_a_guide_with_a_category_and_a_gaussian_for_each():
     assert rows.attrs["lambda"] == "z.logits, h.loc, h.scale"
 
 
+@pytest.mark.statistical
+def test_a_category_that_the_encoder_calls_improbable_is_found():
+    """What a category asks of the rest is found first; else it gets next to no gradient, however good it is."""
+    weight, centre = torch.randn(3, 4), 2 * torch.randn(3, 4)
+    z, h = torch.arange(6) % 3, torch.randn(6, 1)
+    v = centre[z] + h * weight[z] + 0.5 * torch.randn(6, 4)
+
+    def of_categories(v):
+        covariance = weight.unsqueeze(2) * weight.unsqueeze(1) + 0.25 * torch.eye(4)
+        return dist.MultivariateNormal(centre, covariance).log_prob(v.unsqueeze(1)) - np.log(3)
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(3) / 3))
+            h = pyro.sample("h", dist.Normal(torch.zeros(len(v)), 1.0))
+            pyro.sample("v", dist.Normal(centre[z] + h.unsqueeze(-1) * weight[z], 0.5).to_event(1), obs=v)
+
+    def guide(v):
+        right = torch.cdist(v, centre).argmin(1)
+        with pyro.plate("data", len(v)):
+            z = pyro.sample("z", dist.Categorical(logits=-4.0 * nn.functional.one_hot(right, 3)))
+            pyro.sample("h", dist.Normal(torch.where(z == right, 1.0, 0.0) * v[:, 0].cos(), 0.8))
+
+    rows = pplvae.amortisation_gap(model, guide, v, tolerance=0.2, max_steps=500, particles=100).rows
+    converged = rows["status"].values == "converged"
+    assert converged.mean() > 0.5
+    error = rows["elbo_local"].values - of_categories(v).logsumexp(1).numpy()
+    assert_within(error[converged], rows["elbo_local_stderr"].values[converged], low=-5 * 0.2, degrees=49)
+
+
 def test_a_category_left_to_the_model_is_summed_out():
     model, guide, v, exact = mixture(guide_has_z=False)
     for evidence in ("importance", "ais"):

@@ -158,6 +158,25 @@ def test_a_row_without_a_finite_elbo_is_named_and_does_not_spoil_others():
     assert np.isfinite(np.delete(rows["amortisation_gap"].values, 2)).all()
 
 
+def test_an_encoder_that_says_no_gaussian_of_one_row_fails_there_alone():
+    model, v = random_linear(8, rows=9)
+    encode = bad_encoder(model, 8)
+
+    def guide(rows):
+        loc, scale = encode(rows)
+        with pyro.plate("data", len(rows)):
+            wrong = torch.where(rows[:, :1] == v[6, 0], torch.inf, 1.0)
+            pyro.sample("h", dist.Normal(loc, scale * wrong).to_event(1))
+
+    good = [0, 1, 2, 3, 4, 5, 7, 8]
+    together, alone = (pplvae.compare(model.model, guide, rows).rows for rows in (v, v[good]))
+    assert str(together["status"].values[6]) == "nonfinite"
+    for name in ("method", "status", "draws"):
+        np.testing.assert_array_equal(together[name].values[good], alone[name])
+    for name in ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence"):
+        np.testing.assert_allclose(together[name].values[good], alone[name], rtol=1e-9)
+
+
 def test_a_gradient_that_is_nan_is_not_convergence():
     def broken(rows):
         with pyro.plate("data", len(rows)):
