@@ -12,16 +12,17 @@ LEVEL = 1e-5 / COMPARISONS  # probability of a false alarm of one of them, both 
 SEARCH = 0.01  # nats that the search may leave by default: `tolerance`
 
 
-def width(degrees=np.inf):
-    """Standard errors on either side; more where these are themselves estimated, from `degrees` + 1 independent draws."""
+def standard_errors(degrees=np.inf):
+    """How many on either side; more where these are themselves estimated, from `degrees` + 1 independent draws."""
     return stats.t.isf(LEVEL / 2, degrees) if np.isfinite(degrees) else stats.norm.isf(LEVEL / 2)
 
 
 def assert_within(error, stderr, *, low=0.0, high=0.0, degrees=np.inf, what=""):
     """Errors lie where a bias between `low` and `high`, and noise of these standard errors, can have brought them."""
-    error, reach = np.atleast_1d(error), width(degrees) * np.asarray(stderr)
+    error, reach = np.atleast_1d(error), standard_errors(degrees) * np.asarray(stderr)
     outside = ~((error >= low - reach) & (error <= high + reach))  # NaN lies outside
-    assert not outside.any(), f"{what}: {error[outside]} beyond [{low}, {high}] ± {np.broadcast_to(reach, error.shape)[outside]}"
+    allowed = np.broadcast_to(reach, error.shape)[outside]
+    assert not outside.any(), f"{what}: {error[outside]} lie beyond [{low}, {high}] by more than {allowed}"
 
 
 def of_mean(stderr):

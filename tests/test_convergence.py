@@ -18,12 +18,13 @@ from pplvae.comparison.optimise import Status, optimise
 
 # ------------------------------------------------------- problems: model, guide, rows, ELBO of (loc, scale)
 
+
 def entropy_and_prior(loc, scale):
     return (scale.log() - 0.5 * (loc.square() + scale.square() - 1)).sum(-1)
 
 
 def waves():
-    """One latent; mean and scale of v are waves of it, so that a posterior has several modes and no Gaussian's shape."""
+    """One latent; mean and scale of v are waves of it: posteriors have several modes, and no Gaussian shape."""
 
     def decoded(h):
         return dist.Normal(-1 + h * (1 + h.sin()), h.cos().exp())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles import FactorAnalysis, bad_pair, random_linear
 from scipy.special import logsumexp
-from statistics_ import SEARCH, assert_spread_is_one, assert_within, of_mean
+from statistics_ import SEARCH, assert_spread_is_one, assert_within, of_mean, standard_errors
 from torch import nn
 
 import pplvae
@@ -167,10 +167,8 @@ def test_the_bracket_holds_the_exact_value():
 def test_the_bracket_of_too_short_an_annealing_is_wide():
     program = TwoLatents()
     brief = pplvae.Annealing(start="prior", temperatures=2, leapfrog=1, schedule="linear", chains=4)
-    width, stderr = pplvae.evidence_bracket(program.model, program.guide, torch.zeros(60, 12), annealing=brief).width
-    with pytest.raises(AssertionError):
-        assert_within(width, stderr, degrees=59)
-    assert width > 0
+    width, stderr = pplvae.evidence_bracket(program.model, program.guide, torch.zeros(400, 12), annealing=brief).width
+    assert width > standard_errors(399) * stderr
 
 
 def test_latents_on_other_supports():

@@ -123,7 +123,9 @@ def test_evidence_takes_as_many_draws_as_it_needs():
         for name in ("log_evidence", "log_evidence_stderr"):
             np.testing.assert_allclose(rows[name].values[some], at_once[name].values[some], rtol=1e-6, atol=1e-9)
             within = some & (rows["draws"].values <= 6400)  # a comparison takes no more
-            np.testing.assert_allclose(compared[name].values[within], at_once[name].values[within], rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(
+                compared[name].values[within], at_once[name].values[within], rtol=1e-6, atol=1e-9
+            )
 
 
 @pytest.mark.statistical
