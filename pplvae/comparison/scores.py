@@ -1,4 +1,4 @@
-"""Draws whose mean is the ELBO of a guide; of a Gaussian one the quadratic part of log p is taken out of their noise."""
+"""Draws whose mean is the ELBO of a guide; of a Gaussian one, the quadratic part of log p is no noise."""
 
 from collections.abc import Callable
 from typing import NamedTuple
