@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from statistics_ import SEARCH, assert_spread_is_one, assert_within
 from torch import nn
 
 import pplvae
@@ -76,8 +77,7 @@ def test_drawn_where_there_are_too_many(monkeypatch):
     switches = Switches(rows=30)
     rows = pplvae.compare(switches.model, switches.guide, switches.v, particles=2000).rows
     exact = switches.elbo(switches.encoder(switches.v)).detach().numpy()
-    error = (rows["elbo_amortised"].values - exact) / rows["elbo_amortised_stderr"].values
-    assert 0.7 < error.std() < 1.3
+    assert_spread_is_one((rows["elbo_amortised"].values - exact) / rows["elbo_amortised_stderr"].values, degrees=999)
     short = switches.best() - rows["elbo_local"].values
     assert np.median(short) < 0.03
     assert short.mean() < 0.15
@@ -103,8 +103,7 @@ def test_score_function_gradient_is_unbiased(monkeypatch):
             weights = guides.log_weights(offsets, (step,), stick_the_landing=True)
             found.append(torch.autograd.grad(weights.mean(0).sum(), offsets["h.logits"])[0])
     found = torch.stack(found)
-    score = (found.mean(0) - exact) / (found.std(0) / 20)
-    assert float(score.abs().max()) < 4
+    assert_within(found.mean(0) - exact, found.std(0) / 20, degrees=399)
 
 
 def mixture(guide_has_z, rows=20):
@@ -140,10 +139,40 @@ def test_a_guide_with_a_category_and_a_gaussian_for_each():
     model, guide, v, exact = mixture(guide_has_z=True, rows=10)
     rows = pplvae.compare(model, guide, v, max_steps=1000).rows
     lost = exact - rows["elbo_local"].values
-    assert (lost > -4 * rows["elbo_local_stderr"].values).all()
+    assert_within(lost, rows["elbo_local_stderr"], high=np.inf, degrees=49)
     assert np.median(lost) < 0.1  # a Gaussian of its own for every category
     assert np.median(abs(rows["log_evidence"].values - exact)) < 0.01  # a row may miss its category
     assert rows.attrs["lambda"] == "z.logits, h.loc, h.scale"
+
+
+@pytest.mark.statistical
+def test_a_category_that_the_encoder_calls_improbable_is_found():
+    """What a category asks of the rest is found first; else it gets next to no gradient, however good it is."""
+    weight, centre = torch.randn(3, 4), 2 * torch.randn(3, 4)
+    z, h = torch.arange(6) % 3, torch.randn(6, 1)
+    v = centre[z] + h * weight[z] + 0.5 * torch.randn(6, 4)
+
+    def of_categories(v):
+        covariance = weight.unsqueeze(2) * weight.unsqueeze(1) + 0.25 * torch.eye(4)
+        return dist.MultivariateNormal(centre, covariance).log_prob(v.unsqueeze(1)) - np.log(3)
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(3) / 3))
+            h = pyro.sample("h", dist.Normal(torch.zeros(len(v)), 1.0))
+            pyro.sample("v", dist.Normal(centre[z] + h.unsqueeze(-1) * weight[z], 0.5).to_event(1), obs=v)
+
+    def guide(v):
+        right = torch.cdist(v, centre).argmin(1)
+        with pyro.plate("data", len(v)):
+            z = pyro.sample("z", dist.Categorical(logits=-4.0 * nn.functional.one_hot(right, 3)))
+            pyro.sample("h", dist.Normal(torch.where(z == right, 1.0, 0.0) * v[:, 0].cos(), 0.8))
+
+    rows = pplvae.amortisation_gap(model, guide, v, tolerance=0.2, max_steps=500, particles=100).rows
+    converged = rows["status"].values == "converged"
+    assert converged.mean() > 0.5
+    error = rows["elbo_local"].values - of_categories(v).logsumexp(1).numpy()
+    assert_within(error[converged], rows["elbo_local_stderr"].values[converged], low=-5 * 0.2, degrees=49)
 
 
 def test_a_category_left_to_the_model_is_summed_out():
@@ -153,7 +182,7 @@ def test_a_category_left_to_the_model_is_summed_out():
         reliable = rows["pareto_k_local"].values < 0.5
         error = rows["log_evidence"].values - exact
         assert np.median(abs(error[reliable])) < 0.05, evidence
-        assert (error < 4 * rows["log_evidence_stderr"].values + 1e-3).all(), evidence  # a lower bound
+        assert_within(error, rows["log_evidence_stderr"], low=-np.inf, degrees=499, what=evidence)  # a lower bound
 
 
 @pytest.mark.statistical
@@ -185,8 +214,8 @@ def test_a_latent_of_all_rows_is_held_at_its_guide():
     rows = result.rows
     best = elbo(torch.linalg.solve(precision, centre @ v.T).T, 1 / precision.diagonal().expand(4, 2))
     for name, exact in (("elbo_amortised", elbo(0.1 * v[:, :2], torch.full((4, 2), 0.64))), ("elbo_local", best)):
-        error = rows[name].values - exact
-        assert (abs(error) < 4 * rows[f"{name}_stderr"].values + 0.01).all(), name
+        error, low = rows[name].values - exact, -SEARCH if name == "elbo_local" else 0.0
+        assert_within(error, rows[f"{name}_stderr"], low=low, degrees=49, what=name)
     assert rows.attrs["held"] == "weight"
     assert "weight" in str(result)
     # One weight is drawn for all rows: their errors are one, not ten.
@@ -226,8 +255,7 @@ def test_draws_have_their_probabilities(fn, counts):
     with RowNoise(keys, 1, (0,)):
         drawn = draw(fn.expand([4000]))
     found = np.array([(drawn == k).double().mean() for k in range(3)])
-    error = np.sqrt(np.array(counts) * (1 - np.array(counts)) / 4000)
-    assert (abs(found - counts) < 4 * error).all()
+    assert_within(found - counts, np.sqrt(np.array(counts) * (1 - np.array(counts)) / 4000))
 
 
 def test_drawn_states_belong_to_their_rows():

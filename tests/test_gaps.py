@@ -6,6 +6,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from oracles import PPCA, FactorAnalysis, bad_encoder, bad_guide, random_linear
+from statistics_ import SEARCH, assert_spread_is_one, assert_within, of_mean
+from torch.distributions import constraints
 
 import pplvae
 from pplvae import log_weights
@@ -17,46 +19,48 @@ from pplvae.errors import UnknownNameError
 def test_against_the_exact_gap(seed, kind):
     model, v = random_linear(seed, kind=kind)
     guide, encode = bad_guide(model, seed)
-    rows = pplvae.compare(model.model, guide, v, seed=seed, particles=1000).rows
+    rows = pplvae.compare(model.model, guide, v, seed=seed).rows
     exact = {
         "elbo_amortised": model.elbo(v, *encode(v)),
         "elbo_local": model.elbo(v, *model.best_factorised(v)),
         "amortisation_gap": model.amortisation_gap(v, *encode(v)),
         "log_evidence": model.log_evidence(v),
+        "approximation_gap": model.approximation_gap().expand(len(v)),
         "inference_gap": model.log_evidence(v) - model.elbo(v, *encode(v)),
     }
     for name, truth in exact.items():
-        error = rows[name].values - truth.detach().numpy()
-        stderr = rows[f"{name}_stderr"].values
-        of_mean = np.sqrt((stderr**2).sum()) / len(v)
-        assert abs(error.mean()) < max(0.01, 3 * of_mean), name
-        if name in ("elbo_amortised", "amortisation_gap"):
-            assert 0.7 < (error / stderr).std() < 1.3, name
+        error, stderr = rows[name].values - truth.detach().numpy(), rows[f"{name}_stderr"].values
+        if name.startswith(("elbo", "amortisation")):
+            assert abs(error).max() < 1e-6, name  # nothing is left to the draws, and the search ends at the optimum
+        else:  # of the mixture's weights; the logarithm of a mean is low by half its variance
+            assert_within(error.mean(), of_mean(stderr), low=-0.5 * (stderr**2).mean(), what=name)
+            assert_spread_is_one(error / stderr, degrees=999, what=name)
     assert (rows["status"] == "converged").all()
-    shortfall = exact["elbo_local"].detach().numpy() - rows["elbo_local"].values
-    assert abs(shortfall.mean()) < 0.01
-    approximation = rows["approximation_gap"].values.mean() - float(model.approximation_gap().detach())
-    assert abs(approximation) < 0.01
 
 
 @pytest.mark.statistical
 def test_the_error_of_a_small_gap_is_that_of_paired_differences():
+    """Of a guide whose scale alone is free, so that its log weights keep their noise."""
     model, v = random_linear(1)  # five latents: the factorised optimum itself has noisy log weights
 
     def encode(v):
-        loc, scale = model.best_factorised(v)
-        return (loc + 0.1 * scale * torch.sin(5 * v[:, : model.latent])).detach(), (1.1 * scale).detach()
+        loc, scale = (values.detach() for values in model.best_factorised(v))
+        return loc, scale * (0.1 * torch.sin(5 * v[:, : model.latent])).exp()
 
     def guide(v):
+        loc, scale = encode(v)
         with pyro.plate("data", len(v)):
-            pyro.sample("h", dist.Normal(*encode(v)).to_event(1))
+            scale = pplvae.local("scale", scale, constraint=constraints.positive)
+            pyro.sample("h", dist.Normal(loc, scale).to_event(1))
 
-    rows = pplvae.amortisation_gap(model.model, guide, v, particles=400).rows
+    result = pplvae.amortisation_gap(model.model, guide, v, particles=400, max_steps=50)
+    rows = result.rows
+    own = torch.tensor(result.parameters["scale"].sel(guide="local").values)
     stderr = rows["amortisation_gap_stderr"].values
     unpaired = np.hypot(rows["elbo_amortised_stderr"].values, rows["elbo_local_stderr"].values)
     assert stderr.mean() < 0.7 * unpaired.mean()
-    error = rows["amortisation_gap"].values - model.amortisation_gap(v, *encode(v)).detach().numpy()
-    assert 0.7 < (error / stderr).std() < 1.3
+    exact = model.elbo(v, encode(v)[0], own) - model.elbo(v, *encode(v))
+    assert_spread_is_one((rows["amortisation_gap"].values - exact.detach().numpy()) / stderr, degrees=199)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -65,10 +69,17 @@ def test_exact_posterior_leaves_nothing(seed):
     model, v = random_linear(seed, rows=60)
     weights = log_weights(model.model, model.exact_guide, v, particles=5)
     assert float((weights - model.log_evidence(v)).abs().max().detach()) < 1e-9
-    rows = pplvae.compare(model.model, model.exact_guide, v).rows
-    assert float(abs(rows["amortisation_gap"]).max()) < 1e-3
-    assert float(abs(rows["approximation_gap"]).max()) < 1e-3
+    result = pplvae.compare(model.model, model.exact_guide, v, families=["full_covariance"])
+    rows, summary = result.rows, result.summary().isel(part=0)
+    assert float(abs(rows["amortisation_gap"]).max()) < 1e-9
+    assert_within(rows["approximation_gap"], rows["approximation_gap_stderr"], low=-0.001, degrees=999)
+    assert float(rows["approximation_gap_stderr"].max()) < 0.015
     assert (rows["pareto_k_amortised"] < 0.7).all()
+    # Rounding errors are no failed search.
+    shares = ("unconverged", "negative", "unreliable", "unnested_full_covariance")
+    assert [float(summary[name]) for name in shares] == [0.0] * 4
+    assert "failed" not in str(result)
+    assert "lower bounds" not in str(result)
 
 
 def test_full_covariance_family_has_no_approximation_gap():
@@ -81,7 +92,7 @@ def test_full_covariance_family_has_no_approximation_gap():
 
     rows = pplvae.compare(model.model, guide, v).rows
     assert float(rows["amortisation_gap"].mean()) > 1
-    assert abs(float((rows["elbo_local"] - model.log_evidence(v).detach().numpy()).mean())) < 0.01
+    np.testing.assert_allclose(rows["elbo_local"], model.log_evidence(v).detach(), rtol=0, atol=1e-6)
 
 
 def test_same_seed_same_bits():
@@ -98,15 +109,16 @@ def test_row_alone_in_chunks_in_any_order():
     model, v = random_linear(6, rows=30)
     guide, _ = bad_guide(model, 6)
 
-    def gap(rows, **options):
-        return (
-            pplvae.amortisation_gap(model.model, guide, rows, particles=100, **options).rows["amortisation_gap"].values
-        )
+    def found(rows, **options):
+        return pplvae.compare(model.model, guide, rows, stderr=0.02, **options).rows
 
-    whole, order = gap(v, chunk_size=1000), torch.randperm(30)
-    np.testing.assert_allclose(gap(v[11:12]), whole[11:12], rtol=1e-6)
-    np.testing.assert_allclose(gap(v, chunk_size=7), whole, rtol=1e-6)
-    np.testing.assert_allclose(gap(v[order]), whole[order.numpy()], rtol=1e-6)
+    whole, order = found(v, chunk_size=1000), torch.randperm(30)
+    for rows, those in ((found(v[11:12]), [11]), (found(v, chunk_size=7), range(30)), (found(v[order]), order.numpy())):
+        expected = whole.isel(row=list(those))
+        for name in ("status", "method", "draws"):
+            np.testing.assert_array_equal(rows[name], expected[name])
+        for name in ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "log_evidence_stderr"):
+            np.testing.assert_allclose(rows[name], expected[name], rtol=1e-6)
 
 
 def test_local_statement_names_lambda():
@@ -125,7 +137,7 @@ def test_local_statement_names_lambda():
     best = model.elbo(v, model.posterior(v).mean, scale)
     exact = (best - model.elbo(v, *encode(v))).detach().numpy()
     error = result.rows["amortisation_gap"].values - exact
-    assert abs(error.mean()) < max(0.01, 3 * np.sqrt((result.rows["amortisation_gap_stderr"] ** 2).sum()) / len(v))
+    assert_within(error.mean(), of_mean(result.rows["amortisation_gap_stderr"]), low=-SEARCH)
     assert result.rows.attrs["lambda"] == "loc"
     guide(v)  # outside the comparison the statement is the identity
 
@@ -144,6 +156,25 @@ def test_a_row_without_a_finite_elbo_is_named_and_does_not_spoil_others():
     rows = pplvae.compare(breaking, guide, v, particles=50).rows
     assert rows["status"].values.tolist() == ["converged"] * 2 + ["nonfinite"] + ["converged"] * 3
     assert np.isfinite(np.delete(rows["amortisation_gap"].values, 2)).all()
+
+
+def test_an_encoder_that_says_no_gaussian_of_one_row_fails_there_alone():
+    model, v = random_linear(8, rows=9)
+    encode = bad_encoder(model, 8)
+
+    def guide(rows):
+        loc, scale = encode(rows)
+        with pyro.plate("data", len(rows)):
+            wrong = torch.where(rows[:, :1] == v[6, 0], torch.inf, 1.0)
+            pyro.sample("h", dist.Normal(loc, scale * wrong).to_event(1))
+
+    good = [0, 1, 2, 3, 4, 5, 7, 8]
+    together, alone = (pplvae.compare(model.model, guide, rows).rows for rows in (v, v[good]))
+    assert str(together["status"].values[6]) == "nonfinite"
+    for name in ("method", "status", "draws"):
+        np.testing.assert_array_equal(together[name].values[good], alone[name])
+    for name in ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence"):
+        np.testing.assert_allclose(together[name].values[good], alone[name], rtol=1e-9)
 
 
 def test_a_gradient_that_is_nan_is_not_convergence():
@@ -166,17 +197,25 @@ def test_a_gradient_that_is_nan_is_not_convergence():
 @pytest.mark.statistical
 def test_monte_carlo_error_of_the_mean_counts_equal_rows_once():
     model, v = random_linear(3, rows=3)
-    guide, _ = bad_guide(model, 3)
-    repeated = v.repeat(10, 1)
+
+    def guide(rows):
+        loc, scale = (values.detach() for values in model.best_factorised(rows))
+        loc = pplvae.local("loc", loc)  # no Gaussian to the search: its scores keep their noise
+        with pyro.plate("data", len(rows)):
+            pyro.sample("h", dist.Normal(loc, 1.5 * scale).to_event(1))
+
+    repeated = v.repeat(9, 1)
     found = [
-        pplvae.amortisation_gap(model.model, guide, repeated, particles=50, max_steps=25, seed=seed)
+        pplvae.amortisation_gap(model.model, guide, repeated, particles=100, max_steps=0, seed=seed)
         .summary()
         .isel(part=0)
-        for seed in range(20)
+        .sel(term="elbo_amortised")
+        for seed in range(40)
     ]
-    means = np.array([float(f["mean"].sel(term="elbo_amortised")) for f in found])
-    reported = np.mean([float(f["mc_stderr"].sel(term="elbo_amortised")) for f in found])
-    assert 0.6 < means.std(ddof=1) / reported < 1.5
+    loc, scale = model.best_factorised(v)
+    exact = float(model.elbo(v, loc, 1.5 * scale).mean().detach())
+    scores = [(float(f["mean"]) - exact) / float(f["mc_stderr"]) for f in found]
+    assert_spread_is_one(scores, degrees=49)
 
 
 def test_labels_of_some_parts_only():
@@ -250,7 +289,7 @@ def test_lambda_of_the_encoder_and_of_each_row():
     parameters = pplvae.amortisation_gap(model.model, guide, v, particles=50).parameters
     for name, exact, best in zip(("h.loc", "h.scale"), encode(v), model.best_factorised(v), strict=True):
         np.testing.assert_allclose(parameters[name].sel(guide="amortised"), exact.detach(), rtol=1e-9)
-        np.testing.assert_allclose(parameters[name].sel(guide="local"), best.detach(), atol=0.05)
+        np.testing.assert_allclose(parameters[name].sel(guide="local"), best.detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_posterior_means_of_a_poor_guide_are_corrected():
@@ -259,7 +298,7 @@ def test_posterior_means_of_a_poor_guide_are_corrected():
     exact = model.posterior(v).mean.detach().numpy()
     found = pplvae.posterior_means(model.model, guide, v, particles=4000)
     error = (found["h"].values - exact) / found["h_stderr"].values
-    assert 0.7 < error.std() < 1.4
+    assert_spread_is_one(error, degrees=999)
     poor = pplvae.posterior_means(model.model, guide, v, particles=4000, max_steps=0)
     np.testing.assert_allclose(poor["h_guide"], encode(v)[0].detach(), atol=0.2)
     off, corrected = (abs(poor[name].values - exact).mean() for name in ("h_guide", "h"))

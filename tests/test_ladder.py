@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from oracles import bad_pair
+from statistics_ import SEARCH, assert_within, of_mean
 
 import pplvae
 from pplvae.comparison.richer import Mixture, flow, full_covariance
@@ -45,13 +46,14 @@ def test_maps_are_invertible_with_their_own_jacobian(make, elements):
 def test_full_covariance_reaches_the_evidence(seed):
     model, guide, v = bad_pair(seed, 25)
     rows = pplvae.compare(model.model, guide, v, families=["full_covariance"], evidence=None).rows
-    short = model.log_evidence(v).detach().numpy() - rows["elbo_local_full_covariance"].values
-    stderr = np.sqrt((rows["elbo_local_full_covariance_stderr"].values ** 2).sum()) / 25
-    assert abs(short.mean()) < 0.01 + 3 * stderr
-    assert rows["converged_full_covariance"].all()
+    short = rows["elbo_local_full_covariance"].values - model.log_evidence(v).detach().numpy()
+    stderr = rows["elbo_local_full_covariance_stderr"].values
+    assert_within(short.mean(), of_mean(stderr), low=-SEARCH)
+    converged = rows["converged_full_covariance"].values
+    assert converged.mean() > 0.5
+    assert_within(short[converged], stderr[converged], low=-5 * SEARCH, degrees=49)
     gain, error = (rows[name].values for name in ("family_gap_full_covariance", "family_gap_full_covariance_stderr"))
-    exact = float(model.approximation_gap().detach())
-    assert abs(gain.mean() - exact) < max(0.02, 3 * np.sqrt((error**2).sum()) / 25)
+    assert_within(gain.mean() - float(model.approximation_gap().detach()), of_mean(error), low=-SEARCH)
 
 
 @pytest.mark.statistical
@@ -67,18 +69,18 @@ def test_flow_and_mixture_bend_to_a_bimodal_posterior():
         with pyro.plate("data", len(v)):
             pyro.sample("h", dist.Normal(0.1 * v, 0.6).to_event(1))
 
-    v = torch.linspace(0.4, 0.8, 4).unsqueeze(1)
+    v = torch.linspace(0.4, 0.8, 3).unsqueeze(1)
     axis = torch.linspace(-6, 6, 20001)
     log_joint = dist.Normal(0.0, 1.0).log_prob(axis) + dist.Normal(axis**2, 0.4).log_prob(v)
     exact = (log_joint.logsumexp(1) + (axis[1] - axis[0]).log()).numpy()
-    result = pplvae.compare(model, guide, v, families=[Mixture(4), "flow"], evidence=None)
+    result = pplvae.compare(model, guide, v, families=[Mixture(4), "flow"], evidence=None, max_steps=500)
     rows = result.rows
     own, mixture, bent = (rows[f"elbo_local{name}"].values for name in ("", "_mixture", "_flow"))
     assert (exact - own > 0.08).all()
     assert np.median(exact - mixture) < 0.03  # a row may keep to one mode
     rounding = 1e-12  # a row whose flow stays where it began has no other error
-    assert (mixture >= own - 3 * rows["family_gap_mixture_stderr"].values - rounding).all()
-    assert (bent >= own - 3 * rows["family_gap_flow_stderr"].values - rounding).all()
+    for richer, name in ((mixture, "mixture"), (bent, "flow")):
+        assert_within(richer - own, rows[f"family_gap_{name}_stderr"], low=-rounding, high=np.inf, degrees=49)
     assert "family_gap_mixture" in str(result)
 
 
@@ -92,10 +94,12 @@ def test_gamma_guides_have_richer_families_too():
         with pyro.plate("data", len(v)):
             pyro.sample("h", dist.Gamma(torch.full((len(v), 2), 2.0), 1.0).to_event(1))
 
-    rows = pplvae.compare(model, guide, torch.linspace(1, 5, 6), families=["full_covariance"]).rows
+    rows = pplvae.compare(model, guide, torch.linspace(1, 5, 4), families=["full_covariance"], max_steps=300).rows
     gain, error = (rows[name].values for name in ("family_gap_full_covariance", "family_gap_full_covariance_stderr"))
     assert (gain > 0.1).all()  # the sum is known well, so the two are anti-correlated
-    assert (rows["elbo_local_full_covariance"] < rows["log_evidence"] + 4 * rows["log_evidence_stderr"] + 0.02).all()
+    above = rows["elbo_local_full_covariance"] - rows["log_evidence"]
+    stderr = np.hypot(rows["log_evidence_stderr"], rows["elbo_local_full_covariance_stderr"])
+    assert_within(above.values, stderr, low=-np.inf, degrees=499)
     assert (error < 0.1).all()
 
 
@@ -116,7 +120,7 @@ def test_masked_latents_cost_nothing():
     exact = torch.where(seen, terms, 0.0).sum(1).numpy()
     rows = pplvae.compare(model, guide, (v, seen), families=["full_covariance"], evidence="ais").rows
     np.testing.assert_allclose(rows["elbo_local_full_covariance"], exact, atol=0.01)
-    assert (abs(rows["log_evidence"] - exact) < 4 * rows["log_evidence_stderr"] + 1e-3).all()
+    assert_within(rows["log_evidence"].values - exact, rows["log_evidence_stderr"], low=-1e-3, high=1e-3)
 
 
 def test_a_family_of_ones_own():
@@ -124,8 +128,8 @@ def test_a_family_of_ones_own():
     model, guide, v = bad_pair(9, 5)
     mine = pplvae.Transport("stretched", lambda elements: {"log_scale": torch.zeros(elements)}, scale_only)
     result = pplvae.compare(model.model, guide, v, families=[mine], evidence=None)
-    gain = result.rows["family_gap_stretched"].values
-    assert (abs(gain) < 0.02).all()
+    gain, stderr = (result.rows[f"family_gap_stretched{end}"].values for end in ("", "_stderr"))
+    assert_within(gain, stderr, low=-SEARCH, degrees=49)
     assert result.rows.attrs["families"] == "stretched"
 
 

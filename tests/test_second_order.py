@@ -13,6 +13,7 @@ import pyro.poutine as poutine
 import pytest
 import torch
 from oracles import PPCA, FactorAnalysis, bad_guide, random_linear
+from statistics_ import SEARCH, assert_within, of_mean
 from torch import nn
 from torch.autograd.functional import hessian, jacobian
 
@@ -21,6 +22,7 @@ from pplvae import capture
 from pplvae.batch import Batch
 from pplvae.comparison import density as density_module
 from pplvae.comparison import own_gaussian as own_module
+from pplvae.comparison import second_order
 from pplvae.comparison.curvature import Curvature
 from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined
@@ -254,8 +256,7 @@ def test_curvature_of_a_likelihood_that_cannot_be_taken_apart_is_that_of_the_pri
     torch.testing.assert_close(curvature_at(model, gaussian(3), v, torch.randn(4, 3)), torch.eye(3).expand(4, 3, 3))
     second = searched(model, gaussian(3), v, draws=4000)
     first = searched(model, gaussian(3), v, draws=4000, second_order=False)
-    short, error = shortfall(first, second)
-    assert short < 0.01 + 3 * error
+    assert_within(*shortfall(first, second), low=-math.inf, high=SEARCH)
 
 
 @pytest.mark.parametrize("name", ["wide", "correlated", "student", "mixture"])
@@ -359,8 +360,9 @@ def test_the_best_factorised_guide_of_a_linear_model(seed, kind):
 def test_the_comparison_says_so():
     model, v = random_linear(1, rows=12)
     rows = pplvae.amortisation_gap(model.model, bad_guide(model, 1)[0], v, particles=200).rows
-    error = rows["elbo_local"].values - model.elbo(v, *model.best_factorised(v)).detach().numpy()
-    assert (abs(error) < 1e-6 + 5 * rows["elbo_local_stderr"].values).all()
+    best = model.elbo(v, *model.best_factorised(v)).detach().numpy()
+    assert_within(rows["elbo_local"].values - best, rows["elbo_local_stderr"], low=-1e-6, high=1e-9, degrees=99)
+    assert float(rows["shortfall"].max()) < 1e-6
     assert (rows["method"] == SECOND_ORDER).all()
     assert (rows["status"] == "converged").all()
     assert int(rows["steps"].max()) <= 6
@@ -401,8 +403,7 @@ def test_twenty_strongly_correlated_latents():
 
     rows = pplvae.amortisation_gap(model.model, guide, v, particles=200).rows
     short = model.elbo(v, *model.best_factorised(v)).detach().numpy() - rows["elbo_local"].values
-    stderr = (rows["elbo_local_stderr"].values ** 2).sum() ** 0.5 / 20
-    assert short.mean() < 0.01 + 3 * stderr
+    assert_within(short.mean(), of_mean(rows["elbo_local_stderr"]), high=SEARCH)
     assert (rows["method"] == SECOND_ORDER).all()
 
 
@@ -444,12 +445,10 @@ def test_first_and_second_order_agree(full):
     assert (first.own.reason, second.own.reason) == ("it was not asked for", "")
     assert set(first.optimum.method) == {FIRST_ORDER}
     assert second.optimum.method.count(SECOND_ORDER) > 7
-    mean, stderr = shortfall(second, first)
-    assert abs(mean) < 0.02
-    assert mean > -3 * stderr - 0.01  # the tolerance
+    assert_within(*shortfall(second, first), low=-SEARCH, high=SEARCH)
     # Row by row: no row ends far below what the other method finds.
     each, error = mean_and_stderr(second.weights - first.weights)
-    assert bool((each > -0.05 - 4 * error).all())
+    assert_within(each, error, low=-5 * SEARCH, high=math.inf, degrees=499)
 
 
 def test_refinements_are_few():
@@ -482,9 +481,10 @@ def deep(rows=10, latents=30, columns=60, width=40):
     return model, guide, v[:rows]
 
 
-def test_refinements_of_a_deep_network_are_few():
-    """39 a row; 50 in the metric of the Gauss-Newton curvature alone, 88 if every step is taken whole."""
-    found = searched(*deep(), draws=2)
+def test_refinements_of_a_deep_network_are_few(monkeypatch):
+    """37 a row; 60 if every step is taken whole."""
+    monkeypatch.setattr(second_order, "_CLIMBS", ())  # refinements alone
+    found = searched(*deep(), draws=2, max_steps=second_order._MOST_REFINEMENTS, tolerance=0.02)
     assert set(found.optimum.method) == {SECOND_ORDER}
     assert float(found.optimum.steps.double().mean()) < 45
 
@@ -504,9 +504,7 @@ def test_the_tolerance_is_what_is_left():
     pair = nonlinear(rows=8)
     loose, tight = (searched(*pair, draws=400, max_steps=200, tolerance=tolerance) for tolerance in (0.01, 0.0005))
     assert int(tight.optimum.steps.sum()) > 1.5 * int(loose.optimum.steps.sum())
-    mean, stderr = shortfall(tight, loose)
-    assert mean < 0.01
-    assert mean > -3 * stderr
+    assert_within(*shortfall(tight, loose), low=-0.0005, high=SEARCH)
     coarse = searched(*pair, draws=2, tolerance=0.5)
     assert int(coarse.optimum.steps.sum()) < int(loose.optimum.steps.sum())
 
@@ -602,7 +600,7 @@ def test_other_guides_are_searched_by_first_order(program):
     assert found.own.reason == "lambda is not that of one Gaussian over the latents of a row"
     assert set(found.optimum.method) == {FIRST_ORDER}
     gain, stderr = mean_and_stderr(found.weights - found.start)
-    assert bool((gain > -3 * stderr - 1e-9).all())
+    assert_within(gain, stderr, low=-1e-9, high=math.inf, degrees=49)
     assert float(gain.mean()) > 0
 
 
@@ -617,7 +615,7 @@ def test_every_style_of_program_with_a_gaussian_guide(program):
     assert found.own.reason == ""
     assert SECOND_ORDER in found.optimum.method
     gain, stderr = mean_and_stderr(found.weights - found.start)
-    assert bool((gain > -3 * stderr - 1e-6).all())
+    assert_within(gain, stderr, low=-1e-6, high=math.inf, degrees=99)
 
 
 class OldSquare(torch.autograd.Function):
@@ -711,11 +709,12 @@ def test_no_steps_leave_the_encoders_guide():
 
 
 def test_few_steps_are_all_that_is_taken():
-    found = searched(*nonlinear(rows=8), draws=200, max_steps=3)
-    assert int(found.optimum.steps.max()) == 3
+    found = searched(*nonlinear(rows=8), draws=200, max_steps=2)
+    assert int(found.optimum.steps.max()) == 2
     assert Status.MAX_STEPS in found.optimum.status
-    gain = found.weights.mean(0) - found.start.mean(0)
-    assert bool((gain >= 0).all())  # one row cannot tell its gain from noise, and stays
+    assert set(found.optimum.status) <= {Status.CONVERGED, Status.MAX_STEPS}
+    gain, stderr = mean_and_stderr(found.weights - found.start)
+    assert_within(gain, stderr, high=math.inf, degrees=99)
     assert int((gain > 0.1).sum()) >= 7
 
 
@@ -772,7 +771,7 @@ def test_no_row_ends_below_its_start():
     ended = SQUARES.elbo(v, found.lam["h.loc"], found.lam["h.scale"])
     began = SQUARES.elbo(v, found.lam["h.loc"] - found.optimum.offsets["h.loc"], torch.full_like(v, 0.1))
     mean, stderr = mean_and_stderr(found.start)
-    assert bool(((mean - began).abs() < 5 * stderr).all())  # the oracle
+    assert_within(mean - began, stderr, degrees=199)  # the oracle
     assert bool((ended > began - 1e-6).all())
 
 
@@ -803,7 +802,7 @@ def test_a_converged_row_is_at_an_optimum():
         (-SQUARES.elbo(v[settled], climbed_loc, climbed_log.exp())).sum().backward()
         optimiser.step()
     there = SQUARES.elbo(v[settled], climbed_loc, climbed_log.exp())
-    assert float((there - here).detach().max()) < 0.05
+    assert float((there - here).detach().max()) < 5 * SEARCH
 
 
 class Broken(own_module.SecondOrder):

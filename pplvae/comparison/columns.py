@@ -78,7 +78,8 @@ def evidence_gaps(gaps: Columns, evidence: Columns, method: str) -> Columns:
     value, stderr = evidence["log_evidence"], evidence["log_evidence_stderr"]
     add(columns, "log_evidence", value, stderr)
     for name, elbo in (("approximation_gap", "elbo_local"), ("inference_gap", "elbo_amortised")):
-        add(columns, name, value - gaps[elbo], np.hypot(stderr, gaps[f"{elbo}_stderr"]))
+        with np.errstate(invalid="ignore"):  # NaN where neither is finite
+            add(columns, name, value - gaps[elbo], np.hypot(stderr, gaps[f"{elbo}_stderr"]))
     kept = ("pareto_k", "acceptance", "effective_sample_size", "jensen_slack")
     return columns | {f"{name}_{method}": evidence[name] for name in kept if name in evidence}
 

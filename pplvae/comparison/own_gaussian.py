@@ -137,8 +137,9 @@ class OwnGaussians:
         optimum.steps[rows] = found.steps
         optimum.shortfall[rows], optimum.shortfall_stderr[rows] = found.shortfall
         used_up = found.steps + self._schedule.window > self._schedule.max_steps
+        finite = found.gain.isfinite() & found.shortfall.nats.isfinite()
         for k, row in enumerate(rows.tolist()):
-            ended = Status.MAX_STEPS if used_up[k] else Status.SHORT if found.gain[k].isfinite() else Status.NONFINITE
+            ended = Status.NONFINITE if not finite[k] else Status.MAX_STEPS if used_up[k] else Status.SHORT
             optimum.status[row] = Status.CONVERGED if settled[k] else ended
             optimum.method[row] = FIRST_ORDER if by_first_order[k] else SECOND_ORDER
 
