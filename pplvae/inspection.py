@@ -21,6 +21,7 @@ from pplvae.site_checks import check_latent, check_plates, check_rows_apart, che
 from pplvae.support import check_support
 
 _LOOKED_AT = 100  # rows among which three different ones are sought
+_TRIES = 3  # groups of rows that the programs are tried on, if they fail on the first
 
 
 def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, needs_latents: bool = True) -> Layout:
@@ -38,9 +39,8 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
             other; its subclass RowwiseError: no data plate, no latent inside it, or a latent that is neither
             reparameterised nor discrete with finitely many states.
     """
-    few_rows, more_rows = _probes(tensors)
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
-    plain = [_Probe(model, guide, batch) for batch in (few_rows, more_rows)]
+    (few_rows, more_rows), plain = _first_run(model, guide, tensors)
     in_guide, in_model = ([getattr(probe, f"{program}_sites") for probe in plain] for program in ("guide", "model"))
     all_guide_dims, held = _row_axes("guide", *in_guide) if in_guide[0] else ({}, [])
     model_dims, _ = _row_axes("model", *in_model)
@@ -161,14 +161,27 @@ class _LocalNames(Messenger):
         self.names.append(msg["name"])
 
 
-def _probes(tensors: Sequence[Tensor]) -> tuple[Batch, Batch]:
+def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], "list[_Probe]"]:
+    """A few rows on which both programs run, and what they did; a row that breaks them must not speak for all."""
+    broken: Exception | None = None
+    for start in range(_TRIES):
+        few = _probes(tensors, 3 * start)
+        try:
+            return few, [_Probe(model, guide, batch) for batch in few]
+        except Exception as error:
+            broken = broken or error
+    assert broken is not None
+    raise broken
+
+
+def _probes(tensors: Sequence[Tensor], start: int = 0) -> tuple[Batch, Batch]:
     """Three rows, different if there are so many, and the same with the first two of them again."""
     whole = Batch.of([tensor[:_LOOKED_AT] for tensor in tensors])
     seen: dict[int, int] = {}
     for i, key in enumerate(whole.keys.tolist()):
         seen.setdefault(key, i)
     different = [*seen.values()]
-    index = [different[i % len(different)] for i in range(3)]
+    index = [different[i % len(different)] for i in range(start, start + 3)]
     return whole.take(torch.tensor(index)), whole.take(torch.tensor(index + index[:2]))
 
 

@@ -80,6 +80,7 @@ def evidence_gaps(gaps: Columns, evidence: Columns, method: str) -> Columns:
     for name, elbo in (("approximation_gap", "elbo_local"), ("inference_gap", "elbo_amortised")):
         with np.errstate(invalid="ignore"):  # NaN where neither is finite
             add(columns, name, value - gaps[elbo], np.hypot(stderr, gaps[f"{elbo}_stderr"]))
+    columns["log_evidence_bias"] = evidence["log_evidence_bias"]
     kept = ("pareto_k", "acceptance", "effective_sample_size", "jensen_slack")
     return columns | {f"{name}_{method}": evidence[name] for name in kept if name in evidence}
 

@@ -24,9 +24,17 @@ from pplvae.comparison.estimates import log_mean_exp, mean_and_stderr
 from pplvae.comparison.evidence import annealed_evidence, check_local, check_method, importance_evidence, mixture
 from pplvae.comparison.ladder import Rung, families_of
 from pplvae.comparison.optimise import Schedule
-from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_WEIGHTS, Precision, Sample, measure_precisely
+from pplvae.comparison.precision import (
+    FEWEST_DRAWS,
+    FEWEST_PLAIN_DRAWS,
+    FEWEST_WEIGHTS,
+    Precision,
+    Sample,
+    measure_precisely,
+)
 from pplvae.comparison.result import Comparison, pictures_of
 from pplvae.comparison.richer import Family
+from pplvae.comparison.scores import Scored
 from pplvae.data import as_parts
 from pplvae.noise import Stream
 from pplvae.rows import Program
@@ -215,10 +223,11 @@ class _Asked:
             if self.evidence is not None:
                 columns |= {f"pareto_k_{guide}": pareto_k(sample[f"{guide}_weights"]) for guide in GUIDES}
             for rung in rungs:
-                columns |= rung.columns(index, sample["local_weights"])
+                columns |= rung.columns(index, Scored(sample["local"], sample["local_weights"]))
             return columns
 
-        columns = measure_precisely(len(chunk.batch), self.precision, more, gap_columns, others)
+        precision = self.precision if chunk.own.gaussian is not None else self.precision.at_least(FEWEST_PLAIN_DRAWS)
+        columns = measure_precisely(len(chunk.batch), precision, more, gap_columns, others)
         if self.evidence is not None:
             columns |= evidence_gaps(columns, self._evidence(chunk), self.evidence)
         return columns | parameter_columns(chunk)

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.batch import Batch
-from pplvae.comparison.chunks import Chunk, Columns, Draws, add
+from pplvae.comparison.chunks import Chunk, Columns, add
 from pplvae.comparison.estimates import mean_and_stderr, with_rounding
 from pplvae.comparison.further import prove
 from pplvae.comparison.localise import Offsets, Start
 from pplvae.comparison.optimise import Optimum, optimise
 from pplvae.comparison.richer import Base, Family, Mixture, flow, full_covariance
+from pplvae.comparison.scores import Scored
 from pplvae.errors import UnknownNameError
 from pplvae.noise import Kind, Stream
 
@@ -80,18 +81,19 @@ class Rung:
         found = optimise(self.guides, len(chunk.batch), chunk.schedule, chunk.seed)
         return prove(self.guides, found, chunk.schedule, chunk.seed)
 
-    def columns(self, index: Tensor, own: Draws) -> Columns:
+    def columns(self, index: Tensor, own: Scored) -> Columns:
         """The ELBO of some rows' optimum in the family, and what it gains over their own guides.
 
         Args:
             index: positions of the rows.
-            own: log weights of their own guides; the family is scored with as many draws, on the same noise.
+            own: draws of their own guides; the family is scored with as many, on the same noise.
         """
-        draws = self._chunk.log_weights(self.optimum.offsets, len(own), index=index, guides=self.guides)
+        weights = own.log_weights
+        draws = self._chunk.log_weights(self.optimum.offsets, len(weights), index=index, guides=self.guides)
+        (elbo, error), (gain, stderr) = mean_and_stderr(own.elbo), mean_and_stderr(draws - weights)
         columns: Columns = {}
-        for term, some in (("elbo_local", draws), ("family_gap", draws - own)):
-            mean, stderr = mean_and_stderr(some)
-            add(columns, f"{term}_{self._family.name}", mean, with_rounding(stderr, own))
+        add(columns, f"elbo_local_{self._family.name}", elbo + gain, with_rounding(torch.hypot(error, stderr), weights))
+        add(columns, f"family_gap_{self._family.name}", gain, with_rounding(stderr, weights))
         ended = [self.optimum.status[row] for row in index.tolist()]
         return columns | {f"converged_{self._family.name}": torch.tensor([s.name == "CONVERGED" for s in ended])}
 

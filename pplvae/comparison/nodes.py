@@ -61,13 +61,15 @@ def nodes_of(
     """
     elements = like.mean.shape[1]
     if grid and _is_grid(elements, count):
-        return _grid(like, elements, count, 0.5)
+        return _grid(like, elements, count, 0.5, _REACH)
     blank = like.mean.expand(count, *like.mean.shape)
     noise = RowNoise(batch.keys, count, address, kind).normals(blank.flatten(0, 1)).unflatten(0, blank.shape[:2])
     return Nodes(noise, torch.ones_like(noise[:1, :1, :1]))
 
 
-def test_nodes(like: Gaussians, batch: Batch, count: int, address: tuple[int, ...]) -> list[Nodes]:
+def test_nodes(
+    like: Gaussians, batch: Batch, count: int, address: tuple[int, ...], *, reach: float = _REACH
+) -> list[Nodes]:
     """Nodes that say how far a mean can be trusted: independent sets of matched draws, or two grids half a step apart.
 
     The errors of the two grids are about opposite, so that they differ by twice the error of either.
@@ -77,10 +79,11 @@ def test_nodes(like: Gaussians, batch: Batch, count: int, address: tuple[int, ..
         batch: the rows.
         count: of each set.
         address: names the draws; see `RowNoise`.
+        reach: of a grid, in standard deviations on either side.
     """
     elements = like.mean.shape[1]
     if _is_grid(elements, count):
-        return [_grid(like, elements, count, offset) for offset in (0.5, 0.0)]
+        return [_grid(like, elements, count, offset, reach) for offset in (0.5, 0.0)]
     return [nodes_of(like, batch, count, (*address, k), "matched") for k in range(_SETS)]
 
 
@@ -96,7 +99,7 @@ def _is_grid(elements: int, count: int) -> bool:
     return count >= _GRID_FROM.get(elements, count + 1)
 
 
-def _grid(like: Gaussians, elements: int, count: int, offset: float) -> Nodes:
+def _grid(like: Gaussians, elements: int, count: int, offset: float, reach: float) -> Nodes:
     """Equal steps, weighted by the density: exact to rounding where log p is smooth on their scale.
 
     Args:
@@ -104,12 +107,13 @@ def _grid(like: Gaussians, elements: int, count: int, offset: float) -> Nodes:
         elements: latents, 1 or 2.
         count: nodes.
         offset: of the first from zero, in steps; 0 or 0.5.
+        reach: see `test_nodes`.
 
     References:
         The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014), SIAM Review 56.
     """
     sides = 2 * round(count ** (1 / elements) / 2)
-    step = 2 * _REACH / sides
+    step = 2 * reach / sides
     positive = step * (torch.arange(sides // 2, dtype=like.mean.dtype, device=like.mean.device) + offset)
     share = torch.ones_like(positive)
     if offset == 0:

@@ -5,7 +5,7 @@ looks both better and more precise than it is.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,6 +19,7 @@ Sample = dict[str, Draws]  # by name: draws of the same rows on the same noise, 
 More = Callable[..., Sample]  # called with `particles`, `index` and `stream`, which names the noise
 
 FEWEST_DRAWS = 100  # of fewer, the standard error itself is uncertain: errors would be 5 % larger than it says
+FEWEST_PLAIN_DRAWS = 200  # of guides without a control variate, whose draws are more skewed
 FEWEST_WEIGHTS = 1000  # where a tail is fitted to them: of fewer, k-hat is lower than of all, and a screen skips less
 _MOST_DRAWS = 6_400
 _KEPT_AT_ONCE = 2**22  # draws × rows of one guide: 32 MiB
@@ -54,6 +55,10 @@ class Precision:
         if particles < 4 or particles % 2:
             raise ValueError(f"`particles` must be even (they come in mirrored pairs) and at least 4, got {particles}.")
         return cls(particles, particles)
+
+    def at_least(self, draws: int) -> "Precision":
+        """The same with no fewer draws, unless their number is fixed."""
+        return self if self.is_exact else replace(self, fewest=max(draws, self.fewest))
 
     @property
     def is_exact(self) -> bool:
