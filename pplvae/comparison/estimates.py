@@ -40,7 +40,7 @@ def joined(blocks: Sequence[Float[Tensor, "_ row *kind"]]) -> Float[Tensor, "par
     return torch.cat([block.unflatten(0, (2, -1)) for block in blocks], 1).flatten(0, 1)
 
 
-_ROUNDINGS = 8  # of a sum of log-probabilities, each of a unit in the last place
+_ROUNDINGS = 64  # of sums of log-probabilities, each of a unit in the last place
 
 
 def with_rounding(stderr: PerRow, log_weights: Draws) -> PerRow:

@@ -13,7 +13,7 @@ from pplvae.comparison.climb import node_elbos
 from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.density import Density, PerDraw
 from pplvae.comparison.gaussian import Gaussians, times
-from pplvae.comparison.nodes import Nodes, mean_over, test_nodes
+from pplvae.comparison.nodes import Nodes, mean_over, nodes_in_sets
 from pplvae.comparison.refinement import PerRow
 from pplvae.comparison.shortfall import Shortfall, ShortfallTest
 from pplvae.noise import Stream, matchable
@@ -111,7 +111,7 @@ class Judge:
         rows = torch.arange(len(batch), device=gain.device)
         for count in _test_counts(start.mean.shape[1]):
             old, new, here = start.take(rows), found.take(rows), batch.take(rows)
-            sets = test_nodes(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
+            sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
             gain[rows], stderr[rows] = mean_over(sets, partial(self.gain, old, new, here))
             rows = rows[(gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)]
             if len(rows) == 0:
@@ -125,7 +125,7 @@ class Judge:
         rows = torch.arange(len(batch), device=found.mean.device)
         for count in _test_counts(found.mean.shape[1]):
             some, here = found.take(rows), batch.take(rows)
-            sets = test_nodes(some, here, count, (self._seed, Stream.SELECT, attempt, count))
+            sets = nodes_in_sets(some, here, count, (self._seed, Stream.SELECT, attempt, count))
             nats, stderr = self._test(some, known[rows], here, sets)
             left.nats[rows], left.stderr[rows] = nats, stderr
             # More draws help where noise is the matter. Few draws of what is rarely large, and often nothing, can look

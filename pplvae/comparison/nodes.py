@@ -67,7 +67,7 @@ def nodes_of(
     return Nodes(noise, torch.ones_like(noise[:1, :1, :1]))
 
 
-def test_nodes(
+def nodes_in_sets(
     like: Gaussians, batch: Batch, count: int, address: tuple[int, ...], *, reach: float = _REACH
 ) -> list[Nodes]:
     """Nodes that say how far a mean can be trusted: independent sets of matched draws, or two grids half a step apart.
@@ -107,7 +107,7 @@ def _grid(like: Gaussians, elements: int, count: int, offset: float, reach: floa
         elements: latents, 1 or 2.
         count: nodes.
         offset: of the first from zero, in steps; 0 or 0.5.
-        reach: see `test_nodes`.
+        reach: see `nodes_in_sets`.
 
     References:
         The exponentially convergent trapezoidal rule (Trefethen and Weideman, 2014), SIAM Review 56.

@@ -12,7 +12,7 @@ from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.density import Density
 from pplvae.comparison.estimates import joined, mean_and_stderr
 from pplvae.comparison.gaussian import GaussianForm, Gaussians, times
-from pplvae.comparison.nodes import test_nodes
+from pplvae.comparison.nodes import nodes_in_sets
 from pplvae.noise import Stream
 
 Draws = Float[Tensor, "particle row"]
@@ -93,7 +93,7 @@ class GaussianScores:
         """The ELBO of a single latent on two grids, half a step apart, as draws whose mean and error are theirs."""
         here, batch = self._gaussians.take(index), self._batch.take(index)
         means = []
-        for nodes in test_nodes(here, batch, _GRID_NODES, (), reach=_GRID_REACH):
+        for nodes in nodes_in_sets(here, batch, _GRID_NODES, (), reach=_GRID_REACH):
             away = here.spread(nodes.noise)
             means.append(nodes.mean(self._density.value(here.mean + away, batch) - here.log_density(away)))
         return torch.stack([*means, *means])

@@ -65,7 +65,7 @@ class ShortfallTest:
             gaussians: of every row.
             curvature: of -log p(v_i, u) under them, as far as it is known; positive definite.
             batch: the rows.
-            sets: fresh nodes, see `nodes.test_nodes`.
+            sets: fresh nodes, see `nodes.nodes_in_sets`.
         """
         root = torch.linalg.cholesky_ex(curvature)[0]
         slope, target, each = self._looked_at(gaussians, gaussians, root, curvature, batch, sets)
