@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from pplvae.comparison.gaussian_space import GaussianSpace
 from pplvae.comparison.optimise import Optimum, Schedule
 from pplvae.comparison.own_gaussian import Encoded
 from pplvae.comparison.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
-from pplvae.comparison.proposal import Proposal
+from pplvae.comparison.proposal import Proposal, around_gaussians, around_guide
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.latents import LatentSpace
@@ -81,8 +82,9 @@ def log_evidence(
         model: see `amortisation_gap`, as for all arguments that are not listed here.
         guide: the same.
         rows: the same.
-        method: "importance", the importance-weighted bound (Burda et al., 2016), for Gaussian guides from a mixture
-            around the row's own (see `proposal.Proposal`), for others from the row's own guide; "ais", annealed
+        method: "importance", the importance-weighted bound (Burda et al., 2016), from a mixture around the row's own
+            guide that has heavier tails and the prior in it, or from the guide itself where latents are discrete or
+            masked; "ais", annealed
             importance sampling with Hamiltonian moves (see `Annealing`).
         particles: draws per row for importance weighting, even; by default as many as `stderr` needs.
         stderr: nats; as in `amortisation_gap`. A row takes 1000 draws at least, for k-hat, and 20 000 at most.
@@ -139,7 +141,7 @@ def check_local(chunk: Chunk) -> None:
 
 
 def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
-    """The importance-weighted bound: from a mixture around each row's own guide if that is Gaussian, else from it."""
+    """The importance-weighted bound, from a mixture around each row's own guide, or from it if there can be none."""
 
     def estimates(sample: Sample) -> Columns:
         columns: Columns = {}
@@ -153,34 +155,55 @@ def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
         log_weights, (value, stderr) = draw(particles, index, Stream.EVIDENCE if stream is Stream.SCORE else stream)
         return {"log_weights": log_weights, "value": value, "stderr": with_rounding(stderr, log_weights)}
 
-    draw = mixture(chunk, chunk.optimum) or _own_guide(chunk)
+    draw = mixture(chunk, chunk.optimum) or _around_guide(chunk) or _own_guide(chunk)
     return measure_precisely(len(chunk.batch), replace(precision, pilot=_PILOT_WEIGHTS), more, estimates, others)
 
 
 Drawn = tuple[Draws, tuple[PerRow, PerRow]]  # log weights; log of their mean, and its standard error
+Weigh = Callable[[int, Tensor, Stream], Drawn]  # from a number of draws, positions of rows, and the noise's name
 
 
-def mixture(chunk: Chunk, around: Optimum | Encoded | None) -> Callable[[int, Tensor, Stream], Drawn] | None:
-    """Weights from a mixture around Gaussian guides of a chunk's rows, their own or the encoder's; None for others.
-
-    It is called with a number of draws, positions of rows, and the stream that names the noise.
-    """
+def mixture(chunk: Chunk, around: Optimum | Encoded | None) -> Weigh | None:
+    """Weights from a mixture around Gaussian guides of a chunk's rows, their own or the encoder's; None for others."""
     encoded, own = chunk.encoded, chunk.own.gaussian
     if own is None or encoded is None or around is None or around.gaussians is None or around.curvature is None:
         return None
     gaussians, curvature = around.gaussians, around.curvature
 
     def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
-        theirs = encoded.gaussians.take(index)
-        batch = chunk.batch.take(index)
-        proposal = Proposal(own.density, gaussians.take(index), theirs, curvature[index], batch, chunk.seed)
-        weights = proposal(particles, stream)
+        batch, density = chunk.batch.take(index), own.density
+        guides = gaussians.take(index), encoded.gaussians.take(index)
+        components = around_gaussians(density, *guides, curvature[index], batch)
+        weights = Proposal(components, lambda u: density.value(u, batch), chunk.seed)(particles, stream)
         return weights.log_weights, weights.estimate()
 
     return draw
 
 
-def _own_guide(chunk: Chunk) -> Callable[[int, Tensor, Stream], Drawn]:
+def _around_guide(chunk: Chunk) -> Weigh | None:
+    """Weights from a mixture around guides of any family whose latents are vectors; None where they are not."""
+    offsets = chunk.optimum.offsets
+
+    def space(index: Tensor, particles: int) -> LatentSpace:
+        return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})
+
+    try:
+        used = space(torch.arange(len(chunk.batch)), 2).used
+    except ProgramError:  # discrete latents, point masses
+        return None
+    if not bool(used.all()):
+        return None
+
+    def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
+        batch, spaces = chunk.batch.take(index), cache(partial(space, index))
+        components = around_guide(spaces, batch, (chunk.seed, Stream.PILOT, 2))
+        weights = Proposal(components, lambda u: spaces(len(u)).log_joint(u), chunk.seed)(particles, stream)
+        return weights.log_weights, weights.estimate()
+
+    return draw
+
+
+def _own_guide(chunk: Chunk) -> Weigh:
     scores = chunk.scores("local")
 
     def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:

@@ -1,9 +1,10 @@
-"""What importance weights for log p(v_i) are drawn from: a mixture around a row's own Gaussian guide.
+"""What importance weights for log p(v_i) are drawn from: a mixture around a row's own guide.
 
 A factorised guide is a poor proposal where latents are correlated: its weights have a heavy tail, and an estimate that
 has missed the tail is too low, and looks precise. The search knows the mean curvature, and with it the shape of the
-posterior. The mixture has a Gaussian and a Student t of that shape, both guides, and the prior. No weight exceeds what
-a component alone would give it, over its share; and the prior reaches modes that no guide has met.
+posterior. The mixture has a Gaussian and a Student t of that shape, both guides, and the prior. A guide of another
+family is joined by a Student t with its moments, in coordinates on the whole space, and by the prior. No weight exceeds
+what a component alone would give it, over its share; and the prior reaches modes that no guide has met.
 
 References:
     Safe and effective importance sampling (Owen and Zhou, 2000), for mixtures drawn in strata; Monte Carlo theory,
@@ -11,7 +12,8 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,8 +24,10 @@ from pplvae.batch import Batch
 from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.density import Density, PerDraw, Vectors
 from pplvae.comparison.gaussian import FullCovariance, Gaussians, PerRow, times
+from pplvae.latents import LatentSpace
 from pplvae.noise import RowNoise
 
+_MOMENT_DRAWS = 400
 _DEGREES = 5  # of freedom, of the Student t: its variance exists, and its tails are heavier than an exponential's
 
 
@@ -64,7 +68,36 @@ class Weights(NamedTuple):
 
 
 class Proposal:
-    """The mixture of some rows.
+    """A mixture for some rows.
+
+    Args:
+        components: whose shares add up to 1.
+        log_joint: log p(v_i, u).
+        seed: names the noise.
+    """
+
+    def __init__(self, components: Sequence[Component], log_joint: Callable[[Vectors], PerDraw], seed: int) -> None:
+        self._components, self._log_joint, self._seed = components, log_joint, seed
+
+    def __call__(self, particles: int, stream: int) -> Weights:
+        """About so many weights, with the noise of a stream."""
+        counts = [max(2, round(component.share * particles)) for component in self._components]
+        shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
+        with torch.no_grad():
+            drawn = [
+                component.draw(count, (self._seed, stream, k))
+                for k, (component, count) in enumerate(zip(self._components, counts, strict=True))
+            ]
+            u = torch.cat(drawn)
+            each = torch.stack([component.log_density(u) for component in self._components]).to(torch.float64)
+            mixture = (each.nan_to_num(-torch.inf, -torch.inf) + shares.log().to(each).reshape(-1, 1, 1)).logsumexp(0)
+            return Weights(self._log_joint(u).to(torch.float64) - mixture, counts)
+
+
+def around_gaussians(
+    density: Density, own: Gaussians, encoder: Gaussians, curvature: Matrices, batch: Batch
+) -> list[Component]:
+    """The mixture for Gaussian guides: of the posterior's shape, as the curvature says, both guides, and the prior.
 
     Args:
         density: log p(v_i, u).
@@ -72,59 +105,65 @@ class Proposal:
         encoder: the encoder's guide.
         curvature: the mean of minus the second derivative of log p under the own guides, positive definite.
         batch: the rows.
-        seed: names the noise.
     """
+    shape = FullCovariance(own.mean, curvature)
+    return [
+        Component(0.4, _normals(shape, batch), _at(shape)),
+        Component(0.3, _students(shape, batch), _student(shape)),
+        Component(0.1, _normals(own, batch), _at(own)),
+        Component(0.1, _normals(encoder, batch), _at(encoder)),
+        Component(0.1, partial(density.draw_prior, batch), lambda u: density.prior(u, batch)),
+    ]
 
-    def __init__(
-        self, density: Density, own: Gaussians, encoder: Gaussians, curvature: Matrices, batch: Batch, seed: int
-    ) -> None:
-        self._density, self._batch, self._seed = density, batch, seed
-        shape = FullCovariance(own.mean, curvature)
-        self._components = [
-            Component(0.4, self._normals(shape), _at(shape)),
-            Component(0.3, self._students(shape), _student(shape)),
-            Component(0.1, self._normals(own), _at(own)),
-            Component(0.1, self._normals(encoder), _at(encoder)),
-            Component(0.1, self._priors, lambda u: density.prior(u, batch)),
-        ]
 
-    def __call__(self, particles: int, stream: int) -> Weights:
-        """About so many weights, with the noise of a stream."""
-        counts = [max(2, round(component.share * particles)) for component in self._components]
-        shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
-        with torch.no_grad():
-            u = torch.cat(
-                [
-                    component.draw(count, (self._seed, stream, k))
-                    for k, (component, count) in enumerate(zip(self._components, counts, strict=True))
-                ]
-            )
-            each = torch.stack([component.log_density(u) for component in self._components])
-            mixture = (each.nan_to_num(-torch.inf, -torch.inf) + shares.log().to(each).reshape(-1, 1, 1)).logsumexp(0)
-            return Weights(self._density.value(u, self._batch) - mixture, counts)
+def around_guide(space: Callable[[int], LatentSpace], batch: Batch, address: tuple[int, ...]) -> list[Component]:
+    """The mixture for guides of other families: the guide, a Student t with its moments, and the prior.
 
-    def _noise(self, count: int, elements: int, address: tuple[int, ...], like: Tensor) -> Vectors:
-        blank = like.new_zeros(()).expand(count * len(self._batch), elements)
-        return RowNoise(self._batch.keys, count, address).normals(blank).unflatten(0, (count, -1))
+    Args:
+        space: the latents of the rows as vectors, under each row's own guide, at a number of draws.
+        batch: the rows.
+        address: names the draws that show the moments; they are not used for anything else.
+    """
+    with torch.no_grad():
+        drawn = space(_MOMENT_DRAWS).draw(address)[0]
+    u = drawn.to(torch.float64)
+    mean, away = u.mean(0), u - u.mean(0)
+    covariance = torch.einsum("srk,srl->rkl", away, away) / len(u)
+    # A latent that the guide is sure of, and fewer draws than directions, leave no matrix to invert.
+    covariance = covariance + torch.diag_embed(1e-6 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-12)
+    shape = FullCovariance(mean, torch.cholesky_inverse(torch.linalg.cholesky_ex(covariance)[0]))
+    return [
+        Component(0.5, lambda count, where: space(count).draw(where)[0], lambda u: space(len(u)).log_guide(u)),
+        Component(0.4, lambda count, where: _students(shape, batch)(count, where).to(drawn), _student(shape)),
+        Component(
+            0.1,
+            lambda count, where: space(count).draw_prior(where),
+            lambda u: space(len(u)).log_prior_and_likelihood(u)[0],
+        ),
+    ]
 
-    def _normals(self, gaussians: Gaussians) -> Callable[[int, tuple[int, ...]], Vectors]:
-        def draw(count: int, address: tuple[int, ...]) -> Vectors:
-            mean = gaussians.mean
-            return mean + gaussians.spread(self._noise(count, mean.shape[1], address, mean))
 
-        return draw
+def _noise(count: int, elements: int, address: tuple[int, ...], like: Tensor, batch: Batch) -> Vectors:
+    blank = like.new_zeros(()).expand(count * len(batch), elements)
+    return RowNoise(batch.keys, count, address).normals(blank).unflatten(0, (count, -1))
 
-    def _students(self, shape: Gaussians) -> Callable[[int, tuple[int, ...]], Vectors]:
-        def draw(count: int, address: tuple[int, ...]) -> Vectors:
-            elements = shape.mean.shape[1]
-            noise = self._noise(count, elements + _DEGREES, address, shape.mean)
-            chi_square = noise[..., elements:].square().sum(-1, keepdim=True)
-            return shape.mean + shape.spread(noise[..., :elements] * (_DEGREES / chi_square).sqrt())
 
-        return draw
+def _normals(gaussians: Gaussians, batch: Batch) -> Callable[[int, tuple[int, ...]], Vectors]:
+    def draw(count: int, address: tuple[int, ...]) -> Vectors:
+        mean = gaussians.mean
+        return mean + gaussians.spread(_noise(count, mean.shape[1], address, mean, batch))
 
-    def _priors(self, count: int, address: tuple[int, ...]) -> Vectors:
-        return self._density.draw_prior(self._batch, count, address)
+    return draw
+
+
+def _students(shape: Gaussians, batch: Batch) -> Callable[[int, tuple[int, ...]], Vectors]:
+    def draw(count: int, address: tuple[int, ...]) -> Vectors:
+        elements = shape.mean.shape[1]
+        noise = _noise(count, elements + _DEGREES, address, shape.mean, batch)
+        chi_square = noise[..., elements:].square().sum(-1, keepdim=True)
+        return shape.mean + shape.spread(noise[..., :elements] * (_DEGREES / chi_square).sqrt())
+
+    return draw
 
 
 def _at(gaussians: Gaussians) -> Callable[[Vectors], PerDraw]:

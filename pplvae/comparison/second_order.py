@@ -96,7 +96,7 @@ class SecondOrder:
         known = self.curvature_at(mean, batch)
         other = type(found)(mean.clone(), found.own_form(known).clone())
         known = self._approached(other, known, batch)
-        _, steps = self._refine_briefly(other, known, batch, attempt)
+        steps = self._refine_briefly(other, known, batch, attempt)
         return other, known, *self.judge.gained(found, other, batch, attempt), steps
 
     def _from_the_prior(self, start: Gaussians, found: Found, batch: Batch) -> Found:
@@ -147,7 +147,7 @@ class SecondOrder:
         steps = torch.zeros_like(batch.keys)
         if self.most_steps:
             known = self._approached(found, known, batch)
-            _, steps = self._refine(found, known, batch, 0)
+            steps = self._refine(found, known, batch, 0)
         return self.judge.tested(start, found, known, batch, steps, 0)
 
     def _climbed(
