@@ -133,8 +133,8 @@ def test_two_runs_on_the_same_rows(run, tmp_path):
             == 0
         )
         quick = ("--particles", 50, "--max-steps", 25, "--families", "full_covariance", "--screen", 0.01)
-        code, out, _ = run("compare", name, *quick)
-        assert code == 0
+        code, out, said = run("compare", name, *quick)
+        assert code == 0, said
         assert "elbo_local_full_covariance" in out
     code, out, _ = run("compare", "a", "b")
     assert code == 0

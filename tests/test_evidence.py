@@ -35,7 +35,7 @@ def test_exact_log_evidence(seed, method, annealing):
     # The logarithm of a mean lies below that of its expectation, by half its variance.
     assert_within(error.mean(), of_mean(stderr), low=-0.5 * (stderr**2).mean())
     assert of_mean(stderr) < 0.02
-    assert (rows["jensen_slack"] > 0).all()
+    assert (rows["jensen_slack"] > -1e-9).all()
     assert rows.attrs["bound"] == "lower"
     if method == "ais":
         assert 0.5 < float(rows["acceptance"].mean()) < 0.8  # step sizes were tuned to 0.65
@@ -45,7 +45,8 @@ def test_exact_log_evidence(seed, method, annealing):
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_reported_errors_are_right_over_ten_seeds(method):
     model, guide, v = bad_pair(9, 20)
-    settings = pplvae.Annealing(temperatures=25) if method == "ais" else None
+    # From a Gaussian guide annealing starts at the posterior itself; from the prior it has errors.
+    settings = pplvae.Annealing(start="prior", temperatures=100) if method == "ais" else None
     exact = model.log_evidence(v).detach().numpy()
     errors, stderrs = [], []
     for seed in range(10):
@@ -80,7 +81,7 @@ def test_a_factorised_guide_of_correlated_latents_is_not_all_that_draws_come_fro
 
 @pytest.mark.statistical
 def test_draws_of_the_prior_find_the_mode_that_no_guide_has_met():
-    """Two modes far apart; the encoder has the shape of the lighter one, on which the row's own guide stays."""
+    """Two modes far apart; the encoder has the shape of the lighter one, on which the row's own guide is left."""
     centres, shares, width, noise = torch.tensor([-2.5, 2.5]), torch.tensor([0.7, 0.3]), 0.4, 2.0
 
     def of_modes(v):
@@ -98,7 +99,7 @@ def test_draws_of_the_prior_find_the_mode_that_no_guide_has_met():
             pyro.sample("h", dist.Normal(lighter + (v - lighter) / 26, 0.36).to_event(1))
 
     v = 3 * torch.randn(20, 1)
-    rows = pplvae.compare(model, guide, v).rows
+    rows = pplvae.compare(model, guide, v, max_steps=0).rows
     exact = of_modes(v).logsumexp(1).numpy()
     assert (exact - rows["elbo_local"].values > 0.3).all()
     error, stderr = rows["log_evidence"].values - exact, rows["log_evidence_stderr"].values

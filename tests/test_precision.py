@@ -12,7 +12,7 @@ from torch.distributions import constraints
 import pplvae
 from pplvae import chunking
 from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.comparison.precision import FEWEST_DRAWS, Precision, measure_precisely
+from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, Precision, measure_precisely
 from pplvae.comparison.scores import PILOT_DRAWS
 from pplvae.noise import Stream
 
@@ -141,26 +141,26 @@ def test_the_quadratic_part_of_log_p_takes_no_draws():
 
 
 def test_a_control_variate_that_adds_noise_is_not_used():
-    """log p(h) = -0.3 |h|, and its Gauss-Newton curvature that of a standard normal beside a factor."""
+    """log p(h) = -0.3 |h| of either latent, and its Gauss-Newton curvature that of a standard normal beside a factor."""
 
     def model(v):
         with pyro.plate("data", len(v)):
-            h = pyro.sample("h", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            h = pyro.sample("h", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             pyro.factor("kink", 0.5 * h.square().sum(-1) - 0.3 * h.abs().sum(-1))
             pyro.sample("v", dist.Normal(torch.zeros(1), 1.0).to_event(1), obs=v)
 
     def guide(v):
         with pyro.plate("data", len(v)):
-            pyro.sample("h", dist.Normal(0 * v, 4.0).to_event(1))
+            pyro.sample("h", dist.Normal((0 * v).expand(-1, 2), 4.0).to_event(1))
 
     v = torch.randn(40, 1)
     rows = pplvae.amortisation_gap(model, guide, v, particles=1000, max_steps=0).rows
-    exact = dist.Normal(0.0, 1.0).log_prob(v[:, 0]) - 0.3 * 4 * np.sqrt(2 / np.pi) + 0.5 + np.log(4)
+    exact = dist.Normal(0.0, 1.0).log_prob(v[:, 0]) - 2 * (0.3 * 4 * np.sqrt(2 / np.pi) - 0.5 - np.log(4))
     assert_within(rows["elbo_amortised"].values - exact.numpy(), rows["elbo_amortised_stderr"], degrees=499)
     slope, kink = 0.3 * 4, 2 / np.pi
     variance = slope**2 * (1 - kink) + 0.5 - slope * np.sqrt(kink)  # of log p - log q = z² / 2 - 1.2 |z| + ...
     # As it is, the control variate is off by 16 of a curvature of 0: z² / 2 times that.
-    assert float(rows["elbo_amortised_stderr"].mean()) == pytest.approx(np.sqrt(variance / 500), rel=0.1)
+    assert float(rows["elbo_amortised_stderr"].mean()) == pytest.approx(np.sqrt(2 * variance / 500), rel=0.1)
 
 
 def test_a_family_is_scored_on_the_very_draws_of_the_rows_own_guide():
@@ -231,7 +231,7 @@ def test_a_row_without_a_finite_error_does_not_wait_for_one():
             pyro.sample("v", dist.Normal(h @ model.factors.T, 1.0).to_event(1), obs=rows)
 
     rows = pplvae.amortisation_gap(breaking, guide, v, max_steps=25).rows
-    assert rows["draws"].values[2] == FEWEST_DRAWS
+    assert rows["draws"].values[2] == FEWEST_PLAIN_DRAWS
     assert rows["status"].values[2] == "nonfinite"
     assert np.isfinite(np.delete(errors_of(rows, NAMES), 2, axis=1)).all()
 
@@ -306,7 +306,7 @@ def test_exactly_so_many_draws():
     rows = pplvae.amortisation_gap(model.model, guide, v, particles=50, stderr=1e-9, max_steps=0).rows
     assert (rows["draws"] == 50).all()
     assert (rows.attrs["particles"], rows.attrs["stderr"]) == (50, "none")
-    rounding = 1e-14 * float(abs(rows["elbo_amortised"]).max())
+    rounding = 1e-13 * float(abs(rows["elbo_amortised"]).max())
     assert (rows["amortisation_gap_stderr"] < rounding).all()  # nothing was moved, and draws are paired
     rows = pplvae.amortisation_gap(model.model, model.exact_guide, v, max_steps=0).rows
     assert (rows["draws"] == FEWEST_DRAWS).all()

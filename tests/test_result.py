@@ -44,7 +44,7 @@ FIELDS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "a
 def test_fields(comparison):
     rows = comparison.rows
     expected = {name for field in FIELDS for name in (field, f"{field}_stderr")}
-    of_search = {"status", "steps", "method", "shortfall", "shortfall_stderr", "draws"}
+    of_search = {"status", "steps", "method", "shortfall", "shortfall_stderr", "draws", "log_evidence_bias"}
     of_weights = {f"{name}_importance" for name in ("pareto_k", "effective_sample_size", "jensen_slack")}
     assert set(rows) == expected | of_search | of_weights | {"pareto_k_amortised", "pareto_k_local"}
     assert all(rows[name].dtype == np.float64 for name in expected)

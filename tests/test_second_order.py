@@ -348,7 +348,7 @@ def test_one_graph_serves_any_number_of_draws(monkeypatch):
 def test_the_best_factorised_guide_of_a_linear_model(seed, kind):
     model, v = random_linear(seed, rows=15, kind=kind)
     guide, _ = bad_guide(model, seed)
-    found = searched(model.model, guide, v, draws=2)
+    found = searched(model.model, guide, v, draws=2, max_steps=200)  # too few for a start from the prior as well
     best = model.elbo(v, *model.best_factorised(v))
     torch.testing.assert_close(model.elbo(v, found.lam["h.loc"], found.lam["h.scale"]), best, rtol=0, atol=1e-6)
     assert found.own.reason == ""
@@ -359,7 +359,7 @@ def test_the_best_factorised_guide_of_a_linear_model(seed, kind):
 
 def test_the_comparison_says_so():
     model, v = random_linear(1, rows=12)
-    rows = pplvae.amortisation_gap(model.model, bad_guide(model, 1)[0], v, particles=200).rows
+    rows = pplvae.amortisation_gap(model.model, bad_guide(model, 1)[0], v, particles=200, max_steps=200).rows
     best = model.elbo(v, *model.best_factorised(v)).detach().numpy()
     assert_within(rows["elbo_local"].values - best, rows["elbo_local_stderr"], low=-1e-6, high=1e-9, degrees=99)
     assert float(rows["shortfall"].max()) < 1e-6
@@ -453,7 +453,7 @@ def test_first_and_second_order_agree(full):
 
 def test_refinements_are_few():
     """Counted, not timed: 7 a row; on mirrored draws whose moments are not matched it would be 17."""
-    found = searched(*nonlinear(), draws=2)
+    found = searched(*nonlinear(), draws=2, max_steps=200)
     assert set(found.optimum.method) == {SECOND_ORDER}
     assert float(found.optimum.steps.double().mean()) < 10
 
@@ -505,7 +505,7 @@ def test_the_tolerance_is_what_is_left():
     loose, tight = (searched(*pair, draws=400, max_steps=200, tolerance=tolerance) for tolerance in (0.01, 0.0005))
     assert int(tight.optimum.steps.sum()) > 1.5 * int(loose.optimum.steps.sum())
     assert_within(*shortfall(tight, loose), low=-0.0005, high=SEARCH)
-    coarse = searched(*pair, draws=2, tolerance=0.5)
+    coarse = searched(*pair, draws=2, max_steps=200, tolerance=0.5)
     assert int(coarse.optimum.steps.sum()) < int(loose.optimum.steps.sum())
 
 

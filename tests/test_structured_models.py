@@ -314,7 +314,7 @@ def test_categories_refused():
         with pytest.raises(ValueError, match="two classes"):
             DiscreteVAE(6, latent, classes)
     vae = DiscreteVAE(6, 4, 5, [8])
-    with pytest.raises(ProgramError, match="reparameterized"):
+    with pytest.raises(ProgramError, match="not reparameterised"):
         pplvae.fit(vae.model, vae.guide, binary(8, 6), epochs=1)
 
 

@@ -53,20 +53,20 @@ def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
     return columns | {"method": method}
 
 
-def worth_refining(elbo: Draws, log_weights: Draws, evidence: PerRow, stderr: PerRow, screen: float) -> Screened:
+def worth_refining(elbo: PerRow, log_weights: Draws, evidence: PerRow, stderr: PerRow, screen: float) -> Screened:
     """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
 
     Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where
     k-hat is low.
 
     Args:
-        elbo: draws of the encoder's guide.
+        elbo: of the encoder's guide.
         log_weights: that the evidence rests on.
         evidence: log p(v).
         stderr: its standard error.
         screen: nats.
     """
-    bound = evidence - elbo.mean(0) + 2 * stderr
+    bound = evidence - elbo + 2 * stderr
     trusted = torch.from_numpy(pareto_k(log_weights) < 0.7).to(bound.device)
     bound = torch.where(trusted, bound, torch.inf)
     return Screened(bound, ~(bound < screen))

@@ -197,7 +197,7 @@ class _Asked:
             log_weights, (evidence, stderr) = weigh(self.precision.fewest, everyone, Stream.SCREEN)
         else:
             evidence, stderr = log_mean_exp(log_weights)
-        bound, worth = worth_refining(elbo, log_weights, evidence, stderr, self.screen)
+        bound, worth = worth_refining(elbo.mean(0), log_weights, evidence, stderr, self.screen)
         groups: list[tuple[Tensor, Columns]] = [(everyone, {"amortisation_gap_bound": bound})]
         for chosen, follow in ((worth, self._refine), (~worth, self._pass_over)):
             index = torch.nonzero(chosen).flatten()
