@@ -30,6 +30,7 @@ from pplvae.comparison.nodes import Nodes
 from pplvae.comparison.refinement import PerRow, slope_and_curvature
 
 _UPPER = 2.353  # standard errors to the upper 95 % end, where they come from four sets (Student's t, 3 degrees)
+_OVERSHOOT = 0.5  # of y, turned round: a step that goes further too far shows that y is not what it was taken for
 _LARGEST_SHRINKAGE = 0.95  # of y in a step; slower than that cannot be told from standing still
 
 Standardised = Float[Tensor, "row number"]
@@ -81,8 +82,9 @@ class ShortfallTest:
         _, _, after = self._looked_at(now, moved, root[rows], curvature[rows], here, [sets[0].take(rows)])
         before = each[0, rows]
         shrinkage = (after[0].square().sum(-1) / before.square().sum(-1)).sqrt()
-        # A step that goes too far turns y round: what is left is less than it promised, not more.
-        shrinkage = torch.where((after[0] * before).sum(-1) > 0, shrinkage, torch.zeros_like(shrinkage))
+        # A step that goes somewhat too far turns y round: what is left is less than it promised, not more.
+        turned = ((after[0] * before).sum(-1) <= 0) & (shrinkage < _OVERSHOOT)
+        shrinkage = torch.where(turned, torch.zeros_like(shrinkage), shrinkage)
         factor = torch.ones_like(found.nats)
         factor[rows] = 1 / (1 - shrinkage.nan_to_num(1.0).clamp(max=_LARGEST_SHRINKAGE))
         return Shortfall(factor * found.nats, factor * found.stderr)
