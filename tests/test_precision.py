@@ -141,7 +141,7 @@ def test_the_quadratic_part_of_log_p_takes_no_draws():
 
 
 def test_a_control_variate_that_adds_noise_is_not_used():
-    """log p(h) = -0.3 |h| of either latent, and its Gauss-Newton curvature that of a standard normal beside a factor."""
+    """log p(h) = -0.3 |h| of either latent; its Gauss-Newton curvature is that of a standard normal beside a factor."""
 
     def model(v):
         with pyro.plate("data", len(v)):
