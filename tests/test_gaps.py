@@ -305,3 +305,9 @@ def test_posterior_means_of_a_poor_guide_are_corrected():
     assert corrected < 0.5 * off
     with pytest.raises(ValueError, match="25"):
         pplvae.posterior_means(model.model, guide, v, particles=10)
+
+
+def test_simulated_rows_are_no_fewer_than_none():
+    model, v = random_linear(0, rows=4)
+    with pytest.raises(ValueError, match="`simulated` is a number of rows"):
+        pplvae.compare(model.model, model.guide, v, simulated=-1)

@@ -154,11 +154,14 @@ def compare(
 
     Raises:
         UnknownNameError: an unknown `evidence` or family.
+        ValueError: numbers out of range.
         DataError: see `amortisation_gap`.
         ProgramError: see `amortisation_gap`.
     """
     if evidence is not None:
         check_method(evidence)
+    if simulated < 0:
+        raise ValueError(f"`simulated` is a number of rows, 0 or more; got {simulated}.")
     if screen is True:
         screen = _SCREEN
     with_weights = evidence is not None or screen is not False
