@@ -253,3 +253,24 @@ def test_refusals():
 
     with pytest.raises(ProgramError, match="point mass"):
         pplvae.log_evidence(model.model, point, v, method="ais", max_steps=0)
+
+
+def test_a_guide_with_a_light_tail_is_joined_by_heavier_ones():
+    """A gamma posterior has a heavier left tail than its log-normal guide; log p(v) is negative binomial."""
+    counts = torch.poisson(torch.full((20, 3), 1.5))
+    total = counts.sum(1)
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Gamma(torch.full((1,), 2.0), 1.0).to_event(1))
+            pyro.sample("v", dist.Poisson(h.expand(-1, 3)).to_event(1), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.LogNormal(((2 + v.sum(1, keepdim=True)) / 4).log(), 0.3).to_event(1))
+
+    rows = pplvae.log_evidence(model, guide, counts, stderr=0.02).rows
+    exact = torch.lgamma(2 + total) - (2 + total) * np.log(4) - torch.lgamma(counts + 1).sum(1)
+    assert_within(
+        rows["log_evidence"].values - exact.numpy(), rows["log_evidence_stderr"].values, low=-0.001, degrees=99
+    )
