@@ -108,7 +108,7 @@ def gaps_of(likelihood, inference, size, seed, parts, best):
         model, guide = fit.model, fit.guide
         for part, v in parts.items():
             exact[part].append((best[part][0] - exact_elbo(likelihood, v, *encode(v))).mean().item())
-    comparison = pplvae.amortisation_gap(model, guide, parts, chunk_size=1000)
+    comparison = pplvae.amortisation_gap(model, guide, parts)
     return {part: (comparison.part(part)["amortisation_gap"].values, exact[part]) for part in parts}
 
 

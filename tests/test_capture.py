@@ -209,8 +209,8 @@ def test_replayed_captures_sooner_what_takes_longer():
         for _ in range(600):
             replayed(u[:1], size=size)
         calls.append(function.calls)
-    checks = [1, 6, 6, 6]  # every hundredth
-    assert calls == [512 + 1 + checks[0], 16 + 1 + checks[1], 2 + 1 + checks[2], 1 + 1 + checks[3]]
+    checks = [5, 6, 6, 6]  # every hundredth
+    assert calls == [128 + 1 + checks[0], 4 + 1 + checks[1], 1 + 1 + checks[2], 1 + 1 + checks[3]]
 
 
 @pytest.mark.usefixtures("twenty_plain_calls")

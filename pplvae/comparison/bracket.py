@@ -61,7 +61,7 @@ def evidence_bracket(
     seed: int = 0,
     tolerance: float = 0.01,
     max_steps: int = 3000,
-    chunk_size: int = 500,
+    chunk_size: int = 1000,
     progress: bool = False,
 ) -> Bracket:
     """Bidirectional Monte Carlo: how far annealed importance sampling is from log p(v), at most.

@@ -52,9 +52,8 @@ def vectors_of(parts: Sequence[Part], values: Mapping[str, Tensor]) -> Float[Ten
 class Density:
     """Log p(v_i, u) of a model as a function of the latents.
 
-    Rows go through the model some at a time. The slope is asked for again and again on the same shapes, so it is
-    captured: the graph has neither the Python of the program nor the likelihood itself, only its slope. Values are
-    asked for too seldom for that.
+    Rows go through the model some at a time. Values and slopes are asked for again and again on the same shapes, so
+    both are captured: the graphs have nothing of the Python of the program, nor what is the same in every call.
 
     Args:
         model: p(v, h; theta).
@@ -65,11 +64,11 @@ class Density:
 
     def __init__(self, model: Program, layout: Layout, parts: Sequence[Part], dtype: torch.dtype) -> None:
         self._model, self._layout, self._parts, self.dtype = model, layout, parts, dtype
-        self._slope = Replayed(self._slope_of)
+        self._value, self._slope = Replayed(self._value_of), Replayed(self._slope_of)
 
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
         """Log p(v_i, u_si) in nats, in double precision; the model runs in its own."""
-        return self._in_pieces(self._value_of, u, batch).squeeze(-1)
+        return self._in_pieces(self._value, u, batch).squeeze(-1)
 
     def prior(self, u: Vectors, batch: Batch) -> PerDraw:
         """Log p(u_si) in nats, likewise."""

@@ -73,7 +73,7 @@ def log_evidence(
     seed: int = 0,
     tolerance: float = 0.01,
     max_steps: int = 3000,
-    chunk_size: int = 500,
+    chunk_size: int = 1000,
     progress: bool = False,
 ) -> Evidence:
     """Estimate log p(v_i) of every row from its own optimised guide, by an estimator declared beforehand.

@@ -52,7 +52,7 @@ def amortisation_gap(
     stderr: float = 0.1,
     tolerance: float = 0.01,
     max_steps: int = 3000,
-    chunk_size: int = 500,
+    chunk_size: int = 1000,
     progress: bool = False,
 ) -> Comparison:
     """What one shared encoder costs: a guide of its own is optimised for every row, the decoder held fixed.
@@ -112,7 +112,7 @@ def compare(
     stderr: float = 0.1,
     tolerance: float = 0.01,
     max_steps: int = 3000,
-    chunk_size: int = 500,
+    chunk_size: int = 1000,
     progress: bool = False,
 ) -> Comparison:
     """The amortisation gap, and what is lost beyond it: an estimate of log p(v) for every row.

@@ -106,6 +106,13 @@ class Gaussians(ABC):
     def standardised(self, difference: Tensor) -> Float[Tensor, "row number"]:
         """A small error of the precision as numbers whose squares add up to what it costs of the ELBO, in nats."""
 
+    def divergence(self, other: "Gaussians") -> PerRow:
+        """Jeffreys' divergence, the sum of both Kullback-Leibler divergences, in nats."""
+        ours, theirs = self.precision_matrices(), other.precision_matrices()
+        away = (other.mean - self.mean).unsqueeze(0)
+        apart = (times(ours + theirs, away) * away).sum(-1)[0]
+        return 0.5 * (self.mean_square(theirs) + other.mean_square(ours) + apart) - away.shape[-1]
+
     def nats(self, difference: Tensor) -> PerRow:
         """What a small error of the precision costs of the ELBO."""
         return self.standardised(difference).square().sum(-1)

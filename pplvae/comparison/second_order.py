@@ -23,6 +23,7 @@ _HALF = 0.5  # of the tolerance: of a row that has more left, the search goes on
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
 _BRIEFLY, _PRIOR_DRAWS = 20, 32  # refinements from elsewhere; draws of which the likeliest is such a place
+_SAME = 1  # nats: Gaussians that differ by less belong to one mode
 _LIKELY = 10  # nats, and one for each latent: what such a place may be less likely than the mean of a row's own guide
 # What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
 # draw, instead of where they have ended; and at how many nodes, by the number of latents.
@@ -97,7 +98,12 @@ class SecondOrder:
         other = type(found)(mean.clone(), found.own_form(known).clone())
         known = self._approached(other, known, batch)
         steps = self._refine_briefly(other, known, batch, attempt)
-        return other, known, *self.judge.gained(found, other, batch, attempt), steps
+        gain, stderr = torch.zeros_like(known[:, 0, 0]), torch.zeros_like(known[:, 0, 0])
+        elsewhere = torch.nonzero(~(found.divergence(other) < _SAME)).flatten()
+        if len(elsewhere):
+            ours, theirs, here = found.take(elsewhere), other.take(elsewhere), batch.take(elsewhere)
+            gain[elsewhere], stderr[elsewhere] = self.judge.gained(ours, theirs, here, attempt)
+        return other, known, gain, stderr, steps
 
     def _from_the_prior(self, start: Gaussians, found: Found, batch: Batch) -> Found:
         """Where another mode is clearly better than that of the encoder, go there.
