@@ -141,7 +141,7 @@ def test_a_converged_row_is_at_a_maximum_of_its_own_elbo(problem):
     model, guide, v, elbo = problem()
     result = pplvae.amortisation_gap(model, guide, v, particles=100)
     converged = result.rows["status"].values == "converged"
-    assert converged.any()
+    assert converged.mean() > 0.8
     found, began = (elbo(v, *guides_of(result, which)).detach() for which in ("local", "amortised"))
     left = (climbed(elbo, v, *guides_of(result, "local")) - found).numpy()
     assert left[converged].max() < 5 * SEARCH

@@ -141,14 +141,14 @@ def test_rows_whose_shortfall_few_draws_cannot_tell_take_more():
     problem = network("Bernoulli", 10, rows=8)
     result = pplvae.amortisation_gap(problem.model, problem.guide, problem.rows, particles=4, seed=0)
     converged = result.rows["status"].values == "converged"
-    assert converged.any()
+    assert converged.mean() > 0.8
     assert problem.left(calibration.returned(result)).nats.numpy()[converged].max() < 0.05
 
 
 def test_rows_of_a_steep_decoder_are_not_called_converged_too_soon():
-    """Steps of its rows go too far; 8 of 20 are called converged, the others `short`, though most have little left."""
+    """Steps of its rows go too far, and few draws miss the step of the decoder."""
     pair = steep_pair(20)
     result = pplvae.amortisation_gap(pair.model, pair.guide, pair.rows, particles=4, seed=0)
     lam, converged = calibration.returned(result), result.rows["status"].values == "converged"
-    assert converged.any()
+    assert converged.mean() > 0.8
     assert (climbed(pair.elbo, lam) - pair.elbo(lam)).numpy()[converged].max() < 0.05

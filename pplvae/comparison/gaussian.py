@@ -27,6 +27,7 @@ PerRow = Float[Tensor, " row"]
 PerDraw = Float[Tensor, "particle row"]
 Lambda = dict[str, Tensor]  # unconstrained, rows first
 
+_DOUBLE = 0.5**0.5  # in log scales an ELBO has curvature 2
 _SHRINK = 0.1  # a precision falls to no less than so much of itself in a step
 
 
@@ -86,6 +87,24 @@ class Gaussians(ABC):
         """Another mean, and a share of the way towards another precision."""
 
     @abstractmethod
+    def no_change(self) -> Float[Tensor, "row number"]:
+        """The numbers of `changed` that leave the scale as it is: zeros."""
+
+    @abstractmethod
+    def changed(self, mean: Tensor, change: Float[Tensor, "row number"]) -> "Gaussians":
+        """Another mean, and another scale: of all numbers there is one for each, where the optimum's curvature is 1."""
+
+    @abstractmethod
+    def change_slope(self, now: "Gaussians", noise: Vectors, slope: Vectors) -> Float[Tensor, "row number"]:
+        """The gradient of an ELBO at draws with respect to these numbers.
+
+        Args:
+            now: what they have been changed to.
+            noise: of the draws.
+            slope: of log p at them.
+        """
+
+    @abstractmethod
     def precision_matrices(self) -> Matrices:
         """The precision of every row as a matrix."""
 
@@ -138,6 +157,18 @@ class Factorised(Gaussians):
         rate = rate.unsqueeze(-1)
         return Factorised(mean, (1 - rate) * self.precision + rate * torch.maximum(target, _SHRINK * self.precision))
 
+    def no_change(self) -> Float[Tensor, "row number"]:
+        """One for each element."""
+        return torch.zeros_like(self.mean)
+
+    def changed(self, mean: Tensor, change: Float[Tensor, "row number"]) -> Gaussians:
+        """The scales times the exponentials."""
+        return Factorised(mean, self.precision * (-2 * _DOUBLE * change).exp())
+
+    def change_slope(self, now: Gaussians, noise: Vectors, slope: Vectors) -> Float[Tensor, "row number"]:
+        """Slopes along the draws."""
+        return _DOUBLE * ((now.spread(noise) * slope).mean(0) + 1)
+
     def precision_matrices(self) -> Matrices:
         """Diagonal."""
         return torch.diag_embed(self.precision)
@@ -186,6 +217,33 @@ class FullCovariance(Gaussians):
         values = 1 - rate.unsqueeze(-1) + rate.unsqueeze(-1) * values.clamp(min=_SHRINK)
         factor = root @ (vectors * values.sqrt().unsqueeze(-2))
         return FullCovariance(mean, factor @ factor.mT)
+
+    def no_change(self) -> Float[Tensor, "row number"]:
+        """One for each element on the diagonal of a root, and for each below it."""
+        size = self.mean.shape[1]
+        return self.mean.new_zeros(len(self.mean), size + size * (size - 1) // 2)
+
+    def changed(self, mean: Tensor, change: Float[Tensor, "row number"]) -> Gaussians:
+        """The Cholesky root of the covariance times another such root."""
+        root = self._scale_tril() @ self._root_of(change)
+        return FullCovariance(mean, torch.cholesky_inverse(root))
+
+    def change_slope(self, now: Gaussians, noise: Vectors, slope: Vectors) -> Float[Tensor, "row number"]:
+        """Through the product of the two roots."""
+        size = self.mean.shape[1]
+        pulled = times(self._scale_tril().mT, slope)
+        product = torch.bmm(pulled.permute(1, 2, 0), noise.transpose(0, 1)) / len(noise)
+        relative = torch.linalg.solve_triangular(self._scale_tril(), now._scale_tril(), upper=False)
+        diagonal = product.diagonal(dim1=-2, dim2=-1) * relative.diagonal(dim1=-2, dim2=-1) + 1
+        below = torch.tril_indices(size, size, -1)
+        return torch.cat([_DOUBLE * diagonal, product[:, below[0], below[1]]], 1)
+
+    def _root_of(self, change: Float[Tensor, "row number"]) -> Matrices:
+        size = self.mean.shape[1]
+        root = torch.diag_embed((_DOUBLE * change[:, :size]).exp())
+        below = torch.tril_indices(size, size, -1)
+        root[:, below[0], below[1]] = change[:, size:]
+        return root
 
     def precision_matrices(self) -> Matrices:
         """They are."""

@@ -105,11 +105,21 @@ class Judge:
         gain, stderr = self.gained(start, found, batch, attempt)
         return Found(found, known, gain, stderr, self._left(found, known, batch, attempt), steps)
 
-    def gained(self, start: Gaussians, found: Gaussians, batch: Batch, attempt: int) -> tuple[PerRow, PerRow]:
-        """What guides have gained over a start, with its error; rows that may have lost take more draws."""
+    def gained(
+        self, start: Gaussians, found: Gaussians, batch: Batch, attempt: int, *, closely: bool = False
+    ) -> tuple[PerRow, PerRow]:
+        """What guides have gained over a start, with its error; rows that may have lost take more draws.
+
+        Args:
+            start: some guides.
+            found: others.
+            batch: the rows.
+            attempt: names the draws.
+            closely: leave out the look at a few draws: they miss what is rare, and look sure.
+        """
         gain, stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(2))
         rows = torch.arange(len(batch), device=gain.device)
-        for count in _test_counts(start.mean.shape[1]):
+        for count in _test_counts(start.mean.shape[1])[closely:]:
             old, new, here = start.take(rows), found.take(rows), batch.take(rows)
             sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
             gain[rows], stderr[rows] = mean_over(sets, partial(self.gain, old, new, here))
@@ -142,7 +152,7 @@ class Judge:
         A settled answer is worth more than one that is not, unless it is clearly lower: in a worse optimum.
         """
         ours, theirs = self.is_settled(best), self.is_settled(other)
-        gain, stderr = self.gained(best.gaussians, other.gaussians, batch, -2 - attempt)
+        gain, stderr = self.gained(best.gaussians, other.gaussians, batch, -2 - attempt, closely=True)
         chosen = torch.where(theirs & ~ours, gain > -2 * stderr - self._tolerance, gain > 0)
         return torch.nonzero(chosen & other.gain.isfinite()).flatten()
 

@@ -27,9 +27,10 @@ _SAME = 1  # nats: Gaussians that differ by less belong to one mode
 _LIKELY = 10  # nats, and one for each latent: what such a place may be less likely than the mean of a row's own guide
 # What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
 # draw, instead of where they have ended; and at how many nodes, by the number of latents.
-_CLIMBS = ((False, 0), (True, 0), (False, 1))
+_CLIMBS = ((False, 0), (True, 0), (False, 1), (False, 2))
 ELSEWHERE = len(_CLIMBS) + 1  # names the draws with which answers of another search are judged
-_CLIMB_NODES = {1: (256, 1024), 2: (1024, 4096)}
+_CLIMB_NODES = {1: (256, 1024, 4096), 2: (1024, 4096, 16384)}
+_CLIMB_DRAWS = (8, 32, 128)  # of more latents: so many times those of a test
 
 
 class SecondOrder:
@@ -161,7 +162,7 @@ class SecondOrder:
     ) -> Found:
         """At fixed nodes, many of them."""
         found, elements = begin.copy(), begin.mean.shape[1]
-        count = _CLIMB_NODES.get(elements, tuple(times * max(TEST_DRAWS, elements) for times in (8, 32)))[size]
+        count = _CLIMB_NODES.get(elements, tuple(more * max(TEST_DRAWS, elements) for more in _CLIMB_DRAWS))[size]
         nodes = nodes_of(found, batch, count, (self._seed, Stream.STEP, attempt, 1), "matched")
         steps = climb(self.density, found, known, batch, nodes, self._tolerance, self.most_steps)
         return self.judge.tested(start, found, known, batch, steps, attempt)
