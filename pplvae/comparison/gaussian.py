@@ -1,4 +1,4 @@
-"""Gaussian guides, row by row: lambda as a mean and a precision, and what a second-order search asks of them.
+"""Gaussian guides, row by row: a mean and a precision, and what a second-order search asks of them.
 
 A guide is factorised or has a full covariance matrix. Both move towards the precision that the posterior's curvature
 asks for, and say in nats how far they are from it. They are kept in double precision, whatever the rows are in: a
@@ -7,25 +7,16 @@ posterior that is flat in one direction and steep in another has a curvature tha
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch import distributions as td
-
-from pplvae.batch import Batch
-from pplvae.comparison.density import Part
-from pplvae.families import unwrapped
-from pplvae.noise import RowNoise
-from pplvae.rows import Layout, counted
 
 Vectors = Float[Tensor, "particle row element"]
 Matrices = Float[Tensor, "row element element"]
 PerRow = Float[Tensor, " row"]
 PerDraw = Float[Tensor, "particle row"]
-Lambda = dict[str, Tensor]  # unconstrained, rows first
 
 _DOUBLE = 0.5**0.5  # in log scales an ELBO has curvature 2
 _SHRINK = 0.1  # a precision falls to no less than so much of itself in a step
@@ -198,11 +189,13 @@ class FullCovariance(Gaussians):
 
     def spread(self, noise: Vectors) -> Vectors:
         """L z, with L L' the covariance, as the guide itself draws."""
-        return times(self._scale_tril(), noise)
+        return times(_scale_tril(self.precision), noise)
 
     def pulled(self, noise: Vectors) -> Vectors:
         """L'⁻¹ z."""
-        return torch.linalg.solve_triangular(self._scale_tril().mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
+        return torch.linalg.solve_triangular(
+            _scale_tril(self.precision).mT, noise.permute(1, 2, 0), upper=True
+        ).permute(2, 0, 1)
 
     def own_form(self, matrices: Matrices) -> Tensor:
         """All of it."""
@@ -210,7 +203,7 @@ class FullCovariance(Gaussians):
 
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> Gaussians:
         """Along a straight line, no further than where a direction would lose nearly all its precision."""
-        root = _root(self.precision)
+        root = root_of(self.precision)
         half = torch.linalg.solve_triangular(root, target, upper=False)
         relative = torch.linalg.solve_triangular(root, half.mT, upper=False)
         values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
@@ -225,15 +218,15 @@ class FullCovariance(Gaussians):
 
     def changed(self, mean: Tensor, change: Float[Tensor, "row number"]) -> Gaussians:
         """The Cholesky root of the covariance times another such root."""
-        root = self._scale_tril() @ self._root_of(change)
+        root = _scale_tril(self.precision) @ self._root_of(change)
         return FullCovariance(mean, torch.cholesky_inverse(root))
 
     def change_slope(self, now: Gaussians, noise: Vectors, slope: Vectors) -> Float[Tensor, "row number"]:
         """Through the product of the two roots."""
         size = self.mean.shape[1]
-        pulled = times(self._scale_tril().mT, slope)
+        pulled = times(_scale_tril(self.precision).mT, slope)
         product = torch.bmm(pulled.permute(1, 2, 0), noise.transpose(0, 1)) / len(noise)
-        relative = torch.linalg.solve_triangular(self._scale_tril(), now._scale_tril(), upper=False)
+        relative = torch.linalg.solve_triangular(_scale_tril(self.precision), _scale_tril(now.precision), upper=False)
         diagonal = product.diagonal(dim1=-2, dim2=-1) * relative.diagonal(dim1=-2, dim2=-1) + 1
         below = torch.tril_indices(size, size, -1)
         return torch.cat([_DOUBLE * diagonal, product[:, below[0], below[1]]], 1)
@@ -251,20 +244,17 @@ class FullCovariance(Gaussians):
 
     def mean_square(self, matrices: Matrices) -> PerRow:
         """The trace of A times the covariance."""
-        return torch.cholesky_solve(matrices, _root(self.precision)).diagonal(dim1=-2, dim2=-1).sum(-1)
+        return torch.cholesky_solve(matrices, root_of(self.precision)).diagonal(dim1=-2, dim2=-1).sum(-1)
 
     def log_volume(self) -> PerRow:
         """From the Cholesky root of the precision."""
-        return -_root(self.precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -root_of(self.precision).diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def standardised(self, difference: Tensor) -> Float[Tensor, "row number"]:
         """Half the errors relative to the precision, in its own axes."""
-        root = _root(self.precision)
+        root = root_of(self.precision)
         half = torch.linalg.solve_triangular(root, difference, upper=False)
         return 0.5 * torch.linalg.solve_triangular(root, half.mT, upper=False).flatten(1)
-
-    def _scale_tril(self) -> Matrices:
-        return _root(torch.cholesky_inverse(_root(self.precision)))
 
 
 def times(matrices: Matrices, vectors: Vectors) -> Vectors:
@@ -272,88 +262,10 @@ def times(matrices: Matrices, vectors: Vectors) -> Vectors:
     return torch.bmm(vectors.transpose(0, 1), matrices.mT).transpose(0, 1)
 
 
-def _root(matrices: Matrices) -> Matrices:
+def _scale_tril(precision: Matrices) -> Matrices:
+    return root_of(torch.cholesky_inverse(root_of(precision)))
+
+
+def root_of(matrices: Matrices) -> Matrices:
     """The Cholesky root; of a row without one, numbers that are no root, and that its own draws alone see."""
     return torch.linalg.cholesky_ex(matrices)[0]
-
-
-class GaussianForm:
-    """How lambda of a pair is a Gaussian over its latents, side by side.
-
-    Args:
-        parts: the latents.
-        full: whether their covariance is a matrix.
-    """
-
-    def __init__(self, parts: Sequence[Part], full: bool) -> None:
-        self.parts, self._full = parts, full
-
-    @classmethod
-    def of(cls, sites: Mapping[str, Any], layout: Layout) -> "GaussianForm | None":
-        """The form of a guide; None if lambda is no Gaussian that can be moved as a whole.
-
-        Args:
-            sites: of the guide.
-            layout: of the pair.
-        """
-        odd = layout.held or layout.discrete or layout.summed or not layout.fixed
-        latent = {name: site for name, site in sites.items() if name in layout.axes}
-        kinds = {_kind(site, layout.guide[name]) for name, site in latent.items()}
-        if odd or len(latent) < len(sites) or kinds not in ({"loc scale"}, {"loc scale_tril"}):
-            return None
-        full = kinds == {"loc scale_tril"}
-        names = {f"{name}.{parameter}" for name in latent for parameter in next(iter(kinds)).split()}
-        if set(layout.free) != names or (full and len(latent) > 1):
-            return None
-        shapes = {name: site["value"].movedim(layout.axes[name], 0).shape[1:] for name, site in latent.items()}
-        return cls([Part(name, layout.axes[name], shapes[name]) for name in latent], full)
-
-    def gaussians(self, lam: Lambda) -> Gaussians:
-        """The Gaussians at lambda."""
-        mean = self._joined(lam, "loc")
-        if not self._full:
-            return Factorised(mean, (-2 * self._joined(lam, "scale")).exp())
-        root = td.transforms.LowerCholeskyTransform()(lam[f"{self.parts[0].name}.scale_tril"].to(torch.float64))
-        return FullCovariance(mean, torch.cholesky_inverse(root))  # type: ignore[arg-type]
-
-    def lam(self, gaussians: Gaussians, dtype: torch.dtype) -> Lambda:
-        """Lambda of Gaussians, as a guide of this dtype has it."""
-        found = self._split(gaussians.mean, "loc")
-        if not self._full:
-            found |= self._split(-0.5 * gaussians.precision.log(), "scale")
-        else:
-            root = _root(torch.cholesky_inverse(_root(gaussians.precision)))
-            found[f"{self.parts[0].name}.scale_tril"] = td.transforms.LowerCholeskyTransform().inv(root)  # type: ignore[assignment]
-        return {key: values.to(dtype) for key, values in found.items()}
-
-    def noise(self, like: Gaussians, batch: Batch, draws: int, address: tuple[int, ...]) -> Vectors:
-        """Standard normals, mirrored ones last: those that the guide would draw at this address, site by site."""
-        noise = RowNoise(batch.keys, draws, address, "antithetic")
-        blank = like.mean.new_zeros(())
-        blanks = [blank.expand(draws * len(batch), part.shape.numel()) for part in self.parts]
-        return torch.cat([noise.normals(blank) for blank in blanks], 1).unflatten(0, (draws, len(batch)))
-
-    def _joined(self, lam: Lambda, parameter: str) -> Tensor:
-        return torch.cat([_flat(lam[f"{part.name}.{parameter}"]).to(torch.float64) for part in self.parts], 1)
-
-    def _split(self, joined: Tensor, parameter: str) -> Lambda:
-        pieces = joined.split([part.shape.numel() for part in self.parts], dim=1)
-        return {
-            f"{part.name}.{parameter}": piece.reshape(len(piece), *part.shape)
-            for part, piece in zip(self.parts, pieces, strict=True)
-        }
-
-
-def _flat(values: Tensor) -> Tensor:
-    return values.reshape(len(values), -1)
-
-
-def _kind(site: Any, dim: int) -> str:
-    """Names of the parameters of a site that is a plain Gaussian with one matrix, or none, for each row."""
-    fn = unwrapped(site["fn"])
-    if not bool(counted(site).all()):
-        return "masked"
-    if isinstance(fn, td.Normal):
-        return "loc scale"
-    rows_only = isinstance(fn, td.MultivariateNormal) and len(fn.batch_shape) == -dim == 1
-    return "loc scale_tril" if rows_only else "other"

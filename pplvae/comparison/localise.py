@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pplvae.batch import Batch, tile
-from pplvae.comparison.gaussian import GaussianForm
+from pplvae.comparison.gaussian_form import GaussianForm
 from pplvae.discrete import joint_states
 from pplvae.errors import ProgramError
 from pplvae.families import Parameter, constrained, map_parameters, unconstrained

@@ -10,7 +10,8 @@ from torch import Tensor
 from pplvae.batch import Batch
 from pplvae.comparison.curvature import Curvature, Matrices
 from pplvae.comparison.density import Density, vectors_of
-from pplvae.comparison.gaussian import GaussianForm, Gaussians
+from pplvae.comparison.gaussian import Gaussians
+from pplvae.comparison.gaussian_form import GaussianForm
 from pplvae.comparison.judging import Found
 from pplvae.comparison.localise import LocalGuides, Offsets
 from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status

@@ -11,7 +11,8 @@ from pplvae.batch import Batch
 from pplvae.comparison.curvature import Matrices
 from pplvae.comparison.density import Density
 from pplvae.comparison.estimates import joined, mean_and_stderr
-from pplvae.comparison.gaussian import GaussianForm, Gaussians, times
+from pplvae.comparison.gaussian import Gaussians, times
+from pplvae.comparison.gaussian_form import GaussianForm
 from pplvae.comparison.nodes import nodes_in_sets
 from pplvae.noise import Stream
 

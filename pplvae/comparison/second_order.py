@@ -1,7 +1,7 @@
 """Each row's own optimum where its guide is Gaussian: natural-gradient refinements of what the encoder says.
 
 Every answer is tested on fresh draws (`shortfall`). A row that fails, or that is lower than it began, climbs at fixed
-nodes: from where it ended, then from elsewhere, then with more nodes. At last the likeliest of some draws from the
+nodes: from where it ended, from elsewhere, then with more and more nodes. At last the likeliest of some draws from the
 prior is tried as a start: the encoder may know the lesser of two modes only.
 """
 
