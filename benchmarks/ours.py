@@ -12,16 +12,16 @@ from torch import Tensor
 import pplvae
 from benchmarks.measure import synchronise
 from benchmarks.workloads import BATCH, Workload
-from pplvae.batch import Batch
-from pplvae.comparison.annealed import Annealing
-from pplvae.comparison.chunks import Chunk, Columns, over_chunks
-from pplvae.comparison.evidence import annealer_of
-from pplvae.comparison.optimise import Schedule
 from pplvae.data import as_parts, as_rows
+from pplvae.evidence.annealing import Annealing
+from pplvae.evidence.log_evidence import annealer_of
 from pplvae.isolate import empty_store, isolated
 from pplvae.objectives import Objective
-from pplvae.preparation import follow_rows, prepare
-from pplvae.steps import Steps
+from pplvae.programs.batch import Batch
+from pplvae.scoring.chunks import Chunk, Columns, over_chunks
+from pplvae.search.first_order import Schedule
+from pplvae.training.preparation import follow_rows, prepare
+from pplvae.training.steps import Steps
 
 
 class TrainingBlock:

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 import pplvae
-from pplvae.batch import Batch
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import isolated
 from pplvae.models import BernoulliVAE
 from pplvae.objectives import OBJECTIVES, Objective, named_objective
+from pplvae.programs.batch import Batch
+from pplvae.programs.inspection import inspect_pair
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--epochs", type=int, default=100)

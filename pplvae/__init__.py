@@ -6,36 +6,27 @@ The names below are imported when they are first asked for: what stands behind t
 from typing import TYPE_CHECKING
 
 from pplvae._version import __version__
-from pplvae.local import local  # now: asked for later, the name would be that of its module
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
     from pplvae import guides, likelihoods, models, objectives, priors
-    from pplvae.attribution import Advice, Attribution, attribute
-    from pplvae.comparison import (
-        Annealing,
-        Bracket,
-        Comparison,
-        Evidence,
-        Mixture,
-        Outliers,
-        PairedRuns,
-        Transport,
-        amortisation_gap,
-        compare,
-        compare_runs,
-        evidence_bracket,
-        flow,
-        full_covariance,
-        gap_by_group,
-        load_comparison,
-        log_evidence,
-        outlier_scores,
-        posterior_means,
-    )
+    from pplvae.comparison.attribution import Advice, Attribution, attribute
+    from pplvae.comparison.compare import amortisation_gap, compare
     from pplvae.data import Data, Rows, load_data, with_mask
-    from pplvae.diagnostics import Calibration, JointDivergence, LatentUse, calibrate, joint_kl, latent_use
-    from pplvae.fitting import Fit, FitStatus, fit, load_fit
-    from pplvae.scoring import log_weights
+    from pplvae.diagnostics.calibration import Calibration, calibrate
+    from pplvae.diagnostics.joint import JointDivergence, joint_kl
+    from pplvae.diagnostics.latent_use import LatentUse, latent_use
+    from pplvae.evidence.annealing import Annealing
+    from pplvae.evidence.bracket import Bracket, evidence_bracket
+    from pplvae.evidence.log_evidence import Evidence, log_evidence
+    from pplvae.evidence.posterior_means import posterior_means
+    from pplvae.programs.local import local
+    from pplvae.programs.log_weights import log_weights
+    from pplvae.results.comparison import Comparison, load_comparison
+    from pplvae.results.groups import gap_by_group
+    from pplvae.results.outliers import Outliers, outlier_scores
+    from pplvae.results.paired import PairedRuns, compare_runs
+    from pplvae.search.richer_families import Mixture, Transport, flow, full_covariance
+    from pplvae.training.fitting import Fit, FitStatus, fit, load_fit
 
 __all__ = [
     "Advice",
@@ -84,29 +75,72 @@ __all__ = [
     "with_mask",
 ]
 
-_PACKAGES = (
-    "comparison",
-    "data",
-    "diagnostics",
-    "errors",
-    "guides",
-    "likelihoods",
-    "models",
-    "objectives",
-    "plots",
-    "priors",
-)
+_PACKAGES = ("data", "errors", "guides", "likelihoods", "models", "objectives", "plots", "priors")
 _HOMES = {
-    "attribution": ("Advice", "Attribution", "attribute"),
-    "comparison": (
-        *("Annealing", "Bracket", "Comparison", "Evidence", "Mixture", "Outliers", "PairedRuns", "Transport"),
-        *("amortisation_gap", "compare", "compare_runs", "evidence_bracket", "flow", "full_covariance", "gap_by_group"),
-        *("load_comparison", "log_evidence", "outlier_scores", "posterior_means"),
+    "comparison.attribution": (
+        "Advice",
+        "Attribution",
+        "attribute",
     ),
-    "data": ("Data", "Rows", "load_data", "with_mask"),
-    "diagnostics": ("Calibration", "JointDivergence", "LatentUse", "calibrate", "joint_kl", "latent_use"),
-    "fitting": ("Fit", "FitStatus", "fit", "load_fit"),
-    "scoring": ("log_weights",),
+    "comparison.compare": (
+        "amortisation_gap",
+        "compare",
+    ),
+    "data": (
+        "Data",
+        "Rows",
+        "load_data",
+        "with_mask",
+    ),
+    "diagnostics.calibration": (
+        "Calibration",
+        "calibrate",
+    ),
+    "diagnostics.joint": (
+        "JointDivergence",
+        "joint_kl",
+    ),
+    "diagnostics.latent_use": (
+        "LatentUse",
+        "latent_use",
+    ),
+    "evidence.annealing": ("Annealing",),
+    "evidence.bracket": (
+        "Bracket",
+        "evidence_bracket",
+    ),
+    "evidence.log_evidence": (
+        "Evidence",
+        "log_evidence",
+    ),
+    "evidence.posterior_means": ("posterior_means",),
+    "programs.local": ("local",),
+    "programs.log_weights": ("log_weights",),
+    "results.comparison": (
+        "Comparison",
+        "load_comparison",
+    ),
+    "results.groups": ("gap_by_group",),
+    "results.outliers": (
+        "Outliers",
+        "outlier_scores",
+    ),
+    "results.paired": (
+        "PairedRuns",
+        "compare_runs",
+    ),
+    "search.richer_families": (
+        "Mixture",
+        "Transport",
+        "flow",
+        "full_covariance",
+    ),
+    "training.fitting": (
+        "Fit",
+        "FitStatus",
+        "fit",
+        "load_fit",
+    ),
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of ours

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from pplvae.commands.spec import Spec, made, portable_data, portable_model
 from pplvae.data import DATA_SETS
 from pplvae.errors import PplvaeError
 from pplvae.guides import GUIDES
@@ -19,7 +20,6 @@ from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
-from pplvae.spec import Spec, made, portable_data, portable_model
 
 app = typer.Typer(
     add_completion=False,
@@ -56,7 +56,7 @@ def demo(
         {"model": "bernoulli-vae", "latent": 8, "data": "digits", "binarise": None, "labels": None, "scale": 1.0},
         {"epochs": epochs, "seed": seed, "existing": "overwrite"},
     )
-    from pplvae.runs import compare_in, report_of
+    from pplvae.commands.runs import compare_in, report_of
 
     compare_in(run, {"seed": seed})
     report_of(run)
@@ -141,7 +141,7 @@ def compare(
     With OTHER, compare two runs row by row instead, from what was saved; exit status 4 if OTHER's amortised ELBO is
     lower by more than the margin (one-sided, 1 %).
     """
-    from pplvae.runs import compare_in, compare_two
+    from pplvae.commands.runs import compare_in, compare_two
 
     _set_threads(threads)
     if other is not None:
@@ -156,7 +156,7 @@ def compare(
 @app.command()
 def report(run: RunFolder) -> None:
     """Write the HTML page of a run that has been compared."""
-    from pplvae.runs import report_of
+    from pplvae.commands.runs import report_of
 
     report_of(run)
 
@@ -175,7 +175,7 @@ def main() -> None:
 
 def _fit_to(run: Path, spec: Spec, options: dict[str, Any]) -> None:
     data, program = made(spec, options["seed"])
-    from pplvae.runs import fit_to
+    from pplvae.commands.runs import fit_to
 
     status = fit_to(run, spec, data, program, options)
     if status.name in _UNFINISHED:

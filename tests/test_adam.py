@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pplvae.adam import adam_update, begin_adam, is_plain_adam
+from pplvae.training.adam import adam_update, begin_adam, is_plain_adam
 
 
 def steps(update, clip=None):

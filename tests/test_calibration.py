@@ -10,10 +10,9 @@ from conftest import process_state
 from oracles import random_linear
 from scipy import stats
 
-from pplvae.diagnostics import calibrate
-from pplvae.diagnostics.calibration import LOG_JOINT, _Compared, _ranks_from, _summary
-from pplvae.diagnostics.uniformity import UniformRanks
+from pplvae.diagnostics.calibration import LOG_JOINT, _Compared, _ranks_from, _summary, calibrate
 from pplvae.plots.diagnostics import calibration_ecdf
+from pplvae.statistics.uniformity import UniformRanks
 
 
 def changed_posterior(model, scale=1.0, shift=0.0):

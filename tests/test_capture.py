@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from pplvae import capture
-from pplvae.capture import Captured, Replayed, agree
 from pplvae.errors import CaptureError, PplvaeWarning
+from pplvae.programs import capture
+from pplvae.programs.capture import Captured, Replayed, agree
 
 
 def slope(weight):

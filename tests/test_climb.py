@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from pplvae.batch import Batch
-from pplvae.comparison.climb import _NodeElbo, climb
-from pplvae.comparison.density import Density
-from pplvae.comparison.gaussian import Factorised, FullCovariance
-from pplvae.comparison.nodes import nodes_of
+from pplvae.programs.batch import Batch
+from pplvae.search.climb import _NodeElbo, climb
+from pplvae.search.density import Density
+from pplvae.search.gaussian import Factorised, FullCovariance
+from pplvae.search.nodes import nodes_of
 
 ROWS, ELEMENTS = 4, 3
 

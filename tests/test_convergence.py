@@ -12,9 +12,9 @@ from statistics_ import SEARCH
 from torch.distributions import kl_divergence
 
 import pplvae
-from pplvae.comparison import further
-from pplvae.comparison import own as own_module
-from pplvae.comparison.optimise import Status, optimise
+from pplvae.search import further
+from pplvae.search import own_guides as own_module
+from pplvae.search.first_order import Status, optimise
 
 # ------------------------------------------------------- problems: model, guide, rows, ELBO of (loc, scale)
 

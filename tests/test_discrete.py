@@ -11,13 +11,13 @@ from statistics_ import SEARCH, assert_spread_is_one, assert_within
 from torch import nn
 
 import pplvae
-from pplvae import discrete, inspection
 from pplvae.data import as_rows
-from pplvae.discrete import States, draw, joint_states, states_of
 from pplvae.errors import ProgramError, RowwiseError
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import isolated
-from pplvae.noise import RowNoise, row_keys
+from pplvae.programs import discrete, inspection
+from pplvae.programs.discrete import States, draw, joint_states, states_of
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.noise import RowNoise, row_keys
 
 PRIOR = torch.tensor([0.2, 0.3, 0.5, 0.7], dtype=torch.float64)
 
@@ -85,8 +85,8 @@ def test_drawn_where_there_are_too_many(monkeypatch):
 
 @pytest.mark.statistical
 def test_score_function_gradient_is_unbiased(monkeypatch):
-    from pplvae.batch import Batch
-    from pplvae.comparison.localise import LocalGuides
+    from pplvae.programs.batch import Batch
+    from pplvae.search.localise import LocalGuides
 
     monkeypatch.setattr(discrete, "MOST_STATES", 8)
     switches = Switches(rows=3)

@@ -11,9 +11,9 @@ from statistics_ import SEARCH, assert_spread_is_one, assert_within, of_mean, st
 from torch import nn
 
 import pplvae
-from pplvae.comparison.annealed import Path, _equal_lengths, _interpolate
-from pplvae.comparison.estimates import log_mean_exp
 from pplvae.errors import ProgramError, UnknownNameError
+from pplvae.evidence.annealing import Path, _equal_lengths, _interpolate
+from pplvae.programs.estimates import log_mean_exp
 
 DEGREES = {"importance": 499, "ais": 63}  # of freedom behind a standard error: pairs of draws, chains, less one
 BRIEF = pplvae.Annealing(chains=16, temperatures=10)
@@ -150,7 +150,7 @@ class TwoLatents(nn.Module):
 def test_the_bracket_holds_the_exact_value():
     program = TwoLatents()
     templates = torch.zeros(60, 12)
-    from pplvae.simulation import draw_rows
+    from pplvae.programs.simulation import draw_rows
 
     bracket = pplvae.evidence_bracket(program.model, program.guide, templates, seed=3)
     exact = program.log_evidence(draw_rows(program.model, program.guide, templates, seed=3).tensors[0])

@@ -6,9 +6,15 @@ import torch
 from pyro.distributions import transforms as flows
 from torch.distributions import transforms
 
-from pplvae.families import LowerCholeskyAffine, bijection, conditional_transforms, free_parameters, map_parameters
 from pplvae.likelihoods.multinomial import RowMultinomial
 from pplvae.likelihoods.zero_inflated_negative_binomial import LogitZeroInflated
+from pplvae.programs.families import (
+    LowerCholeskyAffine,
+    bijection,
+    conditional_transforms,
+    free_parameters,
+    map_parameters,
+)
 
 ONES = torch.ones(4, 3)
 LOWER = torch.ones(3, 3).tril(-1)

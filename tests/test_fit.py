@@ -17,9 +17,9 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFie
 from torch import nn
 
 import pplvae
-from pplvae import FitStatus
 from pplvae.errors import DataError, PplvaeWarning, ProgramError, StoreError, UnknownNameError
 from pplvae.objectives import ScaleLatents, warm_up
+from pplvae.training.fitting import FitStatus
 
 
 def linear_pair(seed=0, rows=60):

@@ -10,8 +10,8 @@ from statistics_ import SEARCH, assert_spread_is_one, assert_within, of_mean
 from torch.distributions import constraints
 
 import pplvae
-from pplvae import log_weights
 from pplvae.errors import UnknownNameError
+from pplvae.programs.log_weights import log_weights
 
 
 @pytest.mark.statistical

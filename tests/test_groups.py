@@ -6,10 +6,11 @@ import torch
 import xarray as xr
 from scipy import stats
 
-from pplvae.comparison.groups import _welch_t, gap_by_group, holm, mean_interval, sentences_of
-from pplvae.comparison.result import Comparison
 from pplvae.errors import DataError, ShapeError, UnknownNameError
 from pplvae.plots.groups import gaps_by_group
+from pplvae.results.comparison import Comparison
+from pplvae.results.groups import gap_by_group
+from pplvae.statistics.groups import _welch_t, holm, mean_interval, sentences_of
 
 
 def comparison_of(gaps, labels=None, *, status=None, parts=None):

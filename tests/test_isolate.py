@@ -12,8 +12,8 @@ import xarray as xr
 from torch import nn
 
 import pplvae
-from pplvae import steps
 from pplvae.isolate import evaluation_mode, import_zuko, isolated, validation
+from pplvae.training import steps
 
 # In a process of its own, because the type checker of the test run draws from `random` itself.
 SCRIPT = """

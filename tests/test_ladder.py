@@ -9,8 +9,8 @@ from oracles import bad_pair
 from statistics_ import SEARCH, assert_within, of_mean
 
 import pplvae
-from pplvae.comparison.richer import Mixture, flow, full_covariance
 from pplvae.errors import UnknownNameError
+from pplvae.search.richer_families import Mixture, flow, full_covariance
 
 
 def scale_only(lam, x):

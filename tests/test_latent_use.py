@@ -14,11 +14,13 @@ from oracles import FactorAnalysis, bad_encoder, marginal, random_linear
 from scipy import stats
 from scipy.special import logsumexp
 
-from pplvae.diagnostics import calibrate, joint_kl, latent_use
 from pplvae.diagnostics import surgery as surgery_module
+from pplvae.diagnostics.calibration import calibrate
+from pplvae.diagnostics.joint import joint_kl
+from pplvae.diagnostics.latent_use import latent_use
 from pplvae.errors import DataError, ProgramError, ShapeError
 from pplvae.plots.diagnostics import kl_per_dimension, rate_distortion
-from pplvae.simulation import draw_rows
+from pplvae.programs.simulation import draw_rows
 
 
 def gaussian_guide(encode):

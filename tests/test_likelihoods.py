@@ -25,7 +25,7 @@ from pplvae.likelihoods import (
 from pplvae.likelihoods.continuous_bernoulli import StableContinuousBernoulli
 from pplvae.likelihoods.negative_binomial import StableNegativeBinomial
 from pplvae.models import composed_vae
-from pplvae.simulation import draw_rows
+from pplvae.programs.simulation import draw_rows
 
 
 def test_gaussian_variance_is_bounded():

@@ -14,11 +14,11 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 import pplvae
-from pplvae.batch import Batch
-from pplvae.elements import closed_forms
-from pplvae.inspection import inspect_pair
 from pplvae.objectives import Objective, ScaleLatents
-from pplvae.rows import run_guide, run_model, values_of
+from pplvae.programs.batch import Batch
+from pplvae.programs.elements import closed_forms
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.reading import run_guide, run_model, values_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*poutine.scale")
 COPIES, REPLICATES = 60, 100

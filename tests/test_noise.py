@@ -7,7 +7,7 @@ import torch
 from conftest import process_state
 from scipy import stats
 
-from pplvae.noise import RowNoise, _match_moments, matchable, row_keys
+from pplvae.programs.noise import RowNoise, _match_moments, matchable, row_keys
 
 COUNT = 20_000
 

@@ -5,10 +5,10 @@ import pytest
 import xarray as xr
 from scipy import integrate, stats
 
-from pplvae.comparison.outliers import delong_stderr, outlier_scores
-from pplvae.comparison.result import Comparison
 from pplvae.errors import DataError, UnknownNameError
 from pplvae.plots.groups import outlier_roc
+from pplvae.results.comparison import Comparison
+from pplvae.results.outliers import delong_stderr, outlier_scores
 
 
 def comparison_of(gaps, elbo=None, *, evidence=None, part="test", status=None, keys=None, **settings):

@@ -9,10 +9,10 @@ from oracles import bad_encoder, random_linear
 from scipy import stats
 
 import pplvae
-from pplvae.comparison.paired import compare_runs, settings_that_differ, skew_corrected_t
-from pplvae.comparison.result import Comparison
 from pplvae.errors import DataError, UnknownNameError
 from pplvae.plots.groups import paired_differences
+from pplvae.results.comparison import Comparison
+from pplvae.results.paired import compare_runs, settings_that_differ, skew_corrected_t
 
 
 def comparison_of(elbo, gap=None, *, ids=None, parts=None, status=None, keys=None, evidence=None, **settings):

@@ -10,11 +10,11 @@ from statistics_ import assert_spread_is_one, assert_within, of_mean
 from torch.distributions import constraints
 
 import pplvae
-from pplvae import chunking
-from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.comparison.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, Precision, measure_precisely
-from pplvae.comparison.scores import PILOT_DRAWS
-from pplvae.noise import Stream
+from pplvae.programs import chunking
+from pplvae.programs.estimates import mean_and_stderr
+from pplvae.programs.noise import Stream
+from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, Precision, measure_precisely
+from pplvae.scoring.scores import PILOT_DRAWS
 
 WANTED = 0.1
 NAMES = ("elbo_amortised", "elbo_local", "amortisation_gap")

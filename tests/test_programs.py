@@ -9,12 +9,12 @@ from programs import ALL, ROWS
 from pyro.infer import Trace_ELBO
 
 import pplvae
-from pplvae.batch import Batch
-from pplvae.comparison.localise import LocalGuides
 from pplvae.data import as_rows
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated
-from pplvae.rows import log_weights_of
+from pplvae.programs.batch import Batch
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.reading import log_weights_of
+from pplvae.search.localise import LocalGuides
 
 QUICK = {"particles": 50, "max_steps": 50}
 

@@ -16,12 +16,12 @@ from statistics_ import assert_spread_is_one, assert_within
 
 import pplvae
 from pplvae import plots
-from pplvae.comparison import Comparison
-from pplvae.comparison.arviz import pareto_k
-from pplvae.comparison.estimates import log_mean_exp, mean_and_stderr
 from pplvae.data import Rows
 from pplvae.errors import StoreError
 from pplvae.isolate import unwarned
+from pplvae.programs.estimates import log_mean_exp, mean_and_stderr
+from pplvae.results.arviz import pareto_k
+from pplvae.results.comparison import Comparison
 from pplvae.store import write_datasets
 
 
@@ -125,7 +125,7 @@ def test_arviz_of_the_newer_line(comparison, monkeypatch):
     newer = types.ModuleType("arviz")
     newer.InferenceData = xr.DataTree
     monkeypatch.setitem(sys.modules, "arviz", newer)
-    monkeypatch.setattr(pplvae.comparison.arviz, "version", lambda package: "1.3.0")
+    monkeypatch.setattr(pplvae.results.arviz, "version", lambda package: "1.3.0")
     tree = comparison.to_arviz()
     assert type(tree) is xr.DataTree
     assert tree["comparison"]["amortisation_gap"].sizes == {"row": 40}

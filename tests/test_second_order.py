@@ -18,23 +18,23 @@ from torch import nn
 from torch.autograd.functional import hessian, jacobian
 
 import pplvae
-from pplvae import capture
-from pplvae.batch import Batch
-from pplvae.comparison import density as density_module
-from pplvae.comparison import own_gaussian as own_module
-from pplvae.comparison import second_order
-from pplvae.comparison.curvature import Curvature
-from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.comparison.optimise import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined
-from pplvae.comparison.own import OwnGuides
-from pplvae.comparison.refinement import _still_left
 from pplvae.errors import PplvaeWarning
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.likelihoods.multinomial import RowMultinomial
 from pplvae.likelihoods.zero_inflated_negative_binomial import LogitZeroInflated
-from pplvae.noise import Stream
-from pplvae.rows import run_model, run_prior
+from pplvae.programs import capture
+from pplvae.programs.batch import Batch
+from pplvae.programs.estimates import mean_and_stderr
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import run_model, run_prior
+from pplvae.search import density as density_module
+from pplvae.search import own_gaussian as own_module
+from pplvae.search import second_order
+from pplvae.search.curvature import Curvature
+from pplvae.search.first_order import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined
+from pplvae.search.own_guides import OwnGuides
+from pplvae.search.refinement import _still_left
 
 # ------------------------------------------------------------------------------ the searches of a test
 

@@ -10,11 +10,11 @@ import torch
 from conftest import process_state
 from oracles import random_linear
 
-from pplvae.batch import Batch
 from pplvae.errors import ProgramError
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import isolated
-from pplvae.simulation import draw_rows, simulate, told_apart
+from pplvae.programs.batch import Batch
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.simulation import draw_rows, simulate, told_apart
 
 
 def prior_guide(*rows):

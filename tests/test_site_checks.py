@@ -8,7 +8,7 @@ import torch
 
 import pplvae
 from pplvae.errors import ProgramError, RowwiseError
-from pplvae.families import LowerCholeskyAffine
+from pplvae.programs.families import LowerCholeskyAffine
 
 
 def model(v):

@@ -11,13 +11,13 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 import pplvae
-from pplvae import steps as steps_module
-from pplvae.batch import Batch
 from pplvae.errors import PplvaeWarning, RowwiseError
 from pplvae.isolate import isolated, reseed
 from pplvae.objectives import OBJECTIVES, Objective, warm_up
-from pplvae.preparation import prepare
-from pplvae.steps import Steps
+from pplvae.programs.batch import Batch
+from pplvae.training import steps as steps_module
+from pplvae.training.preparation import prepare
+from pplvae.training.steps import Steps
 
 STYLES = [
     programs.bound_methods_with_pyro_module,

@@ -4,7 +4,7 @@ import torch
 
 import pplvae
 from pplvae import cli
-from pplvae.runs import COMPARISON
+from pplvae.commands.runs import COMPARISON
 
 
 def check_pair(make, rows, folder, **options):

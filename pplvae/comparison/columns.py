@@ -7,11 +7,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.comparison.arviz import pareto_k
-from pplvae.comparison.chunks import Chunk, Columns, add
-from pplvae.comparison.estimates import Draws, PerRow, mean_and_stderr, with_rounding
-from pplvae.comparison.optimise import Status
-from pplvae.comparison.precision import Sample
+from pplvae.programs.estimates import Draws, PerRow, mean_and_stderr, with_rounding
+from pplvae.results.arviz import pareto_k
+from pplvae.scoring.chunks import Chunk, Columns, add
+from pplvae.scoring.precision import Sample
+from pplvae.search.first_order import Status
 
 GUIDES = ("amortised", "local")
 

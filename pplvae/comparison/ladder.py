@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplvae.batch import Batch
-from pplvae.comparison.chunks import Chunk, Columns, add
-from pplvae.comparison.estimates import mean_and_stderr, with_rounding
-from pplvae.comparison.further import prove
-from pplvae.comparison.localise import Offsets, Start
-from pplvae.comparison.optimise import Optimum, optimise
-from pplvae.comparison.richer import Base, Family, Mixture, flow, full_covariance
-from pplvae.comparison.scores import Scored
 from pplvae.errors import UnknownNameError
-from pplvae.noise import Kind, Stream
+from pplvae.programs.batch import Batch
+from pplvae.programs.estimates import mean_and_stderr, with_rounding
+from pplvae.programs.noise import Kind, Stream
+from pplvae.scoring.chunks import Chunk, Columns, add
+from pplvae.scoring.scores import Scored
+from pplvae.search.first_order import Optimum, optimise
+from pplvae.search.further import prove
+from pplvae.search.localise import Offsets, Start
+from pplvae.search.richer_families import Base, Family, Mixture, flow, full_covariance
 
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}
 

@@ -8,16 +8,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.batch import Batch
 from pplvae.data import as_rows
-from pplvae.diagnostics.uniformity import UniformRanks
-from pplvae.elements import element_names, refuse_global_latents, rows_first
 from pplvae.errors import in_users_words
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
-from pplvae.noise import Stream
-from pplvae.rows import Layout, Program, counted, log_model, run_guide, run_model, values_of
-from pplvae.simulation import simulate, told_apart
+from pplvae.programs.batch import Batch
+from pplvae.programs.elements import element_names, refuse_global_latents, rows_first
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import Layout, Program, counted, log_model, run_guide, run_model, values_of
+from pplvae.programs.simulation import simulate, told_apart
+from pplvae.statistics.uniformity import UniformRanks
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 LOG_JOINT = "log_joint"

@@ -9,16 +9,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.batch import Batch
-from pplvae.comparison.estimates import mean_and_stderr
 from pplvae.data import as_rows
-from pplvae.elements import refuse_global_latents
 from pplvae.errors import ShapeError, in_users_words
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
-from pplvae.noise import Stream
-from pplvae.rows import Program, log_weights_of
-from pplvae.simulation import told_apart
+from pplvae.programs.batch import Batch
+from pplvae.programs.elements import refuse_global_latents
+from pplvae.programs.estimates import mean_and_stderr
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import Program, log_weights_of
+from pplvae.programs.simulation import told_apart
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pplvae.batch import Batch
 from pplvae.data import as_rows
 from pplvae.diagnostics.per_row import TERMS, measure_rows
 from pplvae.diagnostics.surgery import surgery
-from pplvae.elements import refuse_global_latents
 from pplvae.errors import DataError, in_users_words
-from pplvae.inspection import inspect_pair
 from pplvae.isolate import evaluation_mode, isolated, validation
-from pplvae.rows import Program
-from pplvae.simulation import told_apart
+from pplvae.programs.batch import Batch
+from pplvae.programs.elements import refuse_global_latents
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.reading import Program
+from pplvae.programs.simulation import told_apart
 
 _NEGLIGIBLE = 0.01  # nats: a latent whose KL is below is not told from the prior
 _NARROW = 0.5  # share of the prior's variance below which the rows do not fill the prior

@@ -8,12 +8,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.batch import Batch
-from pplvae.comparison.estimates import mean_and_stderr
-from pplvae.elements import closed_forms, element_kl, element_names, rows_first, site_kl
-from pplvae.families import family_name
-from pplvae.noise import Stream
-from pplvae.rows import (
+from pplvae.programs.batch import Batch
+from pplvae.programs.elements import closed_forms, element_kl, element_names, rows_first, site_kl
+from pplvae.programs.estimates import mean_and_stderr
+from pplvae.programs.families import family_name
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import (
     Layout,
     Program,
     counted,

@@ -13,11 +13,21 @@ from jaxtyping import Float, Int64
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pplvae.batch import Batch, tile
-from pplvae.elements import rows_first
-from pplvae.families import family_name
-from pplvae.noise import Stream
-from pplvae.rows import Given, Layout, Program, counted, latents_of, log_guide, log_model, run_guide, values_of
+from pplvae.programs.batch import Batch, tile
+from pplvae.programs.elements import rows_first
+from pplvae.programs.families import family_name
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import (
+    Given,
+    Layout,
+    Program,
+    counted,
+    latents_of,
+    log_guide,
+    log_model,
+    run_guide,
+    values_of,
+)
 
 PairDensities = Float[Tensor, "draw row"]
 

@@ -10,8 +10,8 @@ from torch.distributions import Distribution
 
 from pplvae.flows import ZukoFlow
 from pplvae.isolate import import_zuko
-from pplvae.local import local
 from pplvae.nets import MLP
+from pplvae.programs.local import local
 
 
 class Flow(nn.Module):

@@ -10,9 +10,9 @@ from torch.distributions import Distribution
 from torch.distributions.transforms import LowerCholeskyTransform
 
 from pplvae.errors import UnknownNameError
-from pplvae.families import LowerCholeskyAffine
 from pplvae.guides.inverse_transform import Logistic
 from pplvae.nets import MLP
+from pplvae.programs.families import LowerCholeskyAffine
 
 
 # These have no free parameters of their own, so that mu(v) and L(v) of the map around them are lambda.

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pplvae.batch import tile
 from pplvae.likelihoods import Likelihood
 from pplvae.nets import MLP
 from pplvae.priors import Prior
+from pplvae.programs.batch import tile
 
 Features = Float[Tensor, "row feature"]
 Rows = Float[Tensor, "row column"]

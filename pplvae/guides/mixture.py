@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pplvae.discrete import draw
 from pplvae.nets import MLP
+from pplvae.programs.discrete import draw
 
 
 class ImplicitMixture(dist.MixtureOfDiagNormals):

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pplvae.discrete import MOST_STATES
 from pplvae.likelihoods import Likelihood
 from pplvae.models.checks import check_columns, unique_name
 from pplvae.models.parts import Decoder
 from pplvae.nets import MLP
 from pplvae.priors import Categorical
+from pplvae.programs.discrete import MOST_STATES
 
 
 class DiscreteVAE(nn.Module):

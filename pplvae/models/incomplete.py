@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch import distributions as td
 from torch.distributions import Distribution
 
-from pplvae.batch import tile
 from pplvae.errors import ProgramError, ShapeError
 from pplvae.guides import FactorisedGaussian
 from pplvae.likelihoods import Likelihood
 from pplvae.models.checks import check_columns, unique_name
 from pplvae.models.parts import Decoder
 from pplvae.priors import StandardNormal
+from pplvae.programs.batch import tile
 
 Seen = Bool[Tensor, "row column"]
 

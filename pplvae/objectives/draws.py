@@ -9,9 +9,9 @@ from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pplvae.batch import Batch
 from pplvae.errors import ProgramError
-from pplvae.rows import Layout, Program, log_extra, run_guide, run_model, sum_sites, values_of
+from pplvae.programs.batch import Batch
+from pplvae.programs.reading import Layout, Program, log_extra, run_guide, run_model, sum_sites, values_of
 
 PerDraw = Float[Tensor, "particle row"]
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pplvae.elements import rows_first
 from pplvae.errors import ProgramError
-from pplvae.families import family_name, unwrapped
 from pplvae.objectives.draws import Draws, on_average
-from pplvae.rows import counted
+from pplvae.programs.elements import rows_first
+from pplvae.programs.families import family_name, unwrapped
+from pplvae.programs.reading import counted
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pplvae.elements import closed_forms, element_kl, rows_first, site_kl
 from pplvae.errors import ProgramError
 from pplvae.objectives.draws import Draws, on_average
-from pplvae.rows import counted
+from pplvae.programs.elements import closed_forms, element_kl, rows_first, site_kl
+from pplvae.programs.reading import counted
 
 
 @dataclass(frozen=True)

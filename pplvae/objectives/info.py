@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplvae.elements import rows_first
 from pplvae.isolate import evaluation_mode
 from pplvae.objectives.draws import Draws, on_average
-from pplvae.rows import counted, run_model
+from pplvae.programs.elements import rows_first
+from pplvae.programs.reading import counted, run_model
 
 Points = Float[Tensor, "point element"]
 

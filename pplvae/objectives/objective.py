@@ -10,7 +10,6 @@ from jaxtyping import Float
 from pyro import infer
 from torch import Tensor
 
-from pplvae.batch import Batch
 from pplvae.errors import ProgramError, RowwiseError, UnknownNameError
 from pplvae.isolate import root_modules
 from pplvae.objectives.draws import Draws, draw
@@ -23,7 +22,8 @@ from pplvae.objectives.path import DReG, StickingTheLanding
 from pplvae.objectives.pyros import check_suits, taken
 from pplvae.objectives.score import ScoreFunction
 from pplvae.objectives.summed import negative_elbo, reason_against
-from pplvae.rows import Layout, PlateIndex, run_guide, run_model, values_of
+from pplvae.programs.batch import Batch
+from pplvae.programs.reading import Layout, PlateIndex, run_guide, run_model, values_of
 
 _PYROS: dict[str, Callable[..., Any]] = {
     "Trace_ELBO": infer.Trace_ELBO,

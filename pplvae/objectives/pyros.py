@@ -5,9 +5,9 @@ from typing import Any
 
 from pyro import infer
 
-from pplvae.discrete import is_enumerable
 from pplvae.errors import ProgramError
-from pplvae.rows import Layout
+from pplvae.programs.discrete import is_enumerable
+from pplvae.programs.reading import Layout
 
 # A step is captured here anyway; torch's own tracing is deprecated, and fails where a last batch is smaller.
 _WITHOUT_JIT: dict[type, Any] = {

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import kl_divergence
 
-from pplvae.batch import Batch
-from pplvae.elements import closed_forms
 from pplvae.objectives.pyros import is_enumerated, needs_score
-from pplvae.rows import Layout, Program, run_guide, run_model, values_of
+from pplvae.programs.batch import Batch
+from pplvae.programs.elements import closed_forms
+from pplvae.programs.reading import Layout, Program, run_guide, run_model, values_of
 
 
 def reason_against(objective: Any, layout: Layout | None, guide: Mapping[str, Any], model: Mapping[str, Any]) -> str:

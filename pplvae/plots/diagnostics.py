@@ -1,10 +1,27 @@
 """Figures of the diagnostics: ranks of true latents, KL per dimension, rate and distortion."""
 
+from typing import Protocol
+
 import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 
-from pplvae.diagnostics import Calibration, LatentUse
 from pplvae.plots.style import COLOURS, one_panel
+
+
+class _Calibration(Protocol):
+    @property
+    def summary(self) -> xr.Dataset: ...
+    @property
+    def outside(self) -> list[str]: ...
+
+
+class _LatentUse(Protocol):
+    @property
+    def rows(self) -> xr.Dataset: ...
+    @property
+    def latents(self) -> xr.Dataset: ...
+
 
 _GREY = "#777777"
 _NAMED = 12  # latents in a legend
@@ -13,7 +30,7 @@ _FEWEST_PLACES = 6  # for bars, so that one alone is not a wall
 _STATUS = {"active": COLOURS[0], "constant": COLOURS[4], "collapsed": COLOURS[1], "inactive": COLOURS[3]}
 
 
-def calibration_ecdf(calibration: Calibration) -> Figure:
+def calibration_ecdf(calibration: _Calibration) -> Figure:
     """ECDF of the ranks minus that of uniform ranks, a line per latent, with the band that holds all of them at once.
 
     A line above zero on the left and below on the right: the guide is too narrow; the reverse: too wide; above
@@ -53,7 +70,7 @@ def calibration_ecdf(calibration: Calibration) -> Figure:
     return figure
 
 
-def kl_per_dimension(latent_use: LatentUse) -> Figure:
+def kl_per_dimension(latent_use: _LatentUse) -> Figure:
     """Mean KL of each latent, largest first, coloured by its status; sites without single latents as a whole.
 
     Args:
@@ -82,7 +99,7 @@ def kl_per_dimension(latent_use: LatentUse) -> Figure:
     return figure
 
 
-def rate_distortion(latent_use: LatentUse) -> Figure:
+def rate_distortion(latent_use: _LatentUse) -> Figure:
     """Distortion against rate, a point per row; rows on a dotted line have the same ELBO.
 
     Args:
@@ -111,7 +128,7 @@ def _more(outside: int) -> str | None:
     return f"{outside} outside, {_NAMED} of them named" if outside > _NAMED else None
 
 
-def _bars(use: LatentUse) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _bars(use: _LatentUse) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Names, mean KL, its standard error and status: of latents, or of sites whose latents have no KL of their own."""
     known = use.latents.isel(latent=np.flatnonzero(use.latents["kl"].notnull().values))
     names, kl = known["latent"].values.tolist(), known["kl"].values.tolist()

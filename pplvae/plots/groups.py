@@ -1,12 +1,26 @@
 """Figures of comparisons between sets of rows: groups, two runs, inside and outside."""
 
+from typing import Protocol
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pplvae.comparison.outliers import Outliers
-from pplvae.comparison.paired import PairedRuns
 from pplvae.plots.style import COLOURS, one_panel
+
+
+class _Paired(Protocol):
+    @property
+    def parts(self) -> list[str]: ...
+    def summary(self) -> xr.Dataset: ...
+
+
+class _Outliers(Protocol):
+    @property
+    def scores(self) -> list[str]: ...
+    def summary(self) -> xr.Dataset: ...
+    def roc(self, score: str) -> xr.Dataset: ...
+
 
 _FEW = 30  # groups that are listed at full size
 
@@ -43,7 +57,7 @@ def gaps_by_group(groups: xr.Dataset) -> Figure:
     return figure
 
 
-def paired_differences(paired: PairedRuns) -> Figure:
+def paired_differences(paired: _Paired) -> Figure:
     """Second minus first for every term: the mean with 2 standard errors, over the quantiles of the rows.
 
     Args:
@@ -73,7 +87,7 @@ def paired_differences(paired: PairedRuns) -> Figure:
     return figure
 
 
-def outlier_roc(outliers: Outliers) -> Figure:
+def outlier_roc(outliers: _Outliers) -> Figure:
     """ROC curve of every score, with the area under it.
 
     Args:

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pplvae.discrete import draw
+from pplvae.programs.discrete import draw
 
 
 class Mixture(dist.MixtureSameFamily):  # pyright: ignore[reportAttributeAccessIssue, reportUntypedBaseClass]

@@ -12,9 +12,8 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from pplvae import plots
-from pplvae.comparison import Comparison
-from pplvae.comparison.groups import gap_by_group, sentences_of
-from pplvae.comparison.result import warnings_of
+from pplvae.statistics.groups import group_means, sentences_of
+from pplvae.statistics.summary import part_of, parts_of, summary_of, warnings_of, worst_of
 from pplvae.store import write_text
 
 _SHOWN = 10  # rows listed per part
@@ -23,8 +22,10 @@ _MOST_GROUPS = 100
 
 def write_report(
     path: Path,
-    comparison: Comparison,
     *,
+    rows: xr.Dataset,
+    pictures: xr.Dataset,
+    parameters: xr.Dataset,
     history: xr.Dataset | None = None,
     settings: Mapping[str, Any] | None = None,
     title: str = "What amortisation costs",
@@ -33,37 +34,41 @@ def write_report(
 
     Args:
         path: of the page.
-        comparison: what to report.
+        rows: what to report: `Comparison.rows`.
+        pictures: `Comparison.pictures`.
+        parameters: `Comparison.parameters`.
         history: of the fit, for the learning curves.
         settings: of the fit, printed as they are.
         title: of the page.
     """
-    summary = comparison.summary()
-    groups = gap_by_group(comparison) if _is_grouped(comparison) else None
+    summary, parts = summary_of(rows), parts_of(rows)
+    groups = (
+        group_means(rows, None, part=None, term="amortisation_gap", level=0.95, seed=0) if _is_grouped(rows) else None
+    )
     run = {f"fit: {name}": value for name, value in (settings or {}).items()}
-    run |= {f"comparison: {name}": value for name, value in comparison.rows.attrs.items()}
+    run |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
     figures = {
         "decomposition": _image(plots.decomposition(summary)),
-        "histogram": _image(plots.gap_histogram(comparison.rows)),
-        "scatter": _image(plots.elbo_scatter(comparison.rows)),
-        "ladders": [_image(plots.ladder(summary, part)) for part in comparison.parts if _has_families(summary)],
-        "parameters": _image(plots.lambda_scatter(comparison.parameters)) if comparison.parameters.data_vars else None,
+        "histogram": _image(plots.gap_histogram(rows)),
+        "scatter": _image(plots.elbo_scatter(rows)),
+        "ladders": [_image(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
+        "parameters": _image(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
         "groups": None if groups is None else _image(plots.gaps_by_group(groups)),
         "curves": None if history is None or not history.sizes.get("epoch") else _image(plots.learning_curves(history)),
     }
     page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("page.html")
     html = page.render(
         title=title,
-        sentences=[_sentence(summary.sel(part=part)) for part in comparison.parts],
+        sentences=[_sentence(summary.sel(part=part)) for part in parts],
         warnings=_warnings(summary),
-        tables=[_table(summary.sel(part=part)) for part in comparison.parts],
-        galleries=[_gallery(comparison, part) for part in comparison.parts],
+        tables=[_table(summary.sel(part=part)) for part in parts],
+        galleries=[_gallery(rows, pictures, part) for part in parts],
         figures=figures,
         groups=[] if groups is None else sentences_of(groups),
         run=run.items(),
-        has_evidence="log_evidence" in comparison.rows,
+        has_evidence="log_evidence" in rows,
         evidence={"ais": "by annealed importance sampling"}.get(
-            comparison.rows.attrs.get("evidence", ""), "by importance weighting"
+            rows.attrs.get("evidence", ""), "by importance weighting"
         ),
     )
     return write_text(path, html)
@@ -73,11 +78,11 @@ def _has_families(summary: xr.Dataset) -> bool:
     return any(str(term).startswith("family_gap_") for term in summary["term"].values)
 
 
-def _is_grouped(comparison: Comparison) -> bool:
+def _is_grouped(rows: xr.Dataset) -> bool:
     """Whether the rows have labels, and not one for each."""
-    if "label" not in comparison.rows.coords:
+    if "label" not in rows.coords:
         return False
-    return 1 < len(np.unique(comparison.rows["label"].values.astype(str))) <= _MOST_GROUPS
+    return 1 < len(np.unique(rows["label"].values.astype(str))) <= _MOST_GROUPS
 
 
 def _sentence(part: xr.Dataset) -> str:
@@ -125,8 +130,8 @@ def _table(part: xr.Dataset) -> dict[str, Any]:
     return {"name": str(part["part"].values), "count": int(part["count"]), "lines": lines, "quantiles": quantiles}
 
 
-def _gallery(comparison: Comparison, part: str) -> dict[str, Any]:
-    worst = comparison.worst(part, _SHOWN)
+def _gallery(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> dict[str, Any]:
+    worst = worst_of(rows, part, _SHOWN)
     labels = worst["label"].values if "label" in worst.coords else None
     lines = []
     for i in range(worst.sizes["row"]):
@@ -141,17 +146,20 @@ def _gallery(comparison: Comparison, part: str) -> dict[str, Any]:
                 int(row["steps"]),
             ]
         )
-    return {"name": part, "lines": lines, "labelled": labels is not None, "figure": _pictures(comparison, part)}
+    return {
+        "name": part,
+        "lines": lines,
+        "labelled": labels is not None,
+        "figure": _pictures(part_of(rows, part), pictures, part),
+    }
 
 
-def _pictures(comparison: Comparison, part: str) -> str | None:
-    pictures = comparison.pictures
+def _pictures(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> str | None:
     if "image" not in pictures:
         return None
     mine = pictures.isel(picture=np.flatnonzero(pictures["part"].values == part))
     if not mine.sizes["picture"]:
         return None
-    rows = comparison.part(part)
     gaps = dict(zip(rows["row"].values.tolist(), rows["amortisation_gap"].values.tolist(), strict=True))
     titles = [f"{i}: {gaps[i]:.2f}" for i in mine["id"].values.tolist()]
     return _image(plots.picture_grid(mine["image"].values, titles))

@@ -11,7 +11,6 @@ from workflow import check_command, check_pair
 
 import pplvae
 from pplvae.errors import DataError, ProgramError, ShapeError, UnknownNameError
-from pplvae.families import free_parameters, map_parameters
 from pplvae.guides import (
     GUIDES,
     ByRow,
@@ -26,6 +25,7 @@ from pplvae.guides import (
 from pplvae.guides.inverse_transform import Kumaraswamy, Logistic
 from pplvae.models import FactorAnalysis
 from pplvae.models.composed import composed_vae
+from pplvae.programs.families import free_parameters, map_parameters
 
 HIDDEN = [8]
 

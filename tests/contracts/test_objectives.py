@@ -12,9 +12,7 @@ from torch import nn
 from workflow import check_command, check_pair
 
 import pplvae
-from pplvae.batch import Batch
 from pplvae.errors import ProgramError, RowwiseError, UnknownNameError
-from pplvae.inspection import inspect_pair
 from pplvae.models import FactorAnalysis, composed_vae
 from pplvae.objectives import (
     IWAE,
@@ -33,6 +31,8 @@ from pplvae.objectives import (
     warm_up,
 )
 from pplvae.objectives.draws import draw
+from pplvae.programs.batch import Batch
+from pplvae.programs.inspection import inspect_pair
 
 # A new objective is a line here. Those whose mean gradient is the ELBO's, at these settings:
 OF_THE_ELBO = {

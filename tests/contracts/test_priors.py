@@ -11,8 +11,8 @@ import workflow
 from torch.distributions import biject_to
 
 import pplvae
-from pplvae.comparison.annealed import Annealing
 from pplvae.errors import ProgramError, ShapeError
+from pplvae.evidence.annealing import Annealing
 from pplvae.guides import GUIDES, FactorisedGaussian
 from pplvae.models import composed_vae
 from pplvae.priors import (

@@ -1,0 +1,277 @@
+"""`attribute`: what is to blame for each nat, and what to change."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pplvae.comparison.compare import amortisation_gap, compare
+from pplvae.comparison.retraining import Elbos, Larger, Retraining, Trained, put_back
+from pplvae.data import Rows, as_rows
+from pplvae.programs.reading import Program
+from pplvae.results.comparison import Comparison
+from pplvae.training.weights import Fitted
+
+_TRAIN, _HELD_OUT = "train", "held-out"
+_UNITS = {"units": "nats per row"}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to change.
+
+    Attributes:
+        remedy: "larger encoder", "longer training", "regularise the encoder", "richer family", "iterative guide", or
+            "nothing to gain".
+        nats: per row, what it is worth on the evidence of `sentence`.
+        stderr: its standard error.
+        sentence: why.
+    """
+
+    remedy: str
+    nats: float
+    stderr: float
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where the nats go, by cause.
+
+    Each cause is what is left of the gap once the remedies of those before it have been applied.
+
+    Attributes:
+        causes: over dimension "cause", `nats` per row with `stderr` (over rows). Of the gap on training rows,
+            under_training and capacity (what training the encoder on closes, and then a larger one, beyond what the
+            smaller one closes in as many more rounds; 0, and not sought, where less than `worth` is left for it) and
+            remainder (what neither closes): their sum is the gap. Then
+            generalisation (by how much more the gap is on held-out rows than on training rows, with the remedies of
+            `advice` before it), approximation (what the family costs held-out rows, a lower bound), full_covariance
+            (the part of it that Gaussian covariances would win), evidence_slack (by how much the estimate of log p(v)
+            exceeds that of a single chain on average: where it is large, approximation may be larger than it says).
+            `held_out` with `held_out_stderr`: what the first two remedies win on held-out rows; NaN for other causes.
+        advice: most nats first; never empty.
+        comparison: of the held-out rows, with the pair as it was passed in.
+        training: the same of the training rows, without log p(v).
+    """
+
+    causes: xr.Dataset
+    advice: tuple[Advice, ...]
+    comparison: Comparison
+    training: Comparison
+
+    def __str__(self) -> str:
+        lines = ["Nats per row, by cause (± standard error over rows)"]
+        for name in self.causes["cause"].values:
+            cause = self.causes.sel(cause=name)
+            lines.append(
+                f"{str(name).replace('_', ' '):<16} {float(cause['nats']):>8.3f} ± {float(cause['stderr']):.3f}"
+            )
+        return "\n".join([*lines, "", *(f"{advice.remedy}: {advice.sentence}" for advice in self.advice)])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def attribute(
+    model: Program,
+    guide: Program,
+    train: Any,
+    held_out: Any,
+    *,
+    epochs: int = 100,
+    lr: float = 1e-3,
+    batch_size: int = 128,
+    objective: Any = "Trace_ELBO",
+    hidden: Sequence[int] = (256, 256),
+    worth: float = 0.1,
+    rows: int = 300,
+    seed: int = 0,
+    particles: int = 1000,
+    tolerance: float = 0.01,
+    max_steps: int = 3000,
+    progress: bool = False,
+) -> Attribution:
+    """Find out what is to blame for the gaps of a fitted pair, by removing one suspect after the other.
+
+    The decoder is held fixed. The encoder is trained on, in rounds, until a round wins next to nothing; what that
+    closes on training rows was under-training. Then a network beside it, from v to offsets of lambda, is trained with
+    it in the same way; what that closes beyond what the encoder alone closes in as many rounds was want of capacity.
+    Neither needs to know how the guide is built. The pair is left as it was.
+
+    Args:
+        model: p(v, h; theta), fitted.
+        guide: q(h; lambda_phi(v)), fitted.
+        train: the rows that the pair was fitted to.
+        held_out: rows that it has not seen.
+        epochs: of a round of training (more where they make fewer than 500 steps).
+        lr: step size of Adam; a tenth of it in a last round.
+        batch_size: rows per step.
+        objective: of the trainings, see `fit`.
+        hidden: widths of the network that is added.
+        worth: nats; less than that is not worth a change.
+        rows: at most so many of each set are compared, chosen by `seed`; all of `train` is trained on.
+        seed: names all noise.
+        particles: draws per row for scoring, even; as many before and after a training, whose effect is then measured
+            on the same draws.
+        tolerance: the same.
+        max_steps: the same.
+        progress: show progress bars.
+
+    Returns:
+        An `Attribution`. Advice names a remedy only if its cause, after the remedies before it, costs more than `worth`
+        nats by 2 standard errors; longer training and a larger encoder only if they win on held-out rows too, by 2
+        standard errors; and an iterative guide only if the trainings had come to their end.
+
+    Raises:
+        DataError: see `amortisation_gap`.
+        ProgramError: the same; and a guide without parameters of its own.
+    """
+    training = as_rows(train)
+    some = {_TRAIN: _some_of(training, rows, seed), _HELD_OUT: _some_of(as_rows(held_out), rows, seed)}
+    options: dict[str, Any] = {"seed": seed, "particles": particles}
+    search = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
+    gaps = {
+        _TRAIN: amortisation_gap(model, guide, some[_TRAIN], **options, **search),
+        _HELD_OUT: compare(
+            model, guide, some[_HELD_OUT], families=["full_covariance"], evidence="ais", **options, **search
+        ),
+    }
+    before = {part: found.rows["elbo_amortised"].values for part, found in gaps.items()}
+    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "objective": objective, "seed": seed}
+    retraining = Retraining(training, some, worth / 4, options, settings | {"progress": progress})
+    with put_back(model, guide, training, seed) as (model, guide, weights):
+        longer = larger = retraining.until_settled(Trained(model, guide, before))
+        reached = weights.copy()
+        left = gaps[_TRAIN].rows["amortisation_gap"].values - (longer.elbo[_TRAIN] - before[_TRAIN])
+        if _may_exceed(_mean(left), worth):
+            network = Larger(longer.model, longer.guide, training, hidden, seed)
+            with_network = Trained(longer.model, Fitted(network, longer.guide.store), longer.elbo)
+            larger = retraining.until_settled(with_network)
+        if _Gain.of(longer.elbo, larger.elbo).is_worth(worth):
+            weights.restore(reached)
+            longer = retraining.for_rounds(longer, larger.rounds)
+    causes, advice = _causes_and_advice(gaps, (before, longer.elbo, larger.elbo), worth, settled=larger.settled)
+    return Attribution(causes, tuple(advice), gaps[_HELD_OUT], gaps[_TRAIN])
+
+
+def _some_of(rows: Rows, count: int, seed: int) -> Rows:
+    if len(rows) <= count:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))]
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """What a remedy wins, as a mean with its standard error, on rows of both parts."""
+
+    train: tuple[float, float]
+    held_out: tuple[float, float]
+
+    @classmethod
+    def of(cls, before: Elbos, after: Elbos) -> "_Gain":
+        return cls(*(_mean(after[part] - before[part]) for part in (_TRAIN, _HELD_OUT)))
+
+    def is_worth(self, worth: float) -> bool:
+        """Whether it wins enough of training rows, and of held-out rows anything."""
+        return _exceeds(self.train, worth) and _exceeds(self.held_out, 0.0)
+
+
+def _causes_and_advice(
+    comparisons: Mapping[str, Comparison], elbos: Sequence[Elbos], worth: float, *, settled: bool
+) -> tuple[xr.Dataset, list[Advice]]:
+    """The gap on training rows split by what closed it; what is left on held-out rows beyond it; the family.
+
+    Args:
+        comparisons: of both parts.
+        elbos: as the pair was passed in, trained on, and with the larger encoder.
+        worth: nats.
+        settled: whether the last training came to its end.
+    """
+    gaps = {part: found.rows["amortisation_gap"].values for part, found in comparisons.items()}
+    # The same rows for all, so that causes add up.
+    finite = {part: np.isfinite(sum((elbo[part] for elbo in elbos), gaps[part])) for part in gaps}
+    gaps = {part: gap[finite[part]] for part, gap in gaps.items()}
+    before, longer, larger = ({part: elbo[part][finite[part]] for part in elbo} for elbo in elbos)
+    gains = {"under_training": _Gain.of(before, longer), "capacity": _Gain.of(longer, larger)}
+    applied = {name for name, gain in gains.items() if gain.is_worth(worth)}
+    reached = larger if "capacity" in applied else longer if applied else before
+    left = {part: gaps[part] - (reached[part] - before[part]) for part in gaps}
+    held_out = comparisons[_HELD_OUT].rows
+    found = {
+        **{name: gain.train for name, gain in gains.items()},
+        "remainder": _mean(gaps[_TRAIN] - (larger[_TRAIN] - before[_TRAIN])),
+        "generalisation": _difference(left[_HELD_OUT], left[_TRAIN]),
+        "approximation": _mean(held_out["approximation_gap"].values),
+        "full_covariance": _mean(held_out["family_gap_full_covariance"].values),
+        "evidence_slack": _mean(held_out["jensen_slack_ais"].values),
+    }
+    won = [gains[name].held_out if name in gains else (math.nan, math.nan) for name in found]
+    columns = np.array([[*pair, *also] for pair, also in zip(found.values(), won, strict=True)]).T
+    names = ("nats", "stderr", "held_out", "held_out_stderr")
+    variables = {name: ("cause", column, _UNITS) for name, column in zip(names, columns, strict=True)}
+    causes = xr.Dataset(variables, coords={"cause": [*found]})
+    applied |= {name for name in ("generalisation", "approximation") if _exceeds(found[name], worth)}
+    applied |= {"remainder"} if settled and _exceeds(found["remainder"], worth) else set()
+    return causes, _advice(causes, applied, worth)
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    (mean, stderr), (other, other_stderr) = _mean(first), _mean(second)
+    return mean - other, math.hypot(stderr, other_stderr)
+
+
+def _exceeds(found: tuple[float, float], worth: float) -> bool:
+    return found[0] - 2 * found[1] > worth
+
+
+def _may_exceed(found: tuple[float, float], worth: float) -> bool:
+    return found[0] + 2 * found[1] > worth
+
+
+_REMEDIES = {
+    "under_training": (
+        "longer training",
+        "training the encoder on, the decoder held fixed, closed {} of the gap on training rows",
+    ),
+    "capacity": ("larger encoder", "a larger encoder closed a further {} of the gap on training rows"),
+    "remainder": (
+        "iterative guide",
+        "{} of the gap on training rows were closed by neither: refine lambda for each row",
+    ),
+    "generalisation": ("regularise the encoder", "the gap is {} larger on held-out rows than on training rows"),
+    "approximation": ("richer family", "the family itself costs held-out rows at least {}"),
+}
+
+
+def _advice(causes: xr.Dataset, named: Collection[str], worth: float) -> list[Advice]:
+    found = []
+    for cause, (remedy, sentence) in _REMEDIES.items():
+        nats, stderr = (float(causes[name].sel(cause=cause)) for name in ("nats", "stderr"))
+        if cause in named:
+            text = sentence.format(f"{nats:.2f} ± {stderr:.2f} nats per row")
+            found.append(Advice(remedy, nats, stderr, text + _covariances(causes, cause) + "."))
+    if not found:
+        gaps = causes.isel(cause=slice(0, len(_REMEDIES)))
+        most = gaps.isel(cause=int(np.argmax(gaps["nats"].values)))
+        nats, stderr = float(most["nats"]), float(most["stderr"])
+        text = f"no remedy is worth more than {worth:g} nats per row by 2 standard errors; the largest cause is "
+        text += f"{str(most['cause'].values).replace('_', ' ')} with {nats:.2f} ± {stderr:.2f}."
+        found.append(Advice("nothing to gain", nats, stderr, text))
+    return sorted(found, key=lambda advice: -advice.nats)
+
+
+def _covariances(causes: xr.Dataset, cause: str) -> str:
+    """Which richer family, for the cause that calls for one."""
+    if cause != "approximation":
+        return ""
+    nats, stderr = (float(causes[name].sel(cause="full_covariance")) for name in ("nats", "stderr"))
+    return f", of which full covariances win {nats:.2f} ± {stderr:.2f}"

@@ -1,0 +1,283 @@
+"""`compare` and `amortisation_gap`: where the nats of each row go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pplvae.comparison.columns import (
+    GUIDES,
+    ending_columns,
+    evidence_gaps,
+    gap_columns,
+    parameter_columns,
+    parted,
+    worth_refining,
+)
+from pplvae.comparison.ladder import Rung, families_of
+from pplvae.data import as_parts
+from pplvae.evidence.annealing import Annealing
+from pplvae.evidence.log_evidence import annealed_evidence, check_local, check_method, importance_evidence, mixture
+from pplvae.programs.estimates import log_mean_exp, mean_and_stderr
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import Program
+from pplvae.results.arviz import pareto_k
+from pplvae.results.comparison import Comparison, pictures_of
+from pplvae.scoring.chunks import Chunk, Columns, add, over_chunks, spread
+from pplvae.scoring.precision import (
+    FEWEST_DRAWS,
+    FEWEST_PLAIN_DRAWS,
+    FEWEST_WEIGHTS,
+    Precision,
+    Sample,
+    measure_precisely,
+)
+from pplvae.scoring.scores import Scored
+from pplvae.search.first_order import Schedule
+from pplvae.search.richer_families import Family
+
+_SCREEN = 0.1  # nats
+
+
+def amortisation_gap(
+    model: Program,
+    guide: Program,
+    rows: Any,
+    *,
+    seed: int = 0,
+    particles: int | None = None,
+    stderr: float = 0.1,
+    tolerance: float = 0.01,
+    max_steps: int = 3000,
+    chunk_size: int = 1000,
+    progress: bool = False,
+) -> Comparison:
+    """What one shared encoder costs: a guide of its own is optimised for every row, the decoder held fixed.
+
+    The gap of row i is the highest ELBO of the guide's own family at that row, minus the ELBO of the amortised guide.
+    Both are estimated from the same fresh draws, independent of those that the local guide was optimised with. The
+    programs run in eval mode, without the scales of the data plate and of `poutine.scale`, and log q is that of the
+    latents alone; parameters come from the programs and the param store as they are.
+
+    Args:
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`, with a data plate.
+        guide: q(h; lambda_phi(v)), called as `guide(*rows)`; see the README for what a pair needs.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), the whole of it (train and test
+            are then compared side by side), or a mapping from names to any of these.
+        seed: names all noise. The same seed gives the same bits, and a row's answer does not depend on the others.
+        particles: draws per row for scoring, even; by default as many as `stderr` needs.
+        stderr: nats; a row takes 100 draws, or that doubled so often that by a pilot sample none of its Monte Carlo
+            standard errors will be larger, 6400 at most. The pilot's draws are not used for anything else, so that
+            nothing is biased. Without effect where `particles` is given.
+        tolerance: nats; see `Schedule.tolerance`.
+        max_steps: optimisation steps per row at most.
+        chunk_size: rows optimised at once; changes memory and speed, not the result.
+        progress: show a progress bar, on a terminal.
+
+    Returns:
+        A `Comparison`. Its `rows` hold `elbo_amortised`, `elbo_local`, `amortisation_gap`, in nats per row, each with
+        `<name>_stderr` (Monte Carlo), the number of `draws` that they took, and how each row's optimisation ended:
+        `shortfall`, nats that a further step would win at the returned guide by draws that the search has not seen,
+        with `shortfall_stderr`; `status`, "converged" if the upper 95 % end of that is below the tolerance, else
+        "short", "max_steps" or "nonfinite" (see `Status`); `steps` and `method`, "second_order" for Gaussian guides,
+        "first_order" (Adam) for all others and for rows that the former did not settle.
+
+    Raises:
+        DataError: rows that cannot be used; ShapeError if their numbers differ.
+        ProgramError: a pair that cannot be compared row by row; the message says what to change.
+
+    References:
+        Inference suboptimality in variational autoencoders (Cremer, Li and Duvenaud, 2018), arXiv 1801.03558.
+    """
+    precision = Precision.of(particles, stderr, FEWEST_DRAWS)
+    asked = _Asked(precision, Schedule(tolerance=tolerance, max_steps=max_steps))
+    return _compare(model, guide, rows, asked, seed, chunk_size, progress)
+
+
+def compare(
+    model: Program,
+    guide: Program,
+    rows: Any,
+    *,
+    families: Sequence[Any] = (),
+    evidence: str | None = "importance",
+    annealing: Annealing | None = None,
+    screen: bool | float = False,
+    simulated: int = 40,
+    seed: int = 0,
+    particles: int | None = None,
+    stderr: float = 0.1,
+    tolerance: float = 0.01,
+    max_steps: int = 3000,
+    chunk_size: int = 1000,
+    progress: bool = False,
+) -> Comparison:
+    """The amortisation gap, and what is lost beyond it: an estimate of log p(v) for every row.
+
+    Args:
+        model: see `amortisation_gap`, as for all arguments that are not listed here.
+        guide: the same.
+        rows: the same.
+        families: richer families in which each row's optimum is sought as well, started from the row's own guide:
+            "full_covariance", "flow", "mixture", or yours (see `Transport`).
+        evidence: how log p(v) is estimated, on draws of its own: "importance" or "ais", see `log_evidence` (lower
+            bounds in expectation, so that the approximation gap is under-estimated); None leaves it out.
+        annealing: settings of "ais".
+        screen: optimise only the rows whose gap may exceed so many nats (True: 0.1). Importance weights of the
+            encoder's guide bound a row's gap from above where their k-hat is below 0.7; a row whose bound is lower is
+            skipped: its `status` is "skipped", its gaps are NaN, and `amortisation_gap_bound` says what it may lose at
+            most.
+        simulated: rows that are simulated from the model, and searched from the encoder and from the latents that they
+            were made from, to say how often the search misses a better optimum. 0 leaves that out.
+        seed: see `amortisation_gap`.
+        particles: draws per row for scoring, and for the importance weights.
+        stderr: see `amortisation_gap`; also of importance evidence. With any evidence, and with a screen, a row takes
+            1000 draws at least, for k-hat. A family is scored with as many draws as the row's own guide, whatever its
+            own errors.
+        tolerance: see `amortisation_gap`.
+        max_steps: the same.
+        chunk_size: the same.
+        progress: the same.
+
+    Returns:
+        A `Comparison` whose `rows` also hold `log_evidence`, `approximation_gap` = log_evidence - elbo_local and
+        `inference_gap` = log_evidence - elbo_amortised, each with `<name>_stderr`; what `log_evidence` says of its
+        weights, as `pareto_k_importance` or `pareto_k_ais` and so on; and the same of the two guides as proposals,
+        `pareto_k_amortised` and `pareto_k_local` (below 0.5 good, above 0.7 the weights cannot be trusted). For each
+        family, whose members include the row's own guide, `elbo_local_<family>` and `family_gap_<family>` =
+        elbo_local_<family> - elbo_local, what the guide's own family costs against it: where that is below zero by more
+        than 3 standard errors and the tolerance, the search has failed. The attributes `simulated` and `missed` say on
+        how many simulated rows better optima were looked for, and in how many the search had missed one.
+
+    Raises:
+        UnknownNameError: an unknown `evidence` or family.
+        ValueError: numbers out of range.
+        DataError: see `amortisation_gap`.
+        ProgramError: see `amortisation_gap`.
+    """
+    if evidence is not None:
+        check_method(evidence)
+    if simulated < 0:
+        raise ValueError(f"`simulated` is a number of rows, 0 or more; got {simulated}.")
+    if screen is True:
+        screen = _SCREEN
+    with_weights = evidence is not None or screen is not False
+    asked = _Asked(
+        Precision.of(particles, stderr, FEWEST_WEIGHTS if with_weights else FEWEST_DRAWS),
+        Schedule(tolerance=tolerance, max_steps=max_steps),
+        evidence=evidence,
+        annealing=annealing or Annealing(),
+        ladder=families_of(families),
+        screen=None if screen is False else screen,
+        simulated=simulated,
+    )
+    return _compare(model, guide, rows, asked, seed, chunk_size, progress)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a comparison was asked for."""
+
+    precision: Precision
+    schedule: Schedule
+    evidence: str | None = None
+    annealing: Annealing = field(default_factory=Annealing)
+    ladder: Sequence[Family] = ()
+    screen: float | None = None
+    simulated: int = 0
+
+    def measure(self, chunk: Chunk) -> Columns:
+        """Everything that the rows will hold for a chunk."""
+        if self.screen is None:
+            return self._refine(chunk)
+        everyone = torch.arange(len(chunk.batch))
+        elbo, log_weights = chunk.scores("amortised")(self.precision.fewest, index=everyone, stream=Stream.SCREEN)
+        weigh = mixture(chunk, chunk.encoded)
+        if weigh is not None:  # which may have met modes that the encoder does not know
+            log_weights, (evidence, stderr) = weigh(self.precision.fewest, everyone, Stream.SCREEN)
+        else:
+            evidence, stderr = log_mean_exp(log_weights)
+        bound, worth = worth_refining(elbo.mean(0), log_weights, evidence, stderr, self.screen)
+        groups: list[tuple[Tensor, Columns]] = [(everyone, {"amortisation_gap_bound": bound})]
+        for chosen, follow in ((worth, self._refine), (~worth, self._pass_over)):
+            index = torch.nonzero(chosen).flatten()
+            if len(index):
+                groups.append((index, follow(chunk.take(index))))
+        return spread(groups, len(bound))
+
+    def _refine(self, chunk: Chunk) -> Columns:
+        """Rows that get a guide of their own."""
+        if self.evidence is not None:
+            check_local(chunk)
+        rungs = [Rung(chunk, family) for family in self.ladder]
+        scores = {guide: chunk.scores(guide) for guide in GUIDES}
+
+        def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
+            found: Sample = {}
+            for guide, draw in scores.items():
+                found[guide], found[f"{guide}_weights"] = draw(particles, index=index, stream=stream)
+            return found
+
+        def others(index: Tensor, sample: Sample) -> Columns:
+            columns = ending_columns(chunk, index, sample)
+            if self.evidence is not None:
+                columns |= {f"pareto_k_{guide}": pareto_k(sample[f"{guide}_weights"]) for guide in GUIDES}
+            for rung in rungs:
+                columns |= rung.columns(index, Scored(sample["local"], sample["local_weights"]))
+            return columns
+
+        precision = self.precision if chunk.own.gaussian is not None else self.precision.at_least(FEWEST_PLAIN_DRAWS)
+        columns = measure_precisely(len(chunk.batch), precision, more, gap_columns, others)
+        if self.evidence is not None:
+            columns |= evidence_gaps(columns, self._evidence(chunk), self.evidence)
+        return columns | parameter_columns(chunk)
+
+    def _evidence(self, chunk: Chunk) -> Columns:
+        if self.evidence == "ais":
+            return annealed_evidence(chunk, self.annealing)
+        return importance_evidence(chunk, self.precision)
+
+    def _pass_over(self, chunk: Chunk) -> Columns:
+        """Rows that the screen skips."""
+        draw = chunk.scores("amortised")
+
+        def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
+            return {"amortised": draw(particles, index=index, stream=stream).elbo}
+
+        def estimates(sample: Sample) -> Columns:
+            columns: Columns = {}
+            add(columns, "elbo_amortised", *mean_and_stderr(sample["amortised"]))
+            return columns
+
+        def others(index: Tensor, _: Sample) -> Columns:
+            columns: Columns = {"status": np.full(len(index), "skipped"), "steps": torch.zeros_like(index)}
+            for name in ("elbo_local", "amortisation_gap"):
+                add(columns, name, *torch.full((2, len(index)), torch.nan, dtype=torch.float64))
+            return columns
+
+        return measure_precisely(len(chunk.batch), self.precision, more, estimates, others)
+
+
+def _compare(
+    model: Program, guide: Program, rows: Any, asked: _Asked, seed: int, chunk_size: int, progress: bool
+) -> Comparison:
+    parts = as_parts(rows)
+    options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
+    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, simulated=asked.simulated, **options)
+    settings = {
+        "seed": seed,
+        "particles": asked.precision.most if asked.precision.is_exact else "as needed",
+        "stderr": "none" if asked.precision.is_exact else asked.precision.stderr,
+        "tolerance": asked.schedule.tolerance,
+        "max_steps": asked.schedule.max_steps,
+        "evidence": asked.evidence or "none",
+        "families": ", ".join(family.name for family in asked.ladder),
+        "screen": "none" if asked.screen is None else asked.screen,
+        "annealing": str(asked.annealing) if asked.evidence == "ais" else "none",
+        "family_options": "; ".join(str(family) for family in asked.ladder),
+    }
+    found, parameters = parted(found.assign_attrs(settings))
+    return Comparison(found, pictures_of(found, parts), parameters)

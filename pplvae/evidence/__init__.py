@@ -1,0 +1,1 @@
+"""log p(v) of every row: importance weights, annealing, bounds from both sides."""

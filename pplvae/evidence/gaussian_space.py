@@ -1,0 +1,80 @@
+"""The latents of rows as vectors under Gaussians that have the posterior's own shape: where annealing starts.
+
+A factorised guide is narrower than the posterior wherever latents are correlated, and chains that start there begin
+with weights of a heavy tail. The search knows the mean curvature, and with it a Gaussian that is not.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pplvae.programs.batch import Batch
+from pplvae.programs.noise import RowNoise
+from pplvae.programs.reading import Layout, Program, log_model, run_guide, values_of
+from pplvae.search.density import Part, PerDraw, Vectors, values_at, vectors_of
+from pplvae.search.gaussian import Gaussians
+
+
+class GaussianSpace:
+    """What annealing asks of a space, as `LatentSpace` has it for guides of any family.
+
+    Args:
+        model: p(v, h; theta).
+        layout: of the pair.
+        parts: the latents, in the order in which they stand in a vector.
+        gaussians: of every row.
+        batch: the rows, at the number of draws that every call here will have.
+        dtype: of the latents in the model.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        layout: Layout,
+        parts: Sequence[Part],
+        gaussians: Gaussians,
+        batch: Batch,
+        dtype: torch.dtype,
+    ) -> None:
+        self._model, self._layout, self._parts, self._batch = model, layout, parts, batch
+        self._mean = gaussians.mean.to(dtype)
+        root = torch.linalg.cholesky_ex(gaussians.precision_matrices())[0]
+        self._constant = root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(dtype)
+        self._root = root.to(dtype)
+
+    def draw(self, address: tuple[int, ...]) -> tuple[Vectors, PerDraw]:
+        """Draws of the Gaussians, with their log-density."""
+        count, (rows, elements) = self._batch.particles, self._mean.shape
+        blank = self._mean.new_zeros(()).expand(count * rows, elements)
+        noise = RowNoise(self._batch.keys, count, address).normals(blank).unflatten(0, (count, rows))
+        away = torch.linalg.solve_triangular(self._root.mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
+        u = self._mean + away
+        return u, self.log_guide(u)
+
+    def draw_prior(self, address: tuple[int, ...]) -> Vectors:
+        """Draws of the latents from the model itself."""
+        return self.vectors(values_of(run_guide(self._model, self._batch, self._layout.model, address)))
+
+    def log_guide(self, u: Vectors) -> PerDraw:
+        """Log-density of the Gaussians."""
+        standard = torch.einsum("rkl,srk->srl", self._root, u - self._mean)
+        return self._constant - 0.5 * (standard.square() + math.log(2 * math.pi)).sum(-1)
+
+    def log_joint(self, u: Vectors) -> PerDraw:
+        """Log p(v, u) of the model."""
+        return self._both(u)[0]
+
+    def log_prior_and_likelihood(self, u: Vectors) -> tuple[PerDraw, PerDraw]:
+        """Log p(u) and log p(v | u)."""
+        joint, prior = self._both(u)
+        return prior, joint - prior
+
+    def vectors(self, values: Mapping[str, Tensor]) -> Vectors:
+        """Latents by site as vectors."""
+        return vectors_of(self._parts, values).unflatten(0, (self._batch.particles, len(self._batch)))
+
+    def _both(self, u: Vectors) -> tuple[PerDraw, PerDraw]:
+        joint, prior = log_model(self._model, self._batch, values_at(self._parts, u.flatten(0, 1)), self._layout)
+        return joint.reshape(u.shape[:2]), prior.reshape(u.shape[:2])

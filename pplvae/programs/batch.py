@@ -1,0 +1,77 @@
+"""Rows on their way through a program, each of them as often as there are draws.
+
+To get S draws for N rows of a program that knows nothing of draws, its rows are passed S times over and the
+log-probabilities folded back to (S, N). That asks nothing of the program but its independent data plate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from pplvae.programs.noise import row_keys
+
+
+def tile(tensor: Tensor, particles: int) -> Tensor:
+    """The rows `particles` times one after the other: draw s of row i stands at s * rows + i."""
+    return tensor.expand(particles, *tensor.shape).reshape(-1, *tensor.shape[1:])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows on their way through a program, each `particles` times.
+
+    Attributes:
+        tensors: the rows, once.
+        keys: of the rows, for their noise.
+        positions: of the rows in the whole data set, for plates that ask which rows they hold.
+        particles: draws per row.
+        repeats: how often all of that stands there, with the same noise: once for each state of discrete latents.
+    """
+
+    tensors: tuple[Tensor, ...]
+    keys: Int64[Tensor, " row"]
+    positions: Int64[Tensor, " row"]
+    particles: int = 1
+    repeats: int = 1
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> "Batch":
+        """A whole data set, once."""
+        return cls(tuple(tensors), row_keys(tensors), torch.arange(len(tensors[0]), device=tensors[0].device))
+
+    def take(self, index: Any) -> "Batch":
+        """Some of the rows, by positions or slice."""
+        here = [index.to(t.device) if isinstance(index, Tensor) else index for t in self.tensors]
+        tensors = tuple(tensor[some] for tensor, some in zip(self.tensors, here, strict=True))
+        return replace(self, tensors=tensors, keys=self.keys[index], positions=self.positions[index])
+
+    def times(self, particles: int) -> "Batch":
+        """The same rows with another number of draws."""
+        return replace(self, particles=particles)
+
+    def repeated(self, states: int) -> "Batch":
+        """The same rows and draws, once for each state."""
+        return replace(self, repeats=self.repeats * states)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def copies(self) -> int:
+        """How often each row stands in what the program is called with."""
+        return self.repeats * self.particles
+
+    @cached_property
+    def tiled(self) -> tuple[Tensor, ...]:
+        """What the program is called with."""
+        return tuple(tile(tensor, self.copies) for tensor in self.tensors)
+
+    @cached_property
+    def index(self) -> Int64[Tensor, " batch"]:
+        """Positions of the tiled rows."""
+        return tile(self.positions, self.copies)

@@ -1,0 +1,275 @@
+"""The door: run a pair on three and on five rows, find out how it is built, and refuse what cannot be compared."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
+from pplvae.isolate import generators_kept, validation
+from pplvae.programs.batch import Batch
+from pplvae.programs.dependence import depends_on_draws, unmoved_priors
+from pplvae.programs.discrete import MOST_STATES, States, is_discrete, is_enumerable, joint_states, states_of
+from pplvae.programs.families import family_name, free_parameters
+from pplvae.programs.reading import Given, Layout, Program, latents_of, run_guide, run_model, values_of
+from pplvae.programs.site_checks import check_latent, check_plates, check_rows_apart, check_sites_match, warn_of_scales
+from pplvae.programs.support import check_support
+
+_LOOKED_AT = 100  # rows among which three different ones are sought
+_TRIES = 3  # groups of rows that the programs are tried on, if they fail on the first
+
+
+def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, needs_latents: bool = True) -> Layout:
+    """Find where the rows lie in each site of a pair, and check that its rows can be told apart.
+
+    Args:
+        model: p(v, h; theta), called as `model(*rows)`.
+        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
+        tensors: the rows; a few of them are used to look at the programs, all to check the support of the likelihood.
+        needs_latents: refuse a guide without sample sites, the guide of a model that is fully observed.
+
+    Raises:
+        DataError: see `check_support`.
+        ProgramError: a plate that does not follow the number of rows, sites that do not match, rows that influence each
+            other; its subclass RowwiseError: no data plate, no latent inside it, or a latent that is neither
+            reparameterised nor discrete with finitely many states.
+    """
+    # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
+    (few_rows, more_rows), plain = _first_run(model, guide, tensors)
+    in_guide, in_model = ([getattr(probe, f"{program}_sites") for probe in plain] for program in ("guide", "model"))
+    all_guide_dims, held = _row_axes("guide", *in_guide) if in_guide[0] else ({}, [])
+    model_dims, _ = _row_axes("model", *in_model)
+    guide_dims = {name: dim for name, dim in all_guide_dims.items() if not in_guide[0][name]["is_observed"]}
+    summed = _sites_left_to_the_model(latents_of(in_guide[0]), in_model[0], model_dims)
+    first, second, other = (
+        _Probe(model, guide, batch, guide_dims, address, summed)
+        for batch, address in ((few_rows, (0,)), (more_rows, (0,)), (few_rows, (1,)))
+    )
+    local_names = first.local_names
+    drawn, drawn_again = latents_of(first.guide_sites), latents_of(other.guide_sites)
+    check_sites_match(drawn, first.model_sites, summed)
+    check_plates(latents_of(first.model_sites), model_dims)
+    check_plates(drawn, guide_dims)
+    warn_of_scales([*drawn.values(), *first.model_sites.values()])
+    latent = {name: site for name, site in drawn.items() if name in guide_dims}
+    for name, site in latent.items():
+        check_latent(name, site, guide_dims[name], drawn, local_used=bool(local_names))
+    axes = {name: len(site["fn"].batch_shape) + guide_dims[name] for name, site in latent.items()}
+    layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed)
+    check_support(model, guide, layout, tensors)
+    check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
+    check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
+    free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
+    if not free and (needs_latents or drawn):
+        raise RowwiseError(_nothing_free(latent, held))
+    discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
+    states = _states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
+    return replace(
+        layout,
+        free=tuple(free),
+        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, drawn, drawn_again),
+        discrete=discrete,
+        states=states,
+        follows=_states_followed(guide, few_rows, guide_dims, states),
+        unmoved=unmoved_priors(model, guide, few_rows, first.guide_sites, first.model_sites),
+    )
+
+
+def _states_followed(
+    guide: Program, batch: Batch, dims: dict[str, int], states: dict[str, States]
+) -> dict[str, tuple[int, ...]]:
+    """Which discrete latents each parameter of the guide's distributions changes with."""
+    if not states:
+        return {}
+    sizes = [len(site.values) for site in states.values()]
+    together = joint_states(states)
+    with torch.no_grad(), Given({name: site.over(len(batch)) for name, site in together.items()}):
+        sites = run_guide(guide, batch.repeated(math.prod(sizes)), dims, (0,))
+    found = {}
+    for name, dim in dims.items():
+        for parameter in free_parameters(sites[name]["fn"], dim):
+            grid = parameter.value.movedim(parameter.axis, 0).reshape(*sizes, -1)
+            # Not bit by bit: matrix products round differently at different places of a batch.
+            same = [torch.isclose(grid, grid.narrow(k, 0, 1), rtol=1e-4, atol=1e-6).all() for k in range(len(sizes))]
+            changing = (k for k, alike in enumerate(same) if not bool(alike))
+            found[f"{name}.{parameter.name}"] = tuple(changing)
+    return found
+
+
+def _sites_left_to_the_model(
+    guide: dict[str, Any], model: dict[str, Any], model_dims: dict[str, int]
+) -> dict[str, States]:
+    """Discrete latents that only the model has: they are summed out, as `TraceEnum_ELBO` does."""
+    found = {
+        name: states_of(site, model_dims[name])
+        for name, site in model.items()
+        if name in model_dims and name not in guide and not site["is_observed"] and is_enumerable(site["fn"])
+    }
+    states = _states_together(found)
+    if found and not states:
+        raise RowwiseError(
+            f"The discrete latents {list(found)} of the model are not in the guide, and cannot be summed out: they "
+            f"have more than {MOST_STATES} states together, or are masked. Put them into the guide."
+        )
+    return states
+
+
+def _states_together(found: dict[str, States | None]) -> dict[str, States]:
+    """The states of several sites, or none where they are too many together."""
+    known = {name: states for name, states in found.items() if states is not None}
+    if len(known) < len(found) or math.prod(len(states.values) for states in known.values()) > MOST_STATES:
+        return {}
+    return known
+
+
+def _nothing_free(latent: dict[str, Any], held: list[str]) -> str:
+    if not latent and not held:
+        return "The pair has no latents, so there is nothing to infer: log p(v) is known, and no row has a gap."
+    if not latent:
+        return (
+            f"The latents {held} of the guide lie outside the data plate: they belong to all rows at once, and there "
+            "is none inside it, so no row has a gap of its own."
+        )
+    return (
+        "No parameter of the guide's distributions can be given to each row: "
+        + ", ".join(f"{name} is {family_name(site['fn'])}" for name, site in latent.items())
+        + '. Name lambda in the guide yourself: `lam = pplvae.local("lam", lam)`, one row per datapoint.'
+    )
+
+
+def scaling_plate_size(model: Program, guide: Program, tensors: Sequence[Tensor]) -> int | None:
+    """Full size of a plate that scales its rows up as a subsample, or None: what the program's ELBO is a sum over."""
+    fewer, more = (_Probe(model, guide, batch).model_sites for batch in _probes(tensors))
+    frames = {frame.name: frame for site in more.values() for frame in site["cond_indep_stack"]}
+    data = (frames[name] for name in _data_plates(fewer, more))
+    return next((frame.full_size for frame in data if frame.full_size not in (None, frame.size)), None)
+
+
+class _LocalNames(Messenger):
+    """Record the names that a guide gives to its lambda with `pplvae.local`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def _pyro_post_local(self, msg: Any) -> None:
+        self.names.append(msg["name"])
+
+
+def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], "list[_Probe]"]:
+    """A few rows on which both programs run, and what they did; a row that breaks them must not speak for all."""
+    broken: Exception | None = None
+    for start in range(_TRIES):
+        few = _probes(tensors, 3 * start)
+        try:
+            return few, [_Probe(model, guide, batch) for batch in few]
+        except Exception as error:
+            broken = broken or error
+    assert broken is not None
+    raise broken
+
+
+def _probes(tensors: Sequence[Tensor], start: int = 0) -> tuple[Batch, Batch]:
+    """Three rows, different if there are so many, and the same with the first two of them again."""
+    whole = Batch.of([tensor[:_LOOKED_AT] for tensor in tensors])
+    seen: dict[int, int] = {}
+    for i, key in enumerate(whole.keys.tolist()):
+        seen.setdefault(key, i)
+    different = [*seen.values()]
+    index = [different[i % len(different)] for i in range(start, start + 3)]
+    return whole.take(torch.tensor(index)), whole.take(torch.tensor(index + index[:2]))
+
+
+class _Probe:
+    """One run of both programs on a few rows; with `dims`, under noise keyed by row."""
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        batch: Batch,
+        dims: dict[str, int] | None = None,
+        address: tuple[int, ...] = (0,),
+        summed: Mapping[str, States] | None = None,
+    ) -> None:
+        names = _LocalNames()
+        any_state = {n: States(s.values[:1], s.axis).over(len(batch)) for n, s in (summed or {}).items()}
+        with torch.no_grad():
+            with in_users_words("guide", batch.tensors):
+                self.guide_sites = run_guide(names(guide), batch, dims or {}, None if dims is None else address)
+            with in_users_words("model", batch.tensors):
+                self.model_sites = run_model(model, batch, values_of(self.guide_sites) | any_state)
+        self.local_names = names.names
+
+
+def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
+    """The plates whose size follows the number of rows, by name."""
+    sizes, before = (
+        {frame.name: frame.size for site in sites.values() for frame in site["cond_indep_stack"]}
+        for sites in (more, fewer)
+    )
+    return [name for name, size in sizes.items() if size == 5 and before.get(name) == 3]
+
+
+def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """The axis of the data plate, whose size follows the number of rows, in every site; the latents outside it."""
+    plates = {frame.name: frame for site in more.values() for frame in site["cond_indep_stack"]}
+    data = _data_plates(fewer, more)
+    if not plates:
+        raise RowwiseError(f"The {what} has no plate, so its rows cannot be told apart: {PLATE_HINT}.")
+    if not data:
+        sizes = ", ".join(f"{name!r} (size {frame.size})" for name, frame in plates.items())
+        raise ProgramError(
+            f"No plate of the {what} has the number of rows as its size: with 5 rows it has {sizes}. "
+            f"A size that is written down or taken from the training set does not fit other rows: {PLATE_HINT}, or "
+            "give a subsampling plate its rows with `subsample_size=len(v)`."
+        )
+    axes: dict[str, int] = {}
+    held: list[str] = []
+    for name, site in more.items():
+        frames = [frame for frame in site["cond_indep_stack"] if frame.name in data]
+        if not frames and not site["is_observed"]:
+            held.append(name)
+            continue
+        if not frames:
+            raise RowwiseError(
+                f"The observed site {name!r} of the {what} lies outside the data plate {data[0]!r}: it belongs to all "
+                "rows at once, so no row has a gap of its own. Move it into the plate."
+            )
+        if frames[0].dim is None:
+            raise ProgramError(
+                f"The plate {data[0]!r} of the {what} is a Python loop over rows; use it as a context: {PLATE_HINT}."
+            )
+        axes[name] = frames[0].dim
+    return axes, held
+
+
+def _is_fixed(guide: Program, batch: Batch, first: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the guide's distributions are the same whatever it draws: then it has to run only once.
+
+    Args:
+        guide: q(h; lambda_phi(v)).
+        batch: a few rows.
+        first: its latent sites on them.
+        other: the same, from other noise.
+    """
+    if len(first) == 1:
+        ((name, site),) = first.items()
+        log_prob = other[name]["fn"].log_prob(site["value"])
+        return torch.equal(log_prob, site["fn"].log_prob(site["value"]))
+    # With more than one site, a later one may depend on an earlier one in ways (a gate, a transform) that no test on a
+    # few rows can exclude: it is read off the operations themselves.
+    values = {name: site["value"].detach() for name, site in first.items()}
+
+    def log_probs(*tensors: Tensor) -> list[Tensor]:
+        sites = run_guide(guide, replace(batch, tensors=tensors), {}, None)
+        pairs = ((sites[name], value) for name, value in values.items())
+        return [scale_and_mask(site["fn"].log_prob(value), mask=site["mask"]) for site, value in pairs]
+
+    with validation(False), generators_kept():
+        return not depends_on_draws(log_probs, batch.tensors)

@@ -1,0 +1,104 @@
+"""Whether a likelihood can have produced the rows that it is given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
+from torch import Tensor
+from torch import distributions as td
+
+from pplvae.data import few
+from pplvae.errors import DataError, ProgramError, in_users_words
+from pplvae.isolate import validation
+from pplvae.programs.batch import Batch
+from pplvae.programs.discrete import is_masked
+from pplvae.programs.families import family_name
+from pplvae.programs.reading import Layout, Program, counted, latents_of, run_guide, run_model, values_of
+from pplvae.programs.site_checks import check_masks
+
+_ROWS_AT_ONCE = 4096
+_DRAWS = 1000  # of all rows together, where masks may change with them
+
+
+def check_support(model: Program, guide: Program, layout: Layout, tensors: Sequence[Tensor]) -> None:
+    """Run a pair once over all rows and refuse values that their likelihood cannot have produced, and unlike masks.
+
+    Raises:
+        DataError: values outside the support of an observed site: which rows, which value, what to do.
+        ProgramError: sites that only some rows have, or latents that one program masks and the other does not.
+    """
+    whole, masked = Batch.of(tensors), False
+    with torch.no_grad(), validation(False):  # a row without a finite ELBO is reported later, not refused
+        for start in range(0, len(whole), _ROWS_AT_ONCE):
+            batch = whole.take(slice(start, start + _ROWS_AT_ONCE))
+            sites, model_sites = _sites(model, guide, layout, batch)
+            expected = ({*layout.model, *layout.held}, {*layout.guide, *layout.held})
+            odd = (model_sites.keys() ^ expected[0]) | (latents_of(sites).keys() ^ expected[1])
+            if odd:
+                raise ProgramError(
+                    f"The sites {sorted(odd)} exist for some rows and not for others. Every row must have the same "
+                    "sites: pad sequences to one length, and mask what is padding (`pyro.poutine.mask`)."
+                )
+            for name, site in model_sites.items():
+                if site["is_observed"]:
+                    _check_site_support(name, site, layout.model[name], start)
+            check_masks(sites, model_sites, layout.axes)
+            latent = (some[name] for some in (sites, model_sites) for name in layout.axes if name in some)
+            masked = masked or any(map(is_masked, latent))
+        if masked:
+            # A mask may change with the latents drawn before it: a single draw may not show it.
+            some = whole.take(slice(_DRAWS)).times(max(1, _DRAWS // len(whole)))
+            check_masks(*_sites(model, guide, layout, some), layout.axes)
+
+
+def _sites(model: Program, guide: Program, layout: Layout, batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
+    with in_users_words("guide", batch.tensors):
+        sites = run_guide(guide, batch, layout.guide, (0,))
+    with in_users_words("model", batch.tensors):
+        return sites, run_model(model, batch, values_of(sites))
+
+
+def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:
+    fn, value = site["fn"], site["value"]
+    while isinstance(fn, (td.Independent, MaskedDistribution)):  # to see single values, not whole events
+        dim -= fn.reinterpreted_batch_ndims if isinstance(fn, td.Independent) else 0
+        fn = fn.base_dist
+    try:
+        outside = ~fn.support.check(value)
+    except (AttributeError, NotImplementedError):  # a distribution need not say what its support is
+        return
+    if type(fn).__name__ == "Unit":
+        return
+    within = value.ndim - outside.ndim  # axes of a single value, such as those of a vector; no mask divides it
+    outside = outside & counted(site)[(..., *(0,) * within)]
+    rows = torch.nonzero(outside.movedim(dim, 0).reshape(outside.shape[dim], -1).any(1)).flatten()
+    if len(rows) == 0:
+        return
+    values, where = torch.broadcast_tensors(value, outside.reshape(outside.shape + (1,) * within))
+    example = values[where][0]
+    kind = family_name(fn)
+    raise DataError(
+        f"Rows {few(rows + start)} (counted from 0) hold values that the likelihood at site {name!r} cannot produce, "
+        f"such as {example:.6g}: {kind} takes {_TAKES.get(kind, str(fn.support))}. "
+        f"{_CURES.get(kind, 'Change the likelihood, or transform the data.')}"
+    )
+
+
+_COUNTS = ("Poisson", "NegativeBinomial", "LogRatePoisson", "StableNegativeBinomial", "LogitZeroInflated")
+_UNIT = ("ContinuousBernoulli", "StableContinuousBernoulli", "AffineBeta")
+_TAKES = {
+    "Bernoulli": "0 or 1",
+    "Beta": "values strictly between 0 and 1",
+    "CodedCategorical": "the codes 0, 1, ..., classes - 1",
+    **dict.fromkeys(_COUNTS, "counts 0, 1, 2, ..."),
+    **dict.fromkeys(_UNIT, "values in [0, 1]"),
+}
+_CURES = {
+    "Bernoulli": (
+        "For values between 0 and 1 use `likelihoods.ContinuousBernoulli` or `likelihoods.Beta`, or binarise the data: "
+        '`load_data(..., binarise="threshold")`.'
+    ),
+    "Beta": "Scale the data, and pull 0 and 1 a little inwards, or use `likelihoods.Beta`, which takes them.",
+    **dict.fromkeys(_UNIT, "Scale the data: `load_data(..., scale=255)` for bytes."),
+}

@@ -1,0 +1,1 @@
+"""What a measurement returns: its rows, its summary, its file, its page."""

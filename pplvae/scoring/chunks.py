@@ -1,0 +1,257 @@
+"""Rows on their way through a comparison: some at a time, each with the guide that was optimised for it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pplvae.data import Rows
+from pplvae.errors import in_users_words
+from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.programs.batch import Batch
+from pplvae.programs.chunking import rows_at_once
+from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import Layout, Program
+from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, in_blocks
+from pplvae.search.first_order import Optimum, Schedule
+from pplvae.search.localise import LocalGuides, Offsets
+from pplvae.search.missed import look_for_missed
+from pplvae.search.own_gaussian import Encoded
+from pplvae.search.own_guides import OwnGuides
+
+Draws = Float[Tensor, "particle row"]
+MakeGuides = Callable[[Tensor, int], Any]  # from positions of rows and a number of draws to `LocalGuides` or the like
+Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
+
+
+class Chunk:
+    """Rows that are optimised together and scored in blocks of draws, some at a time.
+
+    Args:
+        own: the search for each row's own guide.
+        batch: the rows.
+    """
+
+    def __init__(self, own: OwnGuides, batch: Batch) -> None:
+        self.own, self.batch = own, batch
+        self.model, self.guide, self.layout = own.model, own.guide, own.layout
+        self.schedule, self.seed = own.schedule, own.seed
+
+    def take(self, index: Any) -> "Chunk":
+        """Some of the rows."""
+        return Chunk(self.own, self.batch.take(index))
+
+    def guides(self, index: Any, particles: int) -> LocalGuides:
+        """The guides of some of the rows."""
+        return self.own.guides(self.batch, index, particles)
+
+    @cached_property
+    def encoded(self) -> Encoded | None:
+        """The encoder's guides as Gaussians, where that is what they are."""
+        return self.own.encoded(self.batch)
+
+    @cached_property
+    def optimum(self) -> Optimum:
+        """Each row's own guide; the search runs when it is first asked for."""
+        return self.own(self.batch, self.encoded)
+
+    @cached_property
+    def zeros(self) -> Offsets:
+        """Offsets at which every row has the amortised guide."""
+        return self.guides(slice(None), 1).zeros()
+
+    def scores(self, guide: str) -> Scores:
+        """Draws of a guide, "amortised" or "local", whose mean is its ELBO."""
+        given = self.encoded if guide == "amortised" else self.optimum
+        if self.own.gaussian is None or given is None or given.gaussians is None or given.curvature is None:
+            return partial(self._scores, self.zeros if guide == "amortised" else self.optimum.offsets)
+        own = self.own.gaussian
+        return GaussianScores(own.form, own.density, given.gaussians, given.curvature, self.batch, self.seed)
+
+    def _scores(self, offsets: Offsets, particles: int, *, index: Tensor, stream: Stream) -> Scored:
+        elbo = self.log_weights(offsets, particles, index=index, stream=stream)
+        if not self.layout.states:
+            return Scored(elbo, elbo)
+        return Scored(elbo, self.log_weights(offsets, particles, index=index, stream=stream, evidence=True))
+
+    def log_weights(
+        self,
+        offsets: Offsets,
+        particles: int,
+        *,
+        index: Tensor | None = None,
+        stream: Stream = Stream.SCORE,
+        evidence: bool = False,
+        guides: MakeGuides | None = None,
+    ) -> Draws:
+        """Log weights of guides from fresh draws, mirrored ones last; the same stream gives the same noise.
+
+        Args:
+            offsets: of all rows.
+            particles: draws in all.
+            index: positions of some rows, on the CPU; by default all.
+            stream: names the noise.
+            evidence: `LocalGuides.evidence_weights` instead: they differ where discrete latents are summed over.
+            guides: makes the guides that the offsets move; by default those of the guide's own family.
+        """
+        make = guides or self.guides
+        everyone = torch.arange(len(self.batch)) if index is None else index
+
+        def of(some: Tensor) -> Draws:
+            moved = {key: offset[some] for key, offset in offsets.items()}
+            made = cache(lambda count: make(some, count))  # once for all blocks, and with them the encoder
+
+            def draw(count: int, start: int) -> Tensor:
+                weights = made(count).evidence_weights if evidence else made(count).log_weights
+                return weights(moved, (self.seed, stream, start))
+
+            return in_blocks(draw, particles)
+
+        at_once = rows_at_once(self.batch.tensors, _copies(self.layout, block_of(particles - 1)))
+        return torch.cat([of(some) for some in everyone.split(at_once)], 1)
+
+
+def _copies(layout: Layout, block: int) -> int:
+    """How often a row stands in what a program is called with while a block is scored (see `LocalGuides`)."""
+    everything = bool(layout.states) and set(layout.states) == set(layout.axes)
+    draws = 2 if layout.held else 1 if everything else block
+    return draws * math.prod(len(states.values) for states in [*layout.states.values(), *layout.summed.values()])
+
+
+def over_chunks(
+    measure: Callable[[Chunk], Columns],
+    model: Program,
+    guide: Program,
+    parts: Mapping[str, Rows],
+    schedule: Schedule,
+    *,
+    seed: int,
+    chunk_size: int,
+    progress: bool,
+    batch_of: Callable[[Sequence[Tensor]], Batch] = Batch.of,
+    simulated: int = 0,
+) -> xr.Dataset:
+    """Measure all rows, some at a time, in a process state of their own.
+
+    Args:
+        measure: from a chunk to columns, one entry per row.
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        parts: rows by name.
+        schedule: see `Chunk`.
+        seed: the same.
+        chunk_size: rows per chunk.
+        progress: show a progress bar, on a terminal.
+        batch_of: makes a batch of all rows.
+        simulated: rows on which better optima that the search misses are looked for.
+
+    Returns:
+        The columns over dimension "row", with the coordinates id, part, content key, and label where all have one. The
+        attribute "lambda" names what is free in a row's own guide, "held" the latents that belong to all rows and are
+        drawn from their guide as it is; "first_order_because" says why the second-order method was not used, if so.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
+    labelled = all(part.labels is not None for part in parts.values())
+    found: list[xr.Dataset] = []
+    about: dict[str, dict[str, str]] = {}
+    looked: dict[str, Any] = {}
+    total = sum(len(part) for part in parts.values())
+    with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
+        for part in parts.values():
+            dtype = next((t.dtype for t in part.tensors if t.is_floating_point()), None)
+            with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
+                layout = inspect_pair(model, guide, part.tensors)
+                whole = batch_of(part.tensors)
+                own = OwnGuides(model, guide, layout, schedule, seed)
+                with validation(False):  # the pair has been checked on every row
+                    for start in range(0, len(part), chunk_size):
+                        rows = slice(start, start + chunk_size)
+                        chunk = Chunk(own, whole.take(rows))
+                        with in_users_words("pair of model and guide", chunk.batch.tensors):
+                            columns = measure(chunk)
+                        found.append(_dataset(columns, part[rows], chunk.batch.keys, labelled))
+                        bar.update(len(chunk.batch))
+                    if simulated and not looked:  # once: the model is the same for all parts
+                        with in_users_words("pair of model and guide", part.tensors):
+                            looked = look_for_missed(own, whole, simulated)
+                about[part.name] = {
+                    "lambda": ", ".join(layout.free),
+                    "held": ", ".join(layout.held),
+                    "first_order_because": own.reason,
+                }
+    return xr.concat(found, dim="row").assign_attrs(_of_all(about) | looked)
+
+
+def _of_all(parts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What is said of every part: once where it is the same, else part by part."""
+    found = {}
+    for name in next(iter(parts.values())):
+        said = {part: about[name] for part, about in parts.items()}
+        same = len(set(said.values())) == 1
+        found[name] = next(iter(said.values())) if same else "; ".join(f"{part}: {text}" for part, text in said.items())
+    return found
+
+
+def add(columns: Columns, name: str, value: Any, stderr: Any) -> None:
+    """An estimate and its Monte Carlo standard error."""
+    columns[name], columns[f"{name}_stderr"] = value, stderr
+
+
+def spread(groups: Sequence[tuple[Tensor, Columns]], rows: int) -> Columns:
+    """Columns of groups of rows as columns of all.
+
+    Args:
+        groups: positions of rows, and their columns.
+        rows: in all. What a row has no column for is NaN, 0, False or "skipped".
+    """
+    found: Columns = {}
+    for index, columns in groups:
+        for name, values in columns.items():
+            some = values.cpu().numpy() if isinstance(values, Tensor) else values
+            if name not in found:
+                blank = np.nan if some.dtype.kind == "f" else "skipped" if some.dtype.kind == "U" else 0
+                kind = some.dtype if some.dtype.kind != "U" else "U16"
+                found[name] = np.full((rows, *some.shape[1:]), blank, dtype=kind)
+            found[name][index.cpu().numpy()] = some
+    return found
+
+
+_IN_NATS = (
+    "elbo",
+    "amortisation_gap",
+    "log_evidence",
+    "approximation_gap",
+    "inference_gap",
+    "family_gap",
+    "jensen_slack",
+    "shortfall",
+    "lower",
+    "upper",
+    "width",
+)
+
+
+def _dataset(columns: Columns, rows: Rows, keys: Tensor, labelled: bool) -> xr.Dataset:
+    arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
+    variables = {n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()}
+    coordinates = {
+        "row": rows.ids,
+        "part": ("row", np.array([rows.name] * len(rows))),
+        "key": ("row", keys.cpu().numpy()),
+    }
+    if labelled:
+        coordinates["label"] = ("row", rows.labels)
+    dataset = xr.Dataset(variables, coords=coordinates)
+    for name in columns:
+        if name.startswith(_IN_NATS):
+            dataset[name].attrs["units"] = "nats"
+    return dataset

@@ -1,0 +1,1 @@
+"""Each row's own guide: where it starts, how it is improved, when it is done."""

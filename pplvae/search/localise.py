@@ -1,0 +1,294 @@
+"""A guide of its own for every row: offsets added to lambda, the guide's answer, in unconstrained space.
+
+At offset zero the local guide is the amortised guide, draw for draw. The family is the same by construction, and where
+a site's lambda depends on a latent drawn earlier the offset form still holds: the row's offset is one for all draws,
+and one for each state of a discrete latent that is summed over.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from jaxtyping import Float
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pplvae.errors import ProgramError
+from pplvae.programs.batch import Batch, tile
+from pplvae.programs.discrete import joint_states
+from pplvae.programs.families import Parameter, constrained, map_parameters, unconstrained
+from pplvae.programs.latents import LatentSpace
+from pplvae.programs.noise import Kind
+from pplvae.programs.reading import (
+    Given,
+    Layout,
+    Program,
+    latents_of,
+    log_guide,
+    log_model,
+    run_guide,
+    sum_sites,
+    values_of,
+)
+from pplvae.search.gaussian_form import GaussianForm
+
+Offsets = dict[str, Tensor]
+
+
+class Start(NamedTuple):
+    """Where a search starts.
+
+    Attributes:
+        offsets: of every row.
+        held: names of those that stay there until the others have found their optimum.
+    """
+
+    offsets: Offsets
+    held: tuple[str, ...] = ()
+
+
+class Localise(Messenger):
+    """Add each row's offset to lambda wherever the guide states it.
+
+    Args:
+        offsets: by name (see `Layout.free`); rows first, in unconstrained space. A name that is missing is not moved.
+        layout: of the pair.
+        copies: how often the rows are tiled.
+    """
+
+    def __init__(self, offsets: Mapping[str, Tensor], layout: Layout, copies: int) -> None:
+        super().__init__()
+        self._offsets = offsets
+        self._layout = layout
+        self._copies = copies
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if name in self._layout.guide:
+            msg["fn"] = map_parameters(msg["fn"], lambda p: self._move(f"{name}.{p.name}", p), self._layout.guide[name])
+
+    def _pyro_post_local(self, msg: Any) -> None:
+        value, constraint = msg["value"], msg["args"][1]
+        msg["value"] = self._move(msg["name"], Parameter(msg["name"], value, constraint, -value.ndim))
+
+    def _move(self, key: str, parameter: Parameter) -> Tensor:
+        if key not in self._offsets:
+            return parameter.value
+        offset = self._spread(key).movedim(0, parameter.axis)
+        return constrained(parameter.constraint, unconstrained(parameter) + offset)
+
+    def _spread(self, key: str) -> Tensor:
+        """A row's offset for each of its copies; its own for each state that lambda depends on."""
+        offset, follows = self._offsets[key], self._layout.follows.get(key, ())
+        if not follows:
+            return tile(offset, self._copies)
+        sizes = [len(states.values) for states in self._layout.states.values()]
+        states_first = offset.movedim([*range(1, 1 + len(follows))], [*range(len(follows))])
+        for axis in range(len(sizes)):
+            states_first = states_first if axis in follows else states_first.unsqueeze(axis)
+        each = states_first.expand(*sizes, *states_first.shape[len(sizes) :]).flatten(0, len(sizes) - 1)
+        draws = self._copies // len(each)
+        return each.unsqueeze(1).expand(-1, draws, *each.shape[1:]).flatten(0, 2)
+
+
+class LocalGuides:
+    """A batch of rows of one pair, each with a guide of its own.
+
+    Where lambda does not depend on what the guide draws, the encoder runs once, when the batch is made. Discrete
+    latents with few states are summed over exactly; a latent that belongs to all rows is drawn afresh for every
+    mirrored pair of draws.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        layout: of the pair.
+        batch: the rows, at the number of draws of each evaluation.
+    """
+
+    def __init__(self, model: Program, guide: Program, layout: Layout, batch: Batch) -> None:
+        self.batch = batch
+        self._model = model
+        self._guide = guide
+        self._layout = layout
+        self._states = joint_states(layout.states) if layout.states else {}
+        count = max([1, *(len(site.values) for site in self._states.values())])
+        # Where everything is summed over, one draw says it all.
+        self._exact = bool(self._states) and set(self._states) == set(layout.axes) and not layout.held
+        particles = 1 if self._exact else 2 if layout.held else batch.particles
+        self._run_batch = batch.times(particles).repeated(count)
+        if layout.fixed:
+            self._guide = self._read_once()
+
+    def elements(self) -> int:
+        """How many latent numbers a row has."""
+        sites = self._run(self._guide)
+        size = sum(sites[name]["value"].numel() for name in self._layout.axes)
+        return size // (len(self.batch) * self._run_batch.copies)
+
+    def zeros(self) -> Offsets:
+        """Offsets at which every local guide is the amortised one."""
+        found: Offsets = {}
+        for key, parameter in self._read({}).items():
+            lam = unconstrained(parameter)
+            follows = [self._sizes[k] for k in self._layout.follows.get(key, ())]
+            found[key] = lam.new_zeros(len(self.batch), *follows, *lam.shape[1:])
+        return found
+
+    def starts(self) -> list[Start]:
+        """Zeros; and, where discrete latents are summed over, offsets at which their logits are zero.
+
+        From an encoder that is sure of a wrong state the slope towards the right one vanishes, and so does that of
+        whatever depends on a state that is improbable. So the logits are held there at first.
+        """
+        zeros = self.zeros()
+        lam = self._read({})
+        flat = {
+            key: _towards_zero(self._by_state(key, unconstrained(lam[key])))
+            for key in zeros
+            if key.endswith(".logits") and key.removesuffix(".logits") in self._layout.states
+        }
+        return [Start(zeros), Start(zeros | flat, tuple(flat))] if flat else [Start(zeros)]
+
+    def parameters(self, offsets: Offsets) -> dict[str, Float[Tensor, "row ..."]]:
+        """Lambda of every row, averaged over draws where an earlier latent changes it; by state as offsets are."""
+        return {key: self._by_state(key, parameter.value) for key, parameter in self._read(offsets).items()}
+
+    def lam(self) -> Offsets:
+        """Lambda of every row in unconstrained space, as offsets are shaped."""
+        return {key: self._by_state(key, unconstrained(parameter)) for key, parameter in self._read({}).items()}
+
+    def gaussian_form(self) -> GaussianForm | None:
+        """Lambda as that of a Gaussian over all latents of a row; None where it is not."""
+        return GaussianForm.of(self._run(self._guide), self._layout)
+
+    def log_weights(
+        self,
+        offsets: Offsets,
+        address: tuple[int, ...],
+        kind: Kind = "antithetic",
+        *,
+        stick_the_landing: bool = False,
+    ) -> Float[Tensor, "particle row"]:
+        """Log p(v_i, h_si) - log q(h_si; lambda_i) in nats; the same address gives the same noise at any offset.
+
+        The second half of the draws mirrors the first. Where discrete latents are summed over, an entry is the mean
+        over their states by q; where they are drawn, it carries the score-function gradient.
+        """
+        return self._draws(offsets, address, kind, stick_the_landing)[0]
+
+    def evidence_weights(
+        self, offsets: Offsets, address: tuple[int, ...], kind: Kind = "antithetic"
+    ) -> Float[Tensor, "particle row"]:
+        """Log of unbiased estimates of p(v_i), of the same draws: `log_weights`, but summed over states as weights."""
+        return self._draws(offsets, address, kind, False)[1]
+
+    def space(self, offsets: Offsets) -> LatentSpace:
+        """The latents as vectors, under the guides at these offsets.
+
+        Raises:
+            ProgramError: latents that no vector of real numbers holds; see `LatentSpace`.
+        """
+        if self._layout.discrete:
+            raise ProgramError(
+                f"The latents {list(self._layout.discrete)} of the guide are discrete: annealing, richer families and "
+                'posterior means move real numbers. Use `evidence="importance"`, or leave them to the model.'
+            )
+        localised = Localise(offsets, self._layout, self.batch.particles)(self._guide)
+        return LatentSpace(self._model, localised, self._layout, self.batch)
+
+    def _draws(
+        self, offsets: Offsets, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
+    ) -> tuple[Tensor, Tensor]:
+        localised = Localise(offsets, self._layout, self._run_batch.copies)(self._guide)
+        if self._exact:
+            elbo, evidence = self._one_run(localised, address, "independent", stick_the_landing)
+            return elbo.expand(self.batch.particles, -1), evidence.expand(self.batch.particles, -1)
+        if not self._layout.held:
+            return self._one_run(localised, address, kind, stick_the_landing)
+        pairs = range(self.batch.particles // 2)
+        runs = [self._one_run(localised, (*address, k), "antithetic", stick_the_landing) for k in pairs]
+        elbo, evidence = (torch.stack(draws, 1).flatten(0, 1) for draws in zip(*runs, strict=True))
+        return elbo, evidence
+
+    def _one_run(
+        self, localised: Program, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
+    ) -> tuple[Tensor, Tensor]:
+        batch, layout = self._run_batch, self._layout
+        given = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
+        with Given(given):
+            sites = run_guide(localised, batch, layout.guide, address, kind)
+        log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
+        log_p, _ = log_model(self._model, batch, values_of(sites), layout)
+        weights = (log_p - log_q).unflatten(0, (batch.repeats, batch.particles, len(batch)))
+        if not layout.discrete:
+            return weights[0], weights[0]
+        dims = {name: layout.guide[name] for name in layout.discrete}
+        log_discrete = sum_sites(sites, dims).reshape(weights.shape)
+        if self._states:
+            # A state that q excludes has log weight +inf and counts for nothing.
+            weights = torch.where(log_discrete.isneginf(), 0.0, weights)
+            return (log_discrete.exp() * weights).sum(0), (log_discrete + weights).logsumexp(0)
+        weights = weights[0] + _score(weights[0].detach(), log_discrete[0])
+        return weights, weights
+
+    def _read(self, offsets: Offsets) -> dict[str, Parameter]:
+        """Each parameter that is free at these offsets, the tiled rows first."""
+        found: dict[str, Parameter] = {}
+
+        class Read(Localise):
+            def _move(self, key: str, parameter: Parameter) -> Tensor:
+                moved = super()._move(key, parameter)
+                if key in self._layout.free:
+                    value = moved.movedim(parameter.axis, 0)
+                    found[key] = parameter._replace(value=value, axis=-value.ndim)
+                return moved
+
+        self._run(Read(offsets, self._layout, self._run_batch.copies)(self._guide))
+        return found
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [len(states.values) for states in self._layout.states.values()]
+
+    def _by_state(self, key: str, lam: Float[Tensor, "batch ..."]) -> Float[Tensor, "row ..."]:
+        """Lambda of tiled rows as their offsets are shaped, averaged over what it does not follow."""
+        follows = self._layout.follows.get(key, ())
+        grid = lam.reshape(*self._sizes, -1, len(self.batch), *lam.shape[1:])
+        averaged = [axis for axis in range(len(self._sizes) + 1) if axis not in follows]
+        return grid.mean(averaged).movedim(len(follows), 0)
+
+    def _run(self, guide: Program) -> dict[str, Any]:
+        with torch.no_grad():
+            return run_guide(guide, self._run_batch, self._layout.guide, (0,))
+
+    def _read_once(self) -> Program:
+        sites = self._run(self._guide)
+
+        def guide(*_: Any) -> None:
+            for name, site in latents_of(sites).items():
+                fn = site["fn"] if site["mask"] is None else site["fn"].mask(site["mask"])
+                pyro.sample(name, fn, infer=site["infer"])
+
+        return guide
+
+
+def _towards_zero(logits: Tensor) -> Tensor:
+    """Offsets that take logits to zero, but for those of states that are excluded."""
+    return torch.where(logits.isinf(), 0.0, -logits)
+
+
+def _score(
+    weights: Float[Tensor, "particle row"], log_q: Float[Tensor, "particle row"]
+) -> Float[Tensor, "particle row"]:
+    """Zeros whose gradient is that of drawing from q: the score function with a leave-one-out baseline.
+
+    The baseline of a draw is the mean over all others but its mirror image, on which it depends.
+
+    References:
+        Buy 4 REINFORCE samples, get a baseline for free (Kool et al., 2019).
+    """
+    pairs = weights.unflatten(0, (2, -1)).sum(0)
+    others = max(1, len(pairs) - 1)
+    baseline = ((pairs.sum(0) - pairs) / (2 * others)).repeat(2, 1)
+    return (weights - baseline) * (log_q - log_q.detach())

@@ -1,0 +1,104 @@
+"""Each row's own guide, by the method that fits the pair: second order where lambda is Gaussian, else first order."""
+
+import warnings
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pplvae.errors import PplvaeWarning
+from pplvae.programs.batch import Batch
+from pplvae.programs.chunking import rows_at_once
+from pplvae.programs.reading import Layout, Program
+from pplvae.search.first_order import Optimum, Schedule, joined, optimise
+from pplvae.search.further import prove
+from pplvae.search.localise import LocalGuides, Offsets
+from pplvae.search.own_gaussian import Encoded, OwnGaussians
+
+
+class OwnGuides:
+    """The search for every row's own guide, for all rows of a pair.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        layout: of the pair.
+        schedule: settings.
+        seed: names the noise.
+
+    Attributes:
+        reason: why the second-order method does not apply, in a clause; empty where it does.
+        gaussian: the second-order method; None until it is known whether it applies, and where it does not.
+    """
+
+    def __init__(self, model: Program, guide: Program, layout: Layout, schedule: Schedule, seed: int) -> None:
+        self.model, self.guide, self.layout = model, guide, layout
+        self.schedule, self.seed = schedule, seed
+        self.reason = "" if schedule.second_order else "it was not asked for"
+        self.gaussian: OwnGaussians | None = None
+
+    def guides(self, batch: Batch, index: Tensor | slice, particles: int) -> LocalGuides:
+        """The guides of some of the rows."""
+        return LocalGuides(self.model, self.guide, self.layout, batch.take(index).times(particles))
+
+    def encoded(self, batch: Batch) -> Encoded | None:
+        """The encoder's guides as Gaussians; None where they are none, and where the search cannot follow the model."""
+        guides = self.guides(batch, slice(None), 1)
+        if self.gaussian is None and not self.reason:
+            self._choose(guides)
+        return self.gaussian.encoded(guides) if self.gaussian is not None else None
+
+    def __call__(self, batch: Batch, encoded: Encoded | None) -> Optimum:
+        """The optimum of every row; `encoded` as the method of that name has it."""
+        if self.gaussian is None or encoded is None:
+            return self._by_first_order(batch, self.schedule, proven=self._is_smooth)
+        return self.gaussian(encoded, batch, self._by_first_order)
+
+    def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"] | None:
+        """Rows whose search misses a better optimum, see `OwnGaussians.missed`; None where that cannot be told."""
+        encoded = self.encoded(batch)
+        if self.gaussian is None or encoded is None:
+            return None
+        return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
+
+    def _choose(self, guides: LocalGuides) -> None:
+        """Find out, on one row, whether the second-order method applies to the pair."""
+        form = guides.gaussian_form()
+        if form is None:
+            self.reason = "lambda is not that of one Gaussian over the latents of a row"
+            return
+        lam = {key: values[:1] for key, values in guides.lam().items()}
+        dtype = next(iter(lam.values())).dtype
+        found = OwnGaussians(self.model, self.layout, form, dtype, self.schedule, self.seed)
+        try:
+            found.try_on(lam, guides.batch.take(slice(1)))
+        except Warning:  # an error by the caller's `-W error`: it says nothing about torch.func
+            raise
+        except Exception as error:  # a program that torch.func cannot follow; what else is wrong will show below
+            self.reason = f"{type(error).__name__} under torch.func: {str(error).splitlines()[0]}"
+            warnings.warn(
+                f"Each row's own guide is sought by first order, which is slower: {self.reason}",
+                PplvaeWarning,
+                stacklevel=2,
+            )
+            return
+        self.gaussian = found
+
+    @property
+    def _is_smooth(self) -> bool:
+        """Whether the ELBO of a sample is a function of the offsets that can be differentiated."""
+        return set(self.layout.discrete) <= set(self.layout.states)
+
+    def _by_first_order(
+        self, batch: Batch, schedule: Schedule, start: Offsets | None = None, *, proven: bool = False
+    ) -> Optimum:
+        """Some rows after the other: so few that what a step makes of them stays in the cache."""
+        found = []
+        for rows in torch.arange(len(batch)).split(rows_at_once(batch.tensors, schedule.draws)):
+            make = partial(self.guides, batch.take(rows))
+            some = None if start is None else {key: offset[rows] for key, offset in start.items()}
+            ended = optimise(make, len(rows), schedule, self.seed, some)
+            found.append(prove(make, ended, schedule, self.seed) if proven else ended)
+        return joined(found)

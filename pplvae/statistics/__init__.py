@@ -1,0 +1,1 @@
+"""Datasets in, datasets out: means over rows, groups, pairs, ranks. No programs."""

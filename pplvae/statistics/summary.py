@@ -1,0 +1,193 @@
+"""The summary of a comparison: means over rows with both errors, what to know before believing them, and the text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_TERMS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "approximation_gap", "inference_gap")
+_K_HATS = ("pareto_k_ais", "pareto_k_importance")  # of the weights that the evidence rests on
+
+
+def parts_of(rows: xr.Dataset) -> list[str]:
+    """Names of the sets of rows, in order."""
+    return list(dict.fromkeys(rows["part"].values.tolist()))
+
+
+def part_of(rows: xr.Dataset, name: str) -> xr.Dataset:
+    """The rows of one part."""
+    return rows.isel(row=np.flatnonzero(rows["part"].values == name))
+
+
+def worst_of(rows: xr.Dataset, part: str, count: int) -> xr.Dataset:
+    """The rows of a part with the largest amortisation gaps, largest first."""
+    rows = part_of(rows, part)
+    return rows.isel(row=np.argsort(-rows["amortisation_gap"].values, kind="stable")[:count])
+
+
+def summary_of(rows: xr.Dataset) -> xr.Dataset:
+    """What `Comparison.summary` returns.
+
+    Args:
+        rows: `Comparison.rows`.
+    """
+    everything = [part_of(rows, name) for name in parts_of(rows)]
+    parts = [part.isel(row=np.flatnonzero(_is_counted(part))) for part in everything]
+    ladder = [str(name) for name in rows if str(name).startswith(_LADDER) and not str(name).endswith("_stderr")]
+    terms = [term for term in _TERMS if term in rows] + sorted(ladder, key=_family_first)
+
+    def table(statistic: Any) -> np.ndarray:
+        return np.array([[statistic(part, term) for term in terms] for part in parts])
+
+    def share(condition: Any) -> tuple[str, list[float]]:
+        return "part", [float(condition(part).values.mean()) if part.sizes["row"] else np.nan for part in parts]
+
+    columns = {
+        "mean": (("part", "term"), table(_mean)),
+        "stderr": (("part", "term"), table(_stderr_over_rows)),
+        "mc_stderr": (("part", "term"), table(_monte_carlo_stderr)),
+        "quantiles": (("part", "term", "quantile"), table(_quantiles)),
+        "count": ("part", [part.sizes["row"] for part in everything]),
+        "nonfinite": ("part", [int((part["status"] == "nonfinite").sum()) for part in everything]),
+        "skipped": ("part", [int((part["status"] == "skipped").sum()) for part in everything]),
+        "unconverged": share(lambda part: part["status"] != "converged"),
+        "negative": share(lambda part: _is_below(part, rows.attrs, "amortisation_gap")),
+    }
+    k_hat = next((name for name in _K_HATS if name in rows), None)
+    if k_hat is not None:
+        columns["unreliable"] = share(lambda part: part[k_hat] > 0.7)
+    if "amortisation_gap_bound" in rows:
+        columns["gap_at_most"] = ("part", [_gap_at_most(part) for part in everything])
+    for term in terms:
+        if term.startswith("family_gap_"):
+            name = term.removeprefix("family_gap_")
+            columns[f"unnested_{name}"] = share(lambda part, term=term: _is_below(part, rows.attrs, term))
+    coordinates = {"part": parts_of(rows), "term": terms, "quantile": list(QUANTILES)}
+    return xr.Dataset(columns, coords=coordinates, attrs=dict(rows.attrs))
+
+
+def _is_below(part: xr.Dataset, settings: Mapping[str, Any], term: str) -> xr.DataArray:
+    """Which gaps are below zero by more than noise and the tolerance of the search explain."""
+    return part[term] < -3 * part[f"{term}_stderr"] - float(settings.get("tolerance", 0.0))
+
+
+_LADDER = ("elbo_local_", "family_gap_")
+
+
+def _family_first(term: str) -> str:
+    """Sorts the terms of a family together."""
+    return term.removeprefix("elbo_local_").removeprefix("family_gap_")
+
+
+def _is_counted(part: xr.Dataset) -> np.ndarray:
+    return ~np.isin(part["status"].values, ("nonfinite", "skipped"))
+
+
+def _gap_at_most(part: xr.Dataset) -> float:
+    """The mean gap over all rows, the skipped ones at their bounds."""
+    gaps = np.where(part["status"] == "skipped", part["amortisation_gap_bound"], part["amortisation_gap"])
+    return float(np.nanmean(gaps))
+
+
+def _mean(part: xr.Dataset, term: str) -> float:
+    return float(part[term].values.mean()) if part.sizes["row"] else float("nan")
+
+
+def _quantiles(part: xr.Dataset, term: str) -> np.ndarray:
+    return np.quantile(part[term].values, QUANTILES) if part.sizes["row"] else np.full(len(QUANTILES), np.nan)
+
+
+def _stderr_over_rows(part: xr.Dataset, term: str) -> float:
+    values = part[term].values
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def _monte_carlo_stderr(part: xr.Dataset, term: str) -> float:
+    # Rows with the same content share their noise, so their errors add up; equal rows have equal results.
+    _, groups = np.unique(part["elbo_amortised"].values.round(9), return_inverse=True)
+    if part.attrs.get("held"):
+        groups = np.zeros_like(groups)  # a latent that belongs to all rows is drawn for all of them at once
+    errors = np.bincount(groups, weights=part[f"{term}_stderr"].values)
+    return float(np.sqrt((errors**2).sum()) / part.sizes["row"]) if part.sizes["row"] else float("nan")
+
+
+def warnings_of(summary: xr.Dataset) -> list[str]:
+    """What a reader of a summary must know before believing it, a sentence each."""
+    found = []
+    if summary.attrs.get("held"):
+        found.append(
+            f"The latents {summary.attrs['held']} belong to all rows: they are drawn from their guide as it is, and "
+            "the gaps are those of the other latents."
+        )
+    for name in summary["part"].values:
+        part = summary.sel(part=name)
+        if int(part["nonfinite"]):
+            found.append(f"{name}: {int(part['nonfinite'])} rows have no finite ELBO or gradient and are left out.")
+        if int(part["skipped"]):
+            found.append(
+                f"{name}: {int(part['skipped'])} rows were screened out and are not in these means; over all rows the "
+                f"mean amortisation gap is at most {float(part['gap_at_most']):.3f}, unless a mode is missed."
+            )
+        for term in (str(t) for t in part if str(t).startswith("unnested_")):
+            if float(part[term]) > 0.01:
+                found.append(
+                    f"{name}: on {100 * float(part[term]):.1f} % of the rows the optimum in the richer family "
+                    f"{term.removeprefix('unnested_')} lies below that of the guide's own: its search failed there."
+                )
+        if float(part["unconverged"]) > 0:
+            share = f"{100 * float(part['unconverged']):.1f} %"
+            found.append(
+                f"{name}: {share} of the rows did not converge (`status` says why, `shortfall` how much may be left): "
+                "their gaps are lower bounds."
+            )
+        if float(part["negative"]) > 0.01:
+            share = f"{100 * float(part['negative']):.1f} %"
+            found.append(
+                f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the "
+                "search failed there."
+            )
+        if "unreliable" in part and float(part["unreliable"]) > 0.01:
+            share = f"{100 * float(part['unreliable']):.1f} %"
+            found.append(
+                f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap may be too "
+                "low there by more than their standard errors say."
+            )
+    return found + _modes(summary.attrs)
+
+
+def _modes(about: Mapping[str, Any]) -> list[str]:
+    """What is known of better optima that the search may miss."""
+    count, reason = int(about.get("simulated", 0)), about.get("not_simulated_because", "")
+    if reason:
+        return [f"Whether the search misses better modes was not looked for: {reason}."]
+    if count == 0:
+        return []
+    missed = int(about["missed"])
+    return [
+        f"On {count} rows simulated from the model, whose latents are known, the search from the encoder missed a "
+        f"better mode in {missed}" + (": gaps and log evidence may be too low." if missed else ".")
+    ]
+
+
+def lines_of(summary: xr.Dataset) -> list[str]:
+    """The summary as text, a line each."""
+    width = max(len(str(term)) for term in summary["term"].values)
+    lines = ["Nats per row (mean ± standard error over rows | Monte Carlo error | quantiles over rows)"]
+    for name in summary["part"].values:
+        part = summary.sel(part=name)
+        lines += [
+            "",
+            f"{name}: {int(part['count'])} rows",
+            " " * (width + 24) + "| ± MC   |" + "".join(f"{100 * q:>8.0f}%" for q in summary["quantile"].values),
+        ]
+        for term in summary["term"].values:
+            line = part.sel(term=term)
+            spread = "".join(f"{float(q):>9.3f}" for q in line["quantiles"])
+            lines.append(
+                f"{term:<{width}}  {float(line['mean']):>9.3f} ± {float(line['stderr']):<8.3f}  "
+                f"| {float(line['mc_stderr']):<7.4f}|{spread}"
+            )
+    warnings = warnings_of(summary)
+    return lines + (["", *warnings] if warnings else [])

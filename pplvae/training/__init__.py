@@ -1,0 +1,1 @@
+"""Fitting a pair: preparation, steps, the loop."""

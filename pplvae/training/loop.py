@@ -1,0 +1,279 @@
+"""The one training loop: epochs, validation, checkpoints. What a fit is asked for is in `fit`."""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pplvae.data import Rows
+from pplvae.errors import ProgramError, StoreError, in_users_words
+from pplvae.isolate import evaluation_mode, reseed, validation
+from pplvae.objectives import KLWeight
+from pplvae.programs.batch import Batch
+from pplvae.programs.noise import Stream
+from pplvae.programs.reading import (
+    Layout,
+    Program,
+    log_model,
+    log_weights_of,
+    run_model,
+    sum_sites,
+)
+from pplvae.store import CHECKPOINT, clear_run, read_tensors, write_tensors
+from pplvae.training.breakdown import first_not_finite
+from pplvae.training.preparation import Start
+from pplvae.training.steps import Steps
+
+_ROWS_AT_ONCE = 4096
+_DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
+_COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
+
+
+class FitStatus(Enum):
+    """How a fit ended."""
+
+    COMPLETED = "All epochs were run."
+    STOPPED_EARLY = "The validation ELBO has not risen for `patience` epochs."
+    NONFINITE = "The loss became NaN or infinite."
+    INTERRUPTED = "Interrupted from the keyboard."
+
+
+class Loop:
+    """A fit between two epochs: all of its state is in the checkpoint.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        train: the rows.
+        held_out: rows for validation, or None.
+        start: see `Start`.
+        steps: that it takes.
+        optimiser: that they move, for its state.
+        settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
+        folder: of the run, or None.
+        overwrite: whether that may hold an earlier run, to be replaced.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        train: Rows,
+        held_out: Rows | None,
+        start: Start,
+        steps: Steps,
+        optimiser: Optimizer,
+        settings: dict[str, Any],
+        folder: Path | None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self._model, self._guide, self._train, self._held_out = model, guide, train, held_out
+        self._start, self._steps, self._optimiser = start, steps, optimiser
+        self._settings, self._folder, self._overwrite = settings, folder, overwrite
+        self.weights = start.weights
+        self.epoch = 0
+        self.best_epoch = -1
+        self._best_value = -float("inf")
+        self._best = self.weights.copy()
+        self._columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
+        if held_out is not None:
+            self._validation_rows = Batch.of(held_out.tensors)
+
+    def run(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
+        """Run epochs until something ends the fit."""
+        # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Encountered NaN")
+            return self._run_epochs(epochs, kl_weight, patience, bar)
+
+    def _run_epochs(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
+        while self.epoch < epochs:
+            if patience is not None and self.epoch - 1 - self.best_epoch >= patience:
+                best = f"Best: epoch {self.best_epoch}, {self._best_value:.3f} nats per row."
+                return FitStatus.STOPPED_EARLY, f"{FitStatus.STOPPED_EARLY.value} {best}"
+            trouble = self._run_epoch(kl_weight, bar)
+            if trouble:
+                return FitStatus.NONFINITE, trouble
+            if self._folder is not None:
+                self._write_checkpoint()
+        return FitStatus.COMPLETED, FitStatus.COMPLETED.value
+
+    def _run_epoch(self, kl_weight: KLWeight, bar: Any) -> str | None:
+        """One pass over the rows; a sentence if the loss stops being finite."""
+        began = time.perf_counter()
+        seed, size = self._settings["seed"], self._settings["batch_size"]
+        # All randomness of an epoch follows from the seed and its number: that makes resuming exact.
+        reseed(seed, self.epoch)
+        order = torch.randperm(len(self._train))
+        rows = self._train.redrawn(seed, self.epoch)
+        tensors = [tensor[order.to(tensor.device)] for tensor in rows.tensors]
+        positions = order.to(tensors[0].device)
+        losses: list[Tensor] = []
+        weight, looked_at = 1.0, 0
+        look = 1 if positions.device.type == "cpu" else _DEVICE_STEPS_UNSEEN
+        starts = range(0, len(order), size)
+        for first in starts:
+            weight = _at(kl_weight, self.epoch + first / len(order))
+            some = slice(first, first + size)
+            index, batch = positions[some], tuple(tensor[some] for tensor in tensors)
+            try:
+                with in_users_words("objective", batch):
+                    # torch's own noise needs no keys
+                    losses.append(self._steps(Batch(batch, index, index), self._weight(kl_weight, weight)))
+            except ProgramError as error:
+                trouble = self._diagnose(len(losses), index, batch, error)
+                if not trouble:
+                    raise
+                return trouble
+            if len(losses) - looked_at >= look or len(losses) == len(starts):
+                bad = torch.nonzero(~torch.stack(losses[looked_at:]).isfinite()).flatten().tolist()
+                if bad:
+                    step = looked_at + bad[0]
+                    some = slice(starts[step], starts[step] + size)
+                    return self._diagnose(step, order[some], [tensor[some] for tensor in tensors])
+                looked_at = len(losses)
+        counts = torch.tensor([min(size, len(order) - first) for first in starts], device=positions.device)
+        total = float((torch.stack(losses).to(torch.float64) * counts).sum())
+        self._end_epoch(-total / len(order), weight, time.perf_counter() - began, bar)
+        return None
+
+    def _weight(self, kl_weight: KLWeight, now: float) -> float | Tensor:
+        """A KL weight that changes is a tensor: a number would be captured as it is."""
+        if not isinstance(kl_weight, Callable):
+            return now
+        return next(iter(self._start.trained.values())).detach().new_full((), now)
+
+    def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
+        elbo = self._validation_elbo()
+        value = float(elbo.mean()) if elbo is not None else float(self.epoch)  # without validation the last is best
+        if value > self._best_value:
+            self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
+        row = {
+            "objective": objective,
+            "elbo_validation": value if elbo is not None else float("nan"),
+            "elbo_validation_stderr": float(elbo.std() / len(elbo) ** 0.5) if elbo is not None else float("nan"),
+            "kl_weight": weight,
+            "seconds": seconds,
+        }
+        for name in _COLUMNS:
+            self._columns[name].append(row[name])
+        self.epoch += 1
+        bar.update()
+        bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
+
+    def _validation_elbo(self) -> Tensor | None:
+        """ELBO of every validation row, in eval mode, with the same noise in every epoch."""
+        if self._held_out is None or self._start.layout is None:
+            return None
+        particles, parts = self._settings["validation_particles"], []
+        at_once = max(1, _ROWS_AT_ONCE // particles)
+        with torch.no_grad(), validation(False), evaluation_mode(self._model, self._guide):
+            for first in range(0, len(self._held_out), at_once):
+                chunk = self._validation_rows.take(slice(first, first + at_once))
+                parts.append(self._row_elbos(chunk, self._start.layout, particles))
+        return torch.cat(parts).to(torch.float64)
+
+    def _row_elbos(self, chunk: Batch, layout: Layout, particles: int) -> Tensor:
+        if layout.guide:
+            address = (self._settings["seed"], Stream.VALIDATE)
+            weights = log_weights_of(self._model, self._guide, layout, chunk.times(particles), address, "antithetic")
+            return weights.mean(0)
+        # The guide draws nothing: the ELBO is log p(v), exactly.
+        if layout.summed:
+            return log_model(self._model, chunk, {}, layout)[0]
+        return sum_sites(run_model(self._model, chunk, {}), layout.model)
+
+    def _when(self, step: int) -> str:
+        return f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
+
+    def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
+        """Where a loss that is not finite came from, in a sentence; nothing if a step raised for another reason."""
+        found = first_not_finite(self._model, self._guide, self._start, batch, index, self._train.ids, error)
+        if found or error is not None:
+            return found and f"{self._when(step)} {found}"
+        return (
+            f"{self._when(step)} Every log-probability of the same batch was finite on a second draw: lower `lr`, or "
+            "set `clip`."
+        )
+
+    def keep_best(self) -> None:
+        """Put the weights of the best epoch into the programs (without validation, those of the last whole one)."""
+        self.weights.restore(self._best)
+
+    def history(self) -> xr.Dataset:
+        """The columns so far."""
+        columns = {name: ("epoch", np.array(values)) for name, values in self._columns.items()}
+        dataset = xr.Dataset(columns, coords={"epoch": np.arange(self.epoch)})
+        for name in ("objective", "elbo_validation", "elbo_validation_stderr"):
+            dataset[name].attrs["units"] = "nats per row"
+        return dataset
+
+    def take_folder(self) -> Path:
+        """The run folder, without what an earlier run left there: for when there is something to put in its place."""
+        assert self._folder is not None
+        if self._overwrite:
+            clear_run(self._folder)
+            self._overwrite = False
+        return self._folder
+
+    def _write_checkpoint(self) -> None:
+        state = self._optimiser.state_dict()
+        tensors = {f"now/{name}": tensor for name, tensor in self.weights.copy().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
+        tensors |= {f"history/{name}": torch.tensor(v, dtype=torch.float64) for name, v in self._columns.items()}
+        for i, slots in state["state"].items():
+            tensors |= {f"optimiser/{i}/{key}": v for key, v in slots.items() if isinstance(v, Tensor)}
+        content = {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_value": self._best_value,
+            "optimiser_groups": state["param_groups"],
+            "settings": self._settings,
+        }
+        write_tensors(self.take_folder() / CHECKPOINT, tensors, content)
+
+    def resume(self) -> None:
+        """Take up the checkpoint of the run folder, if there is one."""
+        if self._folder is None or not (self._folder / CHECKPOINT).exists():
+            return
+        path = self._folder / CHECKPOINT
+        tensors, content = read_tensors(path)
+        try:
+            theirs = content["settings"]
+            odd = [name for name, value in self._settings.items() if theirs.get(name) != value]
+            if odd:
+                raise StoreError(
+                    f"{str(path)!r} belongs to a fit with other settings, so going on would equal neither: "
+                    + ", ".join(f"{name} was {theirs.get(name)!r} and is {self._settings[name]!r}" for name in odd)
+                    + ". Use the same, or `existing='overwrite'`."
+                )
+            self.weights.restore(_under(tensors, "now/"))
+            device = next(iter(self.weights.parameters.values())).device
+            self._best = {name: tensor.to(device) for name, tensor in _under(tensors, "best/").items()}
+            self._columns = {name: tensors[f"history/{name}"].tolist() for name in _COLUMNS}
+            self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
+            self._best_value = content["best_value"]
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _under(tensors, "optimiser/").items():
+                i, key = name.split("/")
+                slots.setdefault(int(i), {})[key] = tensor
+            self._optimiser.load_state_dict({"state": slots, "param_groups": content["optimiser_groups"]})
+        except (KeyError, ValueError) as error:
+            raise StoreError(f"{str(path)!r} is damaged ({error}); start anew with `existing='overwrite'`.") from error
+
+
+def _at(kl_weight: KLWeight, epoch: float) -> float:
+    return float(kl_weight(epoch)) if isinstance(kl_weight, Callable) else float(kl_weight)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,315 @@
+"""A training step of any program: as it is written, captured as a graph, or compiled whole.
+
+The plain step runs the programs. The fast ones replay what the plain one did and are held against it: when they are
+made, and at steps that become rarer, up to one in a hundred. Where they differ, the plain step takes over.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pplvae.errors import CaptureError, PplvaeWarning
+from pplvae.isolate import generators_kept, reseed_beside_torch, validation
+from pplvae.objectives import Objective
+from pplvae.programs.batch import Batch
+from pplvae.programs.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, clause, compiled
+from pplvae.programs.reading import Program
+from pplvae.training.adam import adam_update, begin_adam, is_plain_adam
+from pplvae.training.preparation import Start
+
+_PLAIN_FIRST = 50  # steps of one kind before it is captured: by then they have cost about as much as a capture
+_LONGEST_UNCHECKED = 100
+_LARGEST_COMPILED_UPDATE = 2**17  # parameters; of more, Adam's own fused kernel was faster than the compiler's
+
+
+class How(Enum):
+    """What runs the steps of a fit."""
+
+    PYRO = "Pyro's own code"
+    PLAIN = "plain"
+    CAPTURED = "captured"
+    COMPILED = "compiled"
+
+
+class _Found(NamedTuple):
+    """What a step computes: the loss, and a gradient for each parameter that it depends on, or None."""
+
+    loss: Float[Tensor, ""]
+    slopes: list[Tensor | None]
+
+
+@dataclass
+class _Replay:
+    """A fast step for batches of one kind.
+
+    Attributes:
+        run: from rows, positions and KL weight.
+        updates: whether it also moves the parameters.
+        tolerance: see `_differs`.
+        steps: taken so far.
+        checked: the last of them that was held against the plain one.
+    """
+
+    run: Callable[[Batch, float | Tensor], _Found]
+    updates: bool
+    tolerance: float
+    steps: int = 0
+    checked: int = 0
+
+
+class Steps:
+    """The training steps of one fit.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        start: what is trained; see `Start`.
+        objective: what is maximised.
+        optimiser: over the parameters that are trained.
+        clip: largest norm of the gradient, in nats per row, or None.
+        compile: put loss and gradients, and the update of a small net by Adam, through torch's compiler.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        start: Start,
+        objective: Objective,
+        optimiser: Optimizer,
+        clip: float | None = None,
+        *,
+        compile: bool = False,
+    ) -> None:
+        self._model, self._guide, self._start = model, guide, start
+        self._objective, self._optimiser, self._clip = objective, optimiser, clip
+        self._parameters = list(start.trained.values())
+        self._compile = compile
+        self._replays: dict[Any, _Replay] = {}
+        self._seen: dict[Any, int] = {}
+        self._how, self._reason = How.PLAIN, f"there were fewer than {_PLAIN_FIRST} steps of one kind"
+        self._replayed = True  # whether a replay is to be tried
+
+    def __str__(self) -> str:
+        return self._how.value + (f": {self._reason}" if self._reason else "")
+
+    def __call__(self, batch: Batch, kl_weight: float | Tensor = 1.0) -> Float[Tensor, ""]:
+        """Take a step, unless the loss is NaN or infinite.
+
+        Args:
+            batch: the rows.
+            kl_weight: of the KL term; a tensor if it changes from step to step.
+
+        Returns:
+            The loss before the step, in nats per row.
+        """
+        if not self._seen:
+            self._begin(batch)
+        key = self._kind(batch, kl_weight)
+        self._seen[key] = self._seen.get(key, 0) + 1
+        first = self._seen[key] == 1
+        if self._how is How.PYRO:
+            with validation(first):
+                return self._pyros(batch, kl_weight)
+        whole = self._compile and key == next(iter(self._seen))  # a last, smaller batch is not worth a compiler's time
+        if self._replayed and key not in self._replays and (whole or self._seen[key] > _PLAIN_FIRST):
+            self._try_to_replay(key, batch, kl_weight, whole)
+        loss = self._replay(self._replays[key], batch, kl_weight) if key in self._replays else None
+        if loss is not None:
+            return loss
+        with validation(first):  # it shows that shapes and supports are right
+            found = self._plain(batch, kl_weight)
+        self._update(found)
+        return found.loss
+
+    def _begin(self, batch: Batch) -> None:
+        kept = _copies(self._start.weights.buffers)
+        with generators_kept():
+            reason = self._objective.reason_for_pyro(self._model, self._guide, self._start.layout, batch)
+        _write(self._start.weights.buffers, kept)
+        if reason:
+            self._how, self._reason = How.PYRO, reason
+
+    def _kind(self, batch: Batch, kl_weight: float | Tensor) -> Any:
+        """What a captured step takes for granted."""
+        shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in batch.tensors)
+        modes = tuple(module.training for module in self._start.modules)
+        weight = None if isinstance(kl_weight, Tensor) else kl_weight
+        return shapes, modes, weight, len(pyro.get_param_store())
+
+    def _scale(self, batch: Batch) -> float:
+        return 1 / (self._start.plate_size or len(batch))
+
+    def _pyros(self, batch: Batch, kl_weight: float | Tensor) -> Tensor:
+        given = self._model, self._guide, self._start.layout, batch
+        loss = self._objective.backward(*given, self._parameters, self._scale(batch), float(kl_weight))
+        self._update(_Found(loss, [parameter.grad for parameter in self._parameters]))
+        return loss
+
+    def _plain(self, batch: Batch, kl_weight: float | Tensor) -> _Found:
+        layout = self._start.layout
+        loss = self._objective.loss(self._model, self._guide, layout, batch, self._scale(batch), kl_weight)
+        return _Found(loss.detach(), list(torch.autograd.grad(loss, self._parameters, allow_unused=True)))
+
+    def _update(self, found: _Found) -> None:
+        for parameter, slope in zip(self._parameters, found.slopes, strict=True):
+            parameter.grad = slope
+        if self._clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        fused = all(group.get("fused") for group in self._optimiser.param_groups)
+        if found.loss.device.type == "cpu" or not fused:
+            if math.isfinite(found.loss.item()):
+                self._optimiser.step()
+            return
+        # A look at the loss would make the processor wait for the device: fused optimisers look there.
+        self._optimiser.found_inf = (~found.loss.isfinite()).to(torch.float32)  # type: ignore[attr-defined]
+        self._optimiser.step()
+
+    # Fast steps
+
+    def _try_to_replay(self, key: Any, batch: Batch, kl_weight: float | Tensor, whole: bool) -> None:
+        if whole and self._update_is_compiled():
+            begin_adam(self._optimiser, self._parameters)
+        kept = self._state()
+        try:
+            with generators_kept(), validation(False):
+                replay = self._make_replay(batch, kl_weight, whole)
+                replay.run(batch, kl_weight)
+            self._replays[key] = replay
+            self._how, self._reason = How.COMPILED if whole or self._how is How.COMPILED else How.CAPTURED, ""
+        except CaptureError as error:
+            self._give_up(str(error))
+        except Exception as error:  # a kernel that cannot be run again, such as that of an LSTM on a CPU
+            self._give_up(f"replayed, the step raised {clause(error)}")
+        self._restore(kept)
+
+    def _give_up(self, reason: str) -> None:
+        """Try no more replays; steps of a kind that has one keep it."""
+        self._replayed, self._reason = False, reason
+        if not self._replays:
+            self._how = How.PLAIN
+        if self._compile:
+            warnings.warn(f"The step is not compiled: {reason}.", PplvaeWarning, stacklevel=2)
+
+    def _make_replay(self, batch: Batch, kl_weight: float | Tensor, whole: bool) -> _Replay:
+        varies = isinstance(kl_weight, Tensor)
+        reached: list[bool] = []
+
+        def inputs_of(batch: Batch, kl_weight: float | Tensor) -> list[Tensor]:
+            return [batch.positions, *batch.tensors, *([kl_weight] if isinstance(kl_weight, Tensor) else [])]
+
+        def step(positions: Tensor, *tensors: Tensor) -> list[Tensor]:
+            rows, weight = (tensors[:-1], tensors[-1]) if varies else (tensors, kl_weight)
+            found = self._plain(Batch(rows, positions, positions), weight)
+            reached[:] = [slope is not None for slope in found.slopes]
+            if updates:
+                adam_update(self._optimiser, self._parameters, found.slopes, found.loss.isfinite(), self._clip)
+            return [found.loss, *(slope for slope in found.slopes if slope is not None)]
+
+        def run(batch: Batch, kl_weight: float | Tensor) -> _Found:
+            loss, *slopes = replayed(*inputs_of(batch, kl_weight))
+            rest = iter(slopes)
+            return _Found(loss, [next(rest) if there else None for there in reached])
+
+        updates = whole and self._update_is_compiled()
+        inputs = inputs_of(batch, kl_weight)
+        captured = Captured(step, inputs)
+        if not whole:
+            replayed = captured
+            return _Replay(run, False, CAPTURED_TOLERANCE)
+        replayed = compiled(captured, inputs)
+        return _Replay(run, updates, COMPILED_TOLERANCE)
+
+    def _replay(self, replay: _Replay, batch: Batch, kl_weight: float | Tensor) -> Tensor | None:
+        """A fast step; None if it could not be taken, and the plain one is to be."""
+        replay.steps += 1
+        # After 1, 2, 4, ... steps, then every hundredth.
+        if replay.steps < replay.checked + min(max(replay.checked, 1), _LONGEST_UNCHECKED):
+            found = self._run(replay, batch, kl_weight)
+            if found is not None and not replay.updates:
+                self._update(found)
+            return None if found is None else found.loss
+        before = self._state()
+        with generators_kept(), validation(replay.steps == 1):
+            reseed_beside_torch(replay.steps)  # numbers from there must not happen to be those of the capture
+            plain = self._plain(batch, kl_weight)
+        buffers = _copies(self._start.weights.buffers)
+        self._restore(before)
+        found = self._run(replay, batch, kl_weight)
+        if found is None:
+            self._restore(before)
+            return None
+        odd = _differs(found, plain, replay.tolerance)
+        unchecked, replay.checked = replay.steps - replay.checked - 1, replay.steps
+        if odd:
+            self._take_over(odd, unchecked)
+            self._restore(before)
+            _write(self._start.weights.buffers, buffers)
+        if odd or not replay.updates:
+            self._update(plain if odd else found)
+        return plain.loss if odd else found.loss
+
+    def _run(self, replay: _Replay, batch: Batch, kl_weight: float | Tensor) -> _Found | None:
+        try:
+            return replay.run(batch, kl_weight)
+        except Exception as error:
+            self._replays.clear()
+            self._give_up(f"replayed, the step raised {clause(error)}")
+            return None
+
+    def _take_over(self, odd: str, unchecked: int) -> None:
+        self._replayed = False
+        self._replays.clear()
+        self._how = How.PLAIN
+        self._reason = f"replayed, the step gave another {odd} than the program"
+        warnings.warn(
+            f"Replayed, the training step gave another {odd} than the program, perhaps for up to {unchecked} steps "
+            "already: it depends on something that is no tensor, such as a Python number that changes or NumPy's "
+            "random numbers. The fit goes on with the program as it is written, slower. A tensor can be replayed.",
+            PplvaeWarning,
+            stacklevel=2,
+        )
+
+    def _update_is_compiled(self) -> bool:
+        size = sum(parameter.numel() for parameter in self._parameters)
+        return is_plain_adam(self._optimiser) and size <= _LARGEST_COMPILED_UPDATE
+
+    def _state(self) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
+        slots = [value for state in self._optimiser.state.values() for value in state.values()]
+        return self._start.weights.copy(), [(slot, slot.clone()) for slot in slots if isinstance(slot, Tensor)]
+
+    def _restore(self, state: tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]) -> None:
+        weights, slots = state
+        self._start.weights.restore(weights)
+        for slot, value in slots:
+            slot.copy_(value)
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _write(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(values[name])
+
+
+def _differs(one: _Found, other: _Found, tolerance: float) -> str:
+    """What of two steps differs by more than so much of its largest number; nothing if they agree."""
+    if not agree(one.loss, other.loss, tolerance):
+        return "loss"
+    if [slope is None for slope in one.slopes] != [slope is None for slope in other.slopes]:
+        return "gradient"
+    # All parameters together: where a small gradient is a sum of large terms, rounding alone is large beside it.
+    ours, theirs = (torch.cat([s.flatten() for s in step.slopes if s is not None]) for step in (one, other))
+    return "" if agree(ours, theirs, tolerance) else "gradient"
