@@ -10,9 +10,9 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
-from torch import distributions as td
 from scipy import stats
 from statistics_ import LEVEL, assert_frequency, assert_within, standard_errors
+from torch import distributions as td
 from workflow import check_command, check_pair
 
 import pplvae

@@ -1,6 +1,5 @@
 """Rows drawn from a program: the right distribution, whatever way the program observes its rows, or a refusal."""
 
-import numpy as np
 import programs
 import pyro
 import pyro.distributions as dist
