@@ -181,8 +181,8 @@ def test_a_category_that_the_encoder_calls_improbable_is_found():
     def guide(v):
         right = torch.cdist(v, centre).argmin(1)
         with pyro.plate("data", len(v)):
-            z = pyro.sample("z", dist.Categorical(logits=-4.0 * nn.functional.one_hot(right, 3)))
-            pyro.sample("h", dist.Normal(torch.where(z == right, 1.0, 0.0) * v[:, 0].cos(), 0.8))
+            z = pyro.sample("z", dist.Categorical(logits=-30.0 * nn.functional.one_hot(right, 3)))
+            pyro.sample("h", dist.Normal(torch.where(z == right, 10.0, 0.0) * v[:, 0].cos(), 0.8))
 
     rows = pplvae.amortisation_gap(model, guide, v, tolerance=0.2, max_steps=500, particles=100).rows
     converged = rows["status"].values == "converged"
