@@ -45,3 +45,18 @@ def assert_spread_is_one(scores, *, degrees=np.inf, what=""):
     least, most = (np.sqrt(inflated * stats.chi2.ppf(p, free) / free) for p in (LEVEL / 2, 1 - LEVEL / 2))
     spread = np.sqrt((scores**2).mean())
     assert least < spread < most, f"{what}: scores are spread by {spread}, beyond [{least}, {most}]"
+
+
+def assert_frequency(hits, draws, low, high=None, *, what=""):
+    """So many hits in so many draws, where one has a probability of `low`, or one between `low` and `high`."""
+    hits, low = np.atleast_1d(hits), np.asarray(low)
+    few, many = stats.binom.cdf(hits, draws, low), stats.binom.sf(hits - 1, draws, low if high is None else high)
+    outside = ~((few > LEVEL / 2) & (many > LEVEL / 2))
+    assert not outside.any(), f"{what}: {hits[outside]} hits in {draws} draws are no chance at {low}, {high}"
+
+
+def assert_chi_square(sums, degrees, *, what=""):
+    """Sums of the squares of so many independent standard normals."""
+    sums, degrees = np.broadcast_arrays(np.atleast_1d(sums), degrees)
+    outside = ~((stats.chi2.cdf(sums, degrees) > LEVEL / 2) & (stats.chi2.sf(sums, degrees) > LEVEL / 2))
+    assert not outside.any(), f"{what}: {sums[outside]} are no sums of {degrees[outside]} squares"

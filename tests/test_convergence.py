@@ -1,5 +1,6 @@
 """`converged` can fail, and where it is said it is right: against ELBOs in closed form and by quadrature."""
 
+import copy
 import math
 
 import numpy as np
@@ -166,6 +167,30 @@ def test_what_is_left_where_only_the_mean_is_off(off):
     np.testing.assert_allclose(rows["shortfall"], exact, rtol=1e-6)
     assert (rows["shortfall_stderr"] < 1e-6 * rows["shortfall"]).all()
     assert set(rows["status"].values) == {"converged" if float(exact.max()) < SEARCH else "max_steps"}
+
+
+def test_a_mean_that_single_precision_cannot_hold_is_not_called_found():
+    """Offsets from an encoder that is millions of deviations away round to a good part of a deviation."""
+    exact, v = random_linear(1, rows=20)
+    single = copy.deepcopy(exact).float()
+    best = [values.detach() for values in exact.best_factorised(v)]
+
+    def found(far):
+        def guide(v):
+            loc, scale = (values.detach().float() for values in exact.best_factorised(v.double()))
+            with pyro.plate("data", len(v)):
+                pyro.sample("h", dist.Normal(loc + far * scale, scale).to_event(1))
+
+        result = pplvae.amortisation_gap(single.model, guide, v.float(), particles=20)
+        own = (values.double() for values in guides_of(result, "local"))
+        left = (exact.elbo(v, *best) - exact.elbo(v, *own)).detach().numpy()
+        return left, result.rows["status"].values == "converged"
+
+    near, far = found(1e3), found(1e8)
+    assert near[1].all()
+    assert not far[1].any()
+    for left, converged in (near, found(1e6), found(1e7), far):
+        assert left[converged].max(initial=0) < SEARCH
 
 
 # ------------------------------------------------------------------------------------------- first order

@@ -48,25 +48,32 @@ class Switches:
         log_q = dist.Bernoulli(logits=logits).log_prob(self.states.unsqueeze(1)).sum(-1)
         return (log_q.exp() * (self.log_joint - log_q)).sum(0)
 
-    def best(self):
-        logits = torch.zeros_like(self.v[:, :4]).requires_grad_()
+    def best_near(self, logits):
+        """The ELBO at the end of the way up from there."""
+        logits = logits.clone().requires_grad_()
         steps = torch.optim.Adam([logits], lr=0.02)
         for _ in range(2000):
             steps.zero_grad()
             (-self.elbo(logits).sum()).backward()
             steps.step()
-        return self.elbo(logits).detach().numpy()
+        return self.elbo(logits).detach()
+
+    def left(self, result):
+        """What the row's own guides leave of the optimum that they are near, in nats."""
+        logits = torch.as_tensor(result.parameters["h.logits"].sel(guide="local").values)
+        return (self.best_near(logits) - self.elbo(logits)).numpy()
 
 
 def test_summed_over_all_states():
     switches = Switches()
-    rows = pplvae.compare(switches.model, switches.guide, switches.v).rows
+    result = pplvae.compare(switches.model, switches.guide, switches.v)
+    rows = result.rows
     exact = switches.elbo(switches.encoder(switches.v)).detach().numpy()
     np.testing.assert_allclose(rows["elbo_amortised"], exact, atol=1e-10)
     np.testing.assert_allclose(rows["log_evidence"], switches.log_joint.logsumexp(0), atol=1e-10)
     np.testing.assert_allclose(rows["elbo_amortised_stderr"], 0, atol=1e-10)
-    short = switches.best() - rows["elbo_local"].values
-    assert (short < 0.02).all()  # below 0: the reference itself stopped at a worse optimum
+    assert (rows["status"] == "converged").all()
+    assert switches.left(result).max() < 5 * SEARCH
     assert (rows["elbo_local"] <= rows["log_evidence"] + 1e-9).all()
 
 
@@ -75,12 +82,13 @@ def test_drawn_where_there_are_too_many(monkeypatch):
     monkeypatch.setattr(discrete, "MOST_STATES", 8)
     monkeypatch.setattr(inspection, "MOST_STATES", 8)
     switches = Switches(rows=30)
-    rows = pplvae.compare(switches.model, switches.guide, switches.v, particles=2000).rows
+    result = pplvae.compare(switches.model, switches.guide, switches.v, particles=2000)
+    rows = result.rows
     exact = switches.elbo(switches.encoder(switches.v)).detach().numpy()
     assert_spread_is_one((rows["elbo_amortised"].values - exact) / rows["elbo_amortised_stderr"].values, degrees=999)
-    short = switches.best() - rows["elbo_local"].values
-    assert np.median(short) < 0.03
-    assert short.mean() < 0.15
+    converged = rows["status"].values == "converged"
+    assert converged.any()
+    assert switches.left(result)[converged].mean() < 5 * SEARCH  # of a single row nothing is tested: see `shortfall`
 
 
 @pytest.mark.statistical
@@ -107,7 +115,10 @@ def test_score_function_gradient_is_unbiased(monkeypatch):
 
 
 def mixture(guide_has_z, rows=20):
-    """A mixture of three Gaussians for h, and a linear likelihood: the evidence is exact."""
+    """A mixture of three Gaussians for h, and a linear likelihood, with log p(v) and the best ELBO.
+
+    Given the category h is a Gaussian with the same precision for all, of which a factorised one has the diagonal.
+    """
     centres, weight, shares = 2 * torch.randn(3, 2), torch.randn(2, 4), torch.tensor([0.2, 0.3, 0.5])
     z = dist.Categorical(shares).sample((rows,))
     v = (centres[z] + 0.5 * torch.randn(rows, 2)) @ weight + torch.randn(rows, 4)
@@ -131,17 +142,22 @@ def mixture(guide_has_z, rows=20):
             loc, log_scale = encoder(torch.cat([v, nn.functional.one_hot(z, 3).to(v)], -1)).chunk(2, -1)
             pyro.sample("h", dist.Normal(loc, log_scale.exp()).to_event(1))
 
-    return model, guide, v, torch.stack(parts).logsumexp(0).numpy()
+    exact, precision = torch.stack(parts).logsumexp(0).numpy(), weight @ weight.T + 4 * torch.eye(2)
+    lost = 0.5 * float(precision.diagonal().log().sum() - precision.logdet())
+    return model, guide, v, exact, exact - lost
 
 
 @pytest.mark.statistical
 def test_a_guide_with_a_category_and_a_gaussian_for_each():
-    model, guide, v, exact = mixture(guide_has_z=True, rows=10)
+    model, guide, v, exact, best = mixture(guide_has_z=True, rows=10)
     rows = pplvae.compare(model, guide, v, max_steps=1000).rows
-    lost = exact - rows["elbo_local"].values
-    assert_within(lost, rows["elbo_local_stderr"], high=np.inf, degrees=49)
-    assert np.median(lost) < 0.1  # a Gaussian of its own for every category
-    assert np.median(abs(rows["log_evidence"].values - exact)) < 0.01  # a row may miss its category
+    converged = rows["status"].values == "converged"
+    assert converged.any()
+    error, stderr = rows["elbo_local"].values - best, rows["elbo_local_stderr"].values
+    assert_within(error, stderr, low=-np.inf, degrees=49)
+    assert_within(error[converged], stderr[converged], low=-5 * SEARCH, degrees=49)
+    stderr = rows["log_evidence_stderr"].values
+    assert_within(rows["log_evidence"].values - exact, stderr, low=-0.5 * stderr**2, degrees=499)
     assert rows.attrs["lambda"] == "z.logits, h.loc, h.scale"
 
 
@@ -165,8 +181,8 @@ def test_a_category_that_the_encoder_calls_improbable_is_found():
     def guide(v):
         right = torch.cdist(v, centre).argmin(1)
         with pyro.plate("data", len(v)):
-            z = pyro.sample("z", dist.Categorical(logits=-4.0 * nn.functional.one_hot(right, 3)))
-            pyro.sample("h", dist.Normal(torch.where(z == right, 1.0, 0.0) * v[:, 0].cos(), 0.8))
+            z = pyro.sample("z", dist.Categorical(logits=-30.0 * nn.functional.one_hot(right, 3)))
+            pyro.sample("h", dist.Normal(torch.where(z == right, 10.0, 0.0) * v[:, 0].cos(), 0.8))
 
     rows = pplvae.amortisation_gap(model, guide, v, tolerance=0.2, max_steps=500, particles=100).rows
     converged = rows["status"].values == "converged"
@@ -176,13 +192,13 @@ def test_a_category_that_the_encoder_calls_improbable_is_found():
 
 
 def test_a_category_left_to_the_model_is_summed_out():
-    model, guide, v, exact = mixture(guide_has_z=False)
+    model, guide, v, exact, _ = mixture(guide_has_z=False)
     for evidence in ("importance", "ais"):
         rows = pplvae.compare(model, guide, v, evidence=evidence).rows
-        reliable = rows["pareto_k_local"].values < 0.5
-        error = rows["log_evidence"].values - exact
-        assert np.median(abs(error[reliable])) < 0.05, evidence
-        assert_within(error, rows["log_evidence_stderr"], low=-np.inf, degrees=499, what=evidence)  # a lower bound
+        error, stderr = rows["log_evidence"].values - exact, rows["log_evidence_stderr"].values
+        low = -0.5 * stderr**2 if evidence == "importance" else -np.inf  # chains may all stay with one category
+        assert_within(error, stderr, low=low, degrees=499, what=evidence)
+        assert np.median(abs(error) / stderr) < 1.5, evidence  # 0.67 of a normal
 
 
 @pytest.mark.statistical
@@ -290,7 +306,8 @@ def test_masked_states_are_not_counted():
     model, guide = masked_category(seen, in_guide=True)
     rows = pplvae.compare(model, guide, (v, seen), particles=200, max_steps=25).rows
     exact = dist.Normal(0.0, 2**0.5).log_prob(v)
-    np.testing.assert_allclose(rows["log_evidence"], exact, atol=0.01)  # log 3 too high if masked states counted
+    # Log 3 too high if masked states counted.
+    assert_within(rows["log_evidence"].values - exact.numpy(), 1e-9 + rows["log_evidence_stderr"].values, degrees=199)
     with pytest.raises(RowwiseError, match="masked"):
         pplvae.compare(*masked_category(seen, in_guide=False), (v, seen))
 

@@ -1,5 +1,6 @@
 """The door: what cannot be compared is refused in words that say what to do."""
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -323,6 +324,27 @@ def test_wrong_number_of_columns():
     vae = pplvae.models.BernoulliVAE(4, 2).double()
     with pytest.raises(ShapeError, match=r"must have 4 columns.*have 3"):
         pplvae.amortisation_gap(vae.model, vae.guide, torch.ones(6, 3))
+
+
+def scale_from_a_column(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("h", dist.Normal(v[:, :2], v[:, 2:]).to_event(1))
+
+
+@pytest.mark.parametrize("group", [0, 1])
+def test_a_row_that_breaks_a_program_does_not_speak_for_all(group):
+    """Programs are tried on three rows, then on the next three: only the row that is broken has no result."""
+    rows = torch.cat([ROWS[:, :2], torch.full((6, 1), 0.7)], 1).repeat(2, 1) + torch.arange(12.0).unsqueeze(1) / 100
+    broken = rows.clone()
+    broken[: 3 * group + 2, 2] = -1.0
+    whole = pplvae.amortisation_gap(model, scale_from_a_column, rows, particles=4).rows
+    found = pplvae.amortisation_gap(model, scale_from_a_column, broken, particles=4).rows
+    bad = (broken[:, 2] < 0).numpy()
+    assert (found["status"].values[bad] == "nonfinite").all()
+    np.testing.assert_allclose(found["amortisation_gap"].values[~bad], whole["amortisation_gap"].values[~bad])
+    broken[:7, 2] = -1.0  # one of each three that are tried
+    with pytest.raises(ProgramError, match=r"guide raised ValueError.*scale"):
+        pplvae.amortisation_gap(model, scale_from_a_column, broken, particles=4)
 
 
 def test_a_strangers_own_error_is_shown_with_the_shape():

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from oracles import bad_encoder, random_linear
 from scipy import stats
+from statistics_ import assert_frequency, assert_within
 
 import pplvae
 from pplvae.errors import DataError, UnknownNameError
@@ -204,9 +205,9 @@ def test_false_alarms_are_as_rare_as_asked_for(sign):
     """Skewed differences with exactly the mean that may be lost, 2000 times, at 5 %."""
     drawn = np.random.default_rng(6).lognormal(0, 0.7, (2000, 150)) - np.exp(0.7**2 / 2)
     alarms = [stats.t.sf(skew_corrected_t(sign * row), 149) < 0.05 for row in drawn]
-    assert abs(np.mean(alarms) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 2000)
+    assert_frequency(sum(alarms), 2000, 0.05)
     runs = [pair(0.1 * sign * row - 0.5) for row in drawn[:200]]
-    assert sum(run.worse(margin=0.5, level=0.05) for run in runs) <= stats.binom.ppf(0.999, 200, 0.05)
+    assert_frequency(sum(run.worse(margin=0.5, level=0.05) for run in runs), 200, 0.05)
 
 
 def test_settings_that_differ():
@@ -251,7 +252,8 @@ def test_two_guides_of_one_model(tmp_path):
     paired = compare_runs(first, pplvae.load_comparison(second.save(tmp_path / "second.nc")))
     exact = (model.elbo(v, *bad(v)) - model.elbo(v, *good(v))).detach().numpy()
     error = paired.differences("rows", "elbo_amortised") - exact
-    assert abs(error.mean()) < 4 * stats.sem(error) < 0.1 * abs(exact.mean())
+    assert_within(error.mean(), stats.sem(error), degrees=len(error) - 1)
+    assert stats.sem(error) < 0.02 * abs(exact.mean())
     assert paired.worse(margin=0.5 * abs(exact.mean()))
     assert not compare_runs(second, first).worse()
     assert paired.rows.attrs["content"] == "compared"

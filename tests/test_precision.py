@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from oracles import bad_guide, bad_pair, random_linear
-from statistics_ import assert_spread_is_one, assert_within, of_mean
+from statistics_ import assert_chi_square, assert_spread_is_one, assert_within, of_mean
 from torch.distributions import constraints
 
 import pplvae
@@ -160,7 +160,14 @@ def test_a_control_variate_that_adds_noise_is_not_used():
     slope, kink = 0.3 * 4, 2 / np.pi
     variance = slope**2 * (1 - kink) + 0.5 - slope * np.sqrt(kink)  # of log p - log q = z² / 2 - 1.2 |z| + ...
     # As it is, the control variate is off by 16 of a curvature of 0: z² / 2 times that.
-    assert float(rows["elbo_amortised_stderr"].mean()) == pytest.approx(np.sqrt(2 * variance / 500), rel=0.1)
+    size = np.linspace(0, 12, 100_001)
+    form = 0.5 * size**2 - slope * size
+    weight = np.exp(-0.5 * size**2) / np.exp(-0.5 * size**2).sum()
+    tails = (
+        (form - weight @ form) ** 4 @ weight
+    ) / variance**2 - 3  # excess kurtosis of one latent, twice that of both
+    squares = rows["elbo_amortised_stderr"].values ** 2 * 500 / (2 * variance)
+    assert_within(squares.mean() - 1, np.sqrt((2 / 499 + 0.5 * tails / 500) / 40))
 
 
 def test_a_family_is_scored_on_the_very_draws_of_the_rows_own_guide():
@@ -298,7 +305,8 @@ def test_so_many_rows_that_not_all_draws_are_kept_at_once():
     found = book.measure(Precision(200, most=20_000, stderr=0.1))
     assert len([asked for asked in book.asked if asked[0] is Stream.PILOT]) == 3
     assert found["position"].tolist() == list(range(450))
-    np.testing.assert_allclose(found["elbo_stderr"], spreads / np.sqrt(found["draws"] / 2), rtol=0.6)
+    pairs = found["draws"] / 2
+    assert_chi_square((pairs - 1) * pairs * (found["elbo_stderr"] / spreads) ** 2, pairs - 1)
 
 
 def test_exactly_so_many_draws():

@@ -1,6 +1,5 @@
 """Rows drawn from a program: the right distribution, whatever way the program observes its rows, or a refusal."""
 
-import numpy as np
 import programs
 import pyro
 import pyro.distributions as dist
@@ -9,6 +8,7 @@ import pytest
 import torch
 from conftest import process_state
 from oracles import random_linear
+from statistics_ import assert_chi_square, assert_within, of_mean
 
 from pplvae.errors import ProgramError
 from pplvae.isolate import isolated
@@ -37,12 +37,13 @@ def rows_of(count, columns=3):
 
 
 def assert_moments(draws, mean, covariance):
-    """Means and covariances within 4.5 standard errors of a Gaussian's."""
-    draws, mean, covariance = draws.detach(), mean.detach(), covariance.detach()
-    count = len(draws)
-    assert (((draws.mean(0) - mean) / (covariance.diagonal() / count).sqrt()).abs() < 4.5).all()
-    scale = torch.outer(covariance.diagonal(), covariance.diagonal()) + covariance**2
-    assert (((draws.T.cov() - covariance) / (scale / count).sqrt()).abs() < 4.5).all()
+    """Draws of a Gaussian: made white, they have means, squares and products of independent standard normals."""
+    factor, away = torch.linalg.cholesky(covariance.detach()), (draws - mean).detach()
+    white = torch.linalg.solve_triangular(factor, away.T, upper=False)
+    assert_within(white.mean(1), len(draws) ** -0.5)
+    assert_chi_square(white.square().sum(1), len(draws))
+    first, second = torch.triu_indices(len(white), len(white), 1)
+    assert_within((white[first] * white[second]).sum(1) / white[first].norm(dim=1), 1.0)  # normal given the first
 
 
 def test_latents_and_rows_of_a_linear_model_have_their_joint_moments():
@@ -123,8 +124,8 @@ def test_counts_are_written_into_integer_rows():
     rate, counts = made.values["h"].exp(), made.tensors[0]
     assert counts.dtype == torch.int64
     z = (counts - rate) / rate.sqrt()
-    assert abs(float(z.mean())) < 4.5 / np.sqrt(6000)
-    assert abs(float(z.square().mean()) - 1) < 0.2
+    assert_within(z.mean(), 6000**-0.5)
+    assert_within(z.square().mean() - 1, of_mean((2 + 1 / rate).sqrt()))  # the fourth moment is 3 + 1 / rate
 
 
 def masked(fn, v, mask, how):

@@ -19,7 +19,7 @@ Sample = dict[str, Draws]  # by name: draws of the same rows on the same noise, 
 More = Callable[..., Sample]  # called with `particles`, `index` and `stream`, which names the noise
 
 FEWEST_DRAWS = 100  # of fewer, the standard error itself is uncertain: errors would be 5 % larger than it says
-FEWEST_PLAIN_DRAWS = 200  # of guides without a control variate, whose draws are more skewed
+FEWEST_PLAIN_DRAWS = 400  # of guides without a control variate, whose draws are more skewed
 FEWEST_WEIGHTS = 1000  # where a tail is fitted to them: of fewer, k-hat is lower than of all, and a screen skips less
 _MOST_DRAWS = 6_400
 _KEPT_AT_ONCE = 2**22  # draws × rows of one guide: 32 MiB
