@@ -86,9 +86,10 @@ def test_drawn_where_there_are_too_many(monkeypatch):
     rows = result.rows
     exact = switches.elbo(switches.encoder(switches.v)).detach().numpy()
     assert_spread_is_one((rows["elbo_amortised"].values - exact) / rows["elbo_amortised_stderr"].values, degrees=999)
-    converged = rows["status"].values == "converged"
-    assert converged.any()
-    assert switches.left(result)[converged].mean() < 5 * SEARCH  # of a single row nothing is tested: see `shortfall`
+    assert set(rows["status"].values) <= {"untested", "max_steps"}  # nothing says how much a row has left
+    assert rows["shortfall"].isnull().all()
+    assert "nothing can say how much is left" in str(result)
+    assert switches.left(result).mean() < 5 * SEARCH
 
 
 @pytest.mark.statistical

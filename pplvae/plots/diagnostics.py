@@ -1,6 +1,6 @@
 """Figures of the diagnostics: ranks of true latents, KL per dimension, rate and distortion."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from pplvae.plots.style import COLOURS, one_panel
 
 
+@runtime_checkable
 class _Calibration(Protocol):
     @property
     def summary(self) -> xr.Dataset: ...
@@ -16,6 +17,7 @@ class _Calibration(Protocol):
     def outside(self) -> list[str]: ...
 
 
+@runtime_checkable
 class _LatentUse(Protocol):
     @property
     def rows(self) -> xr.Dataset: ...

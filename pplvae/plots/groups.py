@@ -1,6 +1,6 @@
 """Figures of comparisons between sets of rows: groups, two runs, inside and outside."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 from pplvae.plots.style import COLOURS, one_panel
 
 
+@runtime_checkable
 class _Paired(Protocol):
     @property
     def parts(self) -> list[str]: ...
     def summary(self) -> xr.Dataset: ...
 
 
+@runtime_checkable
 class _Outliers(Protocol):
     @property
     def scores(self) -> list[str]: ...

@@ -165,6 +165,9 @@ def matchable(elements: int) -> int:
     return math.ceil(1.04 * elements) + 2
 
 
+_SMALLEST_ROOT = 1e-3  # of a unit second moment, beside the elements before it
+
+
 def _match_moments(z: Float[Tensor, "particle row element"]) -> Float[Tensor, "particle row element"]:
     """Normals of each row with identity second moments over its draws; unit ones only where draws are too few."""
     particles, _, elements = z.shape
@@ -172,8 +175,10 @@ def _match_moments(z: Float[Tensor, "particle row element"]) -> Float[Tensor, "p
     if particles < matchable(elements):
         return unit
     root, failed = torch.linalg.cholesky_ex(torch.einsum("srk,srl->rkl", unit, unit) / particles)
+    # Where elements are nearly equal, what a root says of their difference is rounding.
+    failed = (failed > 0) | (root.diagonal(dim1=-2, dim2=-1).amin(-1) < _SMALLEST_ROOT)
     matched = torch.linalg.solve_triangular(root, unit.permute(1, 2, 0), upper=False).permute(2, 0, 1)
-    return torch.where((failed > 0).unsqueeze(-1), unit, matched)
+    return torch.where(failed.unsqueeze(-1), unit, matched)
 
 
 def _mix(x: Tensor) -> Tensor:

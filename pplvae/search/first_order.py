@@ -50,6 +50,7 @@ class Status(Enum):
     """How the optimisation of a row ended."""
 
     CONVERGED = "On fresh draws, the upper 95 % end of what a further step would win is below `tolerance` nats."
+    UNTESTED = "The search has ended, and nothing can test it: discrete latents are drawn, so no step can be foreseen."
     SHORT = "The search has ended, but more than `tolerance` nats may be left: see `shortfall`."
     MAX_STEPS = "`max_steps` was reached while the ELBO might still rise: raise `max_steps`."
     NONFINITE = "The row's ELBO or its gradient is NaN or infinite: look at the row, and at the support of the guide."

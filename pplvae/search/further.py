@@ -50,6 +50,12 @@ def prove(make_batch: MakeBatch, optimum: Optimum, schedule: Schedule, seed: int
     return optimum
 
 
+def untested(optimum: Optimum) -> Optimum:
+    """Say of the rows whose search has ended that nothing has tested it; in place."""
+    optimum.status = [Status.UNTESTED if status is Status.CONVERGED else status for status in optimum.status]
+    return optimum
+
+
 def _tested(
     make_batch: MakeBatch, optimum: Optimum, rows: Tensor, schedule: Schedule, seed: int, round_: int
 ) -> Bool[Tensor, " row"]:

@@ -13,7 +13,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.reading import Layout, Program
 from pplvae.search.first_order import Optimum, Schedule, joined, optimise
-from pplvae.search.further import prove
+from pplvae.search.further import prove, untested
 from pplvae.search.localise import LocalGuides, Offsets
 from pplvae.search.own_gaussian import Encoded, OwnGaussians
 
@@ -53,7 +53,8 @@ class OwnGuides:
     def __call__(self, batch: Batch, encoded: Encoded | None) -> Optimum:
         """The optimum of every row; `encoded` as the method of that name has it."""
         if self.gaussian is None or encoded is None:
-            return self._by_first_order(batch, self.schedule, proven=self._is_smooth)
+            found = self._by_first_order(batch, self.schedule, proven=self._is_smooth)
+            return found if self._is_smooth else untested(found)
         return self.gaussian(encoded, batch, self._by_first_order)
 
     def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"] | None:

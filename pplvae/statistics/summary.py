@@ -52,7 +52,8 @@ def summary_of(rows: xr.Dataset) -> xr.Dataset:
         "count": ("part", [part.sizes["row"] for part in everything]),
         "nonfinite": ("part", [int((part["status"] == "nonfinite").sum()) for part in everything]),
         "skipped": ("part", [int((part["status"] == "skipped").sum()) for part in everything]),
-        "unconverged": share(lambda part: part["status"] != "converged"),
+        "unconverged": share(lambda part: ~part["status"].isin(["converged", "untested"])),
+        "untested": share(lambda part: part["status"] == "untested"),
         "negative": share(lambda part: _is_below(part, rows.attrs, "amortisation_gap")),
     }
     k_hat = next((name for name in _K_HATS if name in rows), None)
@@ -141,6 +142,12 @@ def warnings_of(summary: xr.Dataset) -> list[str]:
             found.append(
                 f"{name}: {share} of the rows did not converge (`status` says why, `shortfall` how much may be left): "
                 "their gaps are lower bounds."
+            )
+        if float(part["untested"]) > 0:
+            share = f"{100 * float(part['untested']):.1f} %"
+            found.append(
+                f"{name}: of {share} of the rows nothing can say how much is left to the optimum, since discrete "
+                "latents are drawn: their gaps may be too low."
             )
         if float(part["negative"]) > 0.01:
             share = f"{100 * float(part['negative']):.1f} %"
