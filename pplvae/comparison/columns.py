@@ -7,7 +7,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.programs.estimates import Draws, PerRow, mean_and_stderr, with_rounding
+from pplvae.programs.estimates import mean_and_stderr, with_rounding
+from pplvae.programs.shapes import PerDraw, PerRow
 from pplvae.results.arviz import pareto_k
 from pplvae.scoring.chunks import Chunk, Columns, add
 from pplvae.scoring.precision import Sample
@@ -53,7 +54,7 @@ def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
     return columns | {"method": method}
 
 
-def worth_refining(elbo: PerRow, log_weights: Draws, evidence: PerRow, stderr: PerRow, screen: float) -> Screened:
+def worth_refining(elbo: PerRow, log_weights: PerDraw, evidence: PerRow, stderr: PerRow, screen: float) -> Screened:
     """An upper bound on each row's gap, and the rows whose gap may exceed the screen.
 
     Log p(v) less the amortised ELBO is more than the gap; the importance-weighted estimate of it can be trusted where

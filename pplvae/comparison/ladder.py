@@ -12,11 +12,12 @@ from pplvae.errors import UnknownNameError
 from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import mean_and_stderr, with_rounding
 from pplvae.programs.noise import Kind, Stream
+from pplvae.programs.shapes import Lambda
 from pplvae.scoring.chunks import Chunk, Columns, add
 from pplvae.scoring.scores import Scored
 from pplvae.search.first_order import Optimum, optimise
 from pplvae.search.further import prove
-from pplvae.search.localise import Offsets, Start
+from pplvae.search.localise import Start
 from pplvae.search.richer_families import Base, Family, Mixture, flow, full_covariance
 
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}
@@ -124,7 +125,7 @@ class RicherGuides:
 
     def log_weights(
         self,
-        offsets: Offsets,
+        offsets: Lambda,
         address: tuple[int, ...],
         kind: Kind = "antithetic",
         *,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from pplvae.comparison.compare import amortisation_gap
 from pplvae.data import Rows
-from pplvae.isolate import current_store, evaluation_mode, isolated, root_modules
+from pplvae.isolate import current_store, isolated, root_modules
 from pplvae.nets import MLP
 from pplvae.programs.batch import Batch
-from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program
 from pplvae.search.localise import LocalGuides, Localise
 from pplvae.training.fitting import Fit, fit
@@ -107,10 +107,10 @@ class Larger(nn.Module):
 
     def __init__(self, model: Program, guide: Fitted, rows: Rows, hidden: Sequence[int], seed: int) -> None:
         super().__init__()
-        dtype = next((t.dtype for t in rows.tensors if t.is_floating_point()), None)
-        with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
-            # An offset is one for all states of a discrete latent here.
-            self._layout = replace(inspect_pair(model, guide, rows.tensors), states={}, follows={})
+        with opened(model, guide, rows.tensors, seed) as layout:
+            self._layout = replace(
+                layout, states={}, follows={}
+            )  # an offset is one for all states of a discrete latent
             zeros = LocalGuides(model, guide, self._layout, Batch.of([t[:1] for t in rows.tensors])).zeros()
             features = _features(rows.tensors)
             self._shapes = {key: offset.shape[1:] for key, offset in zeros.items()}

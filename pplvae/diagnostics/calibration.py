@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pplvae.data import as_rows
 from pplvae.errors import in_users_words
-from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import element_names, refuse_global_latents, rows_first
-from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.noise import Stream
+from pplvae.programs.opening import opened
 from pplvae.programs.reading import Layout, Program, counted, log_model, run_guide, run_model, values_of
 from pplvae.programs.simulation import simulate, told_apart
 from pplvae.statistics.uniformity import UniformRanks
@@ -107,9 +107,7 @@ def calibrate(
     _check_arguments(simulations, draws, confidence, chunk_size)
     some = as_rows(rows)
     index = np.arange(simulations or len(some)) * len(some) // (simulations or len(some))
-    dtype = next((t.dtype for t in some.tensors if t.is_floating_point()), None)
-    with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
-        layout = inspect_pair(model, guide, some.tensors)
+    with opened(model, guide, some.tensors, seed) as layout, torch.no_grad():
         refuse_global_latents(layout, "Calibration")
         whole = told_apart(Batch.of(some.tensors).take(torch.from_numpy(index)))
         with validation(False):  # the pair has been checked on every row

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pplvae.data import as_rows
 from pplvae.errors import ShapeError, in_users_words
-from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import refuse_global_latents
 from pplvae.programs.estimates import mean_and_stderr
-from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.noise import Stream
+from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program, log_weights_of
 from pplvae.programs.simulation import told_apart
 
@@ -73,9 +73,7 @@ def joint_kl(
     if particles < 2 or chunk_size < 1:
         raise ValueError(f"`particles` must be at least 2 and `chunk_size` 1, got {particles} and {chunk_size}.")
     some = as_rows(rows)
-    dtype = next((t.dtype for t in some.tensors if t.is_floating_point()), None)
-    with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
-        layout = inspect_pair(model, guide, some.tensors)
+    with opened(model, guide, some.tensors, seed) as layout, torch.no_grad():
         refuse_global_latents(layout, "The joint divergence")
         truth = log_true(*some.tensors)
         if truth.shape != (len(some),):

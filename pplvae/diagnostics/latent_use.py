@@ -11,10 +11,10 @@ from pplvae.data import as_rows
 from pplvae.diagnostics.per_row import TERMS, measure_rows
 from pplvae.diagnostics.surgery import surgery
 from pplvae.errors import DataError, in_users_words
-from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import refuse_global_latents
-from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program
 from pplvae.programs.simulation import told_apart
 
@@ -135,9 +135,7 @@ def latent_use(
     some = as_rows(rows)
     if len(some) < 2:
         raise DataError("The use of latents is a comparison of rows: expected at least 2 of them, got 1.")
-    dtype = next((t.dtype for t in some.tensors if t.is_floating_point()), None)
-    with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
-        layout = inspect_pair(model, guide, some.tensors)
+    with opened(model, guide, some.tensors, seed) as layout, torch.no_grad():
         refuse_global_latents(layout, "Latent use")
         whole = told_apart(Batch.of(some.tensors))
         with validation(False), in_users_words("pair of model and guide", some.tensors):

@@ -16,8 +16,8 @@ from torch import Tensor
 from pplvae.errors import UnknownNameError
 from pplvae.programs.batch import Batch
 from pplvae.programs.capture import Replayed
-from pplvae.programs.latents import PerDraw, Vectors
 from pplvae.programs.noise import RowNoise, Stream
+from pplvae.programs.shapes import PerDraw, Vectors
 
 _STARTS = ("guide", "prior")
 _SCHEDULES = ("adaptive", "linear", "sigmoid")

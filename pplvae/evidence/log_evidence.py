@@ -15,10 +15,11 @@ from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.evidence.annealing import Annealer, Annealing, Path
 from pplvae.evidence.gaussian_space import GaussianSpace
 from pplvae.evidence.proposal import Proposal, around_gaussians, around_guide
-from pplvae.programs.estimates import Draws, PerRow, log_mean_exp, with_rounding
+from pplvae.programs.estimates import log_mean_exp, with_rounding
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
+from pplvae.programs.shapes import PerDraw, PerRow
 from pplvae.results.arviz import pareto_k
 from pplvae.scoring.chunks import Chunk, Columns, add, over_chunks, spread
 from pplvae.scoring.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
@@ -159,7 +160,7 @@ def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
     return measure_precisely(len(chunk.batch), replace(precision, pilot=_PILOT_WEIGHTS), more, estimates, others)
 
 
-Drawn = tuple[Draws, tuple[PerRow, PerRow]]  # log weights; log of their mean, and its standard error
+Drawn = tuple[PerDraw, tuple[PerRow, PerRow]]  # log weights; log of their mean, and its standard error
 Weigh = Callable[[int, Tensor, Stream], Drawn]  # from a number of draws, positions of rows, and the noise's name
 
 
@@ -271,7 +272,7 @@ def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentS
     return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})
 
 
-def evidence_columns(log_weights: Draws, *, mirrored: bool) -> dict[str, Tensor]:
+def evidence_columns(log_weights: PerDraw, *, mirrored: bool) -> dict[str, Tensor]:
     """What log weights say about log p(v), per row."""
     value, stderr = log_mean_exp(log_weights, mirrored=mirrored)
     stderr = with_rounding(stderr, log_weights)
@@ -280,7 +281,7 @@ def evidence_columns(log_weights: Draws, *, mirrored: bool) -> dict[str, Tensor]
     return columns | weight_columns(log_weights, value, stderr)
 
 
-def weight_columns(log_weights: Draws, value: PerRow, stderr: PerRow) -> Columns:
+def weight_columns(log_weights: PerDraw, value: PerRow, stderr: PerRow) -> Columns:
     """What else log weights say, given the log of their mean and its standard error."""
     relative = (log_weights - value).exp()
     return {

@@ -23,9 +23,9 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import RowNoise
-from pplvae.search.curvature import Matrices
-from pplvae.search.density import Density, PerDraw, Vectors
-from pplvae.search.gaussian import FullCovariance, Gaussians, PerRow, times
+from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
+from pplvae.search.density import Density
+from pplvae.search.gaussian import FullCovariance, Gaussians, times
 
 _MOMENT_DRAWS = 400
 _DEGREES = 5  # of freedom, of the Student t: its variance exists, and its tails are heavier than an exponential's

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch import distributions as td
 
 from pplvae.models.checks import check_columns, unique_name
+from pplvae.programs.shapes import PerRow
 
 Rows = Float[Tensor, "row column"]
-PerRow = Float[Tensor, " row"]
 PerLatent = Float[Tensor, "row latent"]
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
 from pplvae.programs.reading import Layout, Program, log_extra, run_guide, run_model, sum_sites, values_of
-
-PerDraw = Float[Tensor, "particle row"]
+from pplvae.programs.shapes import PerDraw
 
 
 class CutDraws(Messenger):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pplvae.objectives.draws import CutDraws, Draws, PerDraw, with_gradient_of
+from pplvae.objectives.draws import CutDraws, Draws, with_gradient_of
+from pplvae.programs.shapes import PerDraw
 
 
 @dataclass(frozen=True)

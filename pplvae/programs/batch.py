@@ -44,6 +44,11 @@ class Batch:
         """A whole data set, once."""
         return cls(tuple(tensors), row_keys(tensors), torch.arange(len(tensors[0]), device=tensors[0].device))
 
+    @classmethod
+    def without_keys(cls, tensors: Sequence[Tensor], positions: Tensor) -> "Batch":
+        """Rows for a program whose noise is not keyed by row."""
+        return cls(tuple(tensors), positions, positions)
+
     def take(self, index: Any) -> "Batch":
         """Some of the rows, by positions or slice."""
         here = [index.to(t.device) if isinstance(index, Tensor) else index for t in self.tensors]

@@ -7,17 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PerRow = Float[Tensor, " row"]
-Draws = Float[Tensor, "particle row"]
+from pplvae.programs.shapes import PerDraw, PerRow
 
 
-def mean_and_stderr(draws: Draws, *, mirrored: bool = True) -> tuple[PerRow, PerRow]:
+def mean_and_stderr(draws: PerDraw, *, mirrored: bool = True) -> tuple[PerRow, PerRow]:
     """Mean over draws with its standard error; where the second half mirrors the first, from the pair means."""
     pairs = draws.unflatten(0, (2, -1)).mean(0) if mirrored else draws
     return draws.mean(0), pairs.std(0) / math.sqrt(len(pairs))
 
 
-def log_mean_exp(log_weights: Draws, *, mirrored: bool = True) -> tuple[PerRow, PerRow]:
+def log_mean_exp(log_weights: PerDraw, *, mirrored: bool = True) -> tuple[PerRow, PerRow]:
     """The importance-weighted bound on log p(v_i), with its standard error by the delta method.
 
     Args:
@@ -43,7 +42,7 @@ def joined(blocks: Sequence[Float[Tensor, "_ row *kind"]]) -> Float[Tensor, "par
 _ROUNDINGS = 64  # of sums of log-probabilities, each of a unit in the last place
 
 
-def with_rounding(stderr: PerRow, log_weights: Draws) -> PerRow:
+def with_rounding(stderr: PerRow, log_weights: PerDraw) -> PerRow:
     """A standard error that is no smaller than what rounding does, which draws that hardly differ do not show.
 
     Args:

@@ -26,9 +26,7 @@ from pplvae.programs.reading import (
     run_model,
     values_of,
 )
-
-Vectors = Float[Tensor, "particle row element"]
-PerDraw = Float[Tensor, "particle row"]
+from pplvae.programs.shapes import PerDraw, Vectors
 
 
 class LatentSpace:

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from pplvae.data import as_rows
 from pplvae.errors import in_users_words
-from pplvae.isolate import evaluation_mode, isolated
 from pplvae.programs.batch import Batch
-from pplvae.programs.inspection import inspect_pair
+from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program, log_weights_of
 
 
@@ -38,9 +37,7 @@ def log_weights(
         raise ValueError(f"`particles` must be at least 1, got {particles}.")
     some = as_rows(rows)
     tensors = some.tensors
-    dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)
-    with isolated(seed, dtype=dtype), evaluation_mode(model, guide), torch.no_grad():
-        layout = inspect_pair(model, guide, tensors)
+    with opened(model, guide, tensors, seed) as layout, torch.no_grad():
         batch = Batch.of(tensors)
         with in_users_words("pair of model and guide", tensors):
             if not layout.held:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from pplvae.data import as_rows
 from pplvae.errors import ProgramError, in_users_words
-from pplvae.isolate import evaluation_mode, isolated, reseed
+from pplvae.isolate import reseed
 from pplvae.programs.batch import Batch, tile
 from pplvae.programs.families import family_name
-from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.noise import Stream, row_keys
+from pplvae.programs.opening import opened
 from pplvae.programs.reading import Layout, Program, counted, row_log_prob, run_guide, run_model, values_of
 
 _OBSERVE_A_VIEW = (
@@ -65,9 +65,7 @@ def draw_rows(model: Program, guide: Program, rows: Any, *, seed: int = 0) -> Si
         ProgramError: a pair whose rows cannot be told apart, or a model that cannot be simulated from.
     """
     tensors = as_rows(rows).tensors
-    dtype = next((t.dtype for t in tensors if t.is_floating_point()), None)
-    with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
-        layout = inspect_pair(model, guide, tensors)
+    with opened(model, guide, tensors, seed) as layout:
         return simulate(model, layout, told_apart(Batch.of(tensors)), (seed, Stream.SIMULATE))
 
 

@@ -8,26 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pplvae.data import Rows
 from pplvae.errors import in_users_words
-from pplvae.isolate import evaluation_mode, isolated, validation
+from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
-from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.noise import Stream
+from pplvae.programs.opening import opened
 from pplvae.programs.reading import Layout, Program
+from pplvae.programs.shapes import Lambda, PerDraw
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, in_blocks
 from pplvae.search.first_order import Optimum, Schedule
-from pplvae.search.localise import LocalGuides, Offsets
+from pplvae.search.localise import LocalGuides
 from pplvae.search.missed import look_for_missed
 from pplvae.search.own_gaussian import Encoded
 from pplvae.search.own_guides import OwnGuides
 
-Draws = Float[Tensor, "particle row"]
 MakeGuides = Callable[[Tensor, int], Any]  # from positions of rows and a number of draws to `LocalGuides` or the like
 Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
 
@@ -64,7 +63,7 @@ class Chunk:
         return self.own(self.batch, self.encoded)
 
     @cached_property
-    def zeros(self) -> Offsets:
+    def zeros(self) -> Lambda:
         """Offsets at which every row has the amortised guide."""
         return self.guides(slice(None), 1).zeros()
 
@@ -76,7 +75,7 @@ class Chunk:
         own = self.own.gaussian
         return GaussianScores(own.form, own.density, given.gaussians, given.curvature, self.batch, self.seed)
 
-    def _scores(self, offsets: Offsets, particles: int, *, index: Tensor, stream: Stream) -> Scored:
+    def _scores(self, offsets: Lambda, particles: int, *, index: Tensor, stream: Stream) -> Scored:
         elbo = self.log_weights(offsets, particles, index=index, stream=stream)
         if not self.layout.states:
             return Scored(elbo, elbo)
@@ -84,14 +83,14 @@ class Chunk:
 
     def log_weights(
         self,
-        offsets: Offsets,
+        offsets: Lambda,
         particles: int,
         *,
         index: Tensor | None = None,
         stream: Stream = Stream.SCORE,
         evidence: bool = False,
         guides: MakeGuides | None = None,
-    ) -> Draws:
+    ) -> PerDraw:
         """Log weights of guides from fresh draws, mirrored ones last; the same stream gives the same noise.
 
         Args:
@@ -105,7 +104,7 @@ class Chunk:
         make = guides or self.guides
         everyone = torch.arange(len(self.batch)) if index is None else index
 
-        def of(some: Tensor) -> Draws:
+        def of(some: Tensor) -> PerDraw:
             moved = {key: offset[some] for key, offset in offsets.items()}
             made = cache(lambda count: make(some, count))  # once for all blocks, and with them the encoder
 
@@ -167,9 +166,7 @@ def over_chunks(
     total = sum(len(part) for part in parts.values())
     with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
         for part in parts.values():
-            dtype = next((t.dtype for t in part.tensors if t.is_floating_point()), None)
-            with isolated(seed, dtype=dtype), evaluation_mode(model, guide):
-                layout = inspect_pair(model, guide, part.tensors)
+            with opened(model, guide, part.tensors, seed) as layout:
                 whole = batch_of(part.tensors)
                 own = OwnGuides(model, guide, layout, schedule, seed)
                 with validation(False):  # the pair has been checked on every row

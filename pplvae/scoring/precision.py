@@ -12,10 +12,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pplvae.programs.noise import Stream
-from pplvae.scoring.chunks import Columns, Draws, spread
+from pplvae.programs.shapes import PerDraw
+from pplvae.scoring.chunks import Columns, spread
 from pplvae.scoring.scores import PILOT_DRAWS
 
-Sample = dict[str, Draws]  # by name: draws of the same rows on the same noise, mirrored ones last
+Sample = dict[str, PerDraw]  # by name: draws of the same rows on the same noise, mirrored ones last
 More = Callable[..., Sample]  # called with `particles`, `index` and `stream`, which names the noise
 
 FEWEST_DRAWS = 100  # of fewer, the standard error itself is uncertain: errors would be 5 % larger than it says

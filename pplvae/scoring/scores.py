@@ -10,13 +10,11 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import joined, mean_and_stderr
 from pplvae.programs.noise import Stream
-from pplvae.search.curvature import Matrices
+from pplvae.programs.shapes import Matrices, PerDraw
 from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
 from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.nodes import nodes_in_sets
-
-Draws = Float[Tensor, "particle row"]
 
 # Draws of a row that are taken at once; even. Later blocks are larger, as they are of few rows.
 _FIRST_BLOCKS, _UNTIL, _LATER_BLOCKS = 50, 1000, 200
@@ -32,8 +30,8 @@ class Scored(NamedTuple):
         log_weights: log p(v, h) - log q(h), whose mean in the exponential is p(v).
     """
 
-    elbo: Draws
-    log_weights: Draws
+    elbo: PerDraw
+    log_weights: PerDraw
 
 
 Scores = Callable[..., Scored]  # called with a number of draws, `index`: positions of rows, `stream`: names the noise
@@ -90,7 +88,7 @@ class GaussianScores:
         # log p - log q = ... + away' (P - C) away / 2
         return Scored(log_weights - torch.where(self._helps[index], control, 0.0), log_weights)
 
-    def _on_grids(self, index: Tensor) -> Draws:
+    def _on_grids(self, index: Tensor) -> PerDraw:
         """The ELBO of a single latent on two grids, half a step apart, as draws whose mean and error are theirs."""
         here, batch = self._gaussians.take(index), self._batch.take(index)
         means = []
@@ -99,7 +97,7 @@ class GaussianScores:
             means.append(nodes.mean(self._density.value(here.mean + away, batch) - here.log_density(away)))
         return torch.stack([*means, *means])
 
-    def _drawn(self, particles: int, index: Tensor, stream: Stream) -> tuple[Draws, Draws]:
+    def _drawn(self, particles: int, index: Tensor, stream: Stream) -> tuple[PerDraw, PerDraw]:
         """The control variate, whose mean is 0, and log weights."""
         here, batch = self._gaussians.take(index), self._batch.take(index)
 

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
-from pplvae.search.curvature import Matrices
-from pplvae.search.density import Density, PerDraw
+from pplvae.programs.shapes import Matrices, PerDraw, PerRow
+from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
-from pplvae.search.nodes import Nodes, PerRow
+from pplvae.search.nodes import Nodes
 from pplvae.search.refinement import learned, per_row, slope_and_curvature
 
 Numbers = Float[Tensor, "row number"]

@@ -22,9 +22,9 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.families import Parameter, constrained, map_parameters, unconstrained
 from pplvae.programs.reading import Layout, Program, run_model, run_prior, sum_sites
+from pplvae.programs.shapes import Matrices
 from pplvae.search.density import Part, values_at
 
-Matrices = Float[Tensor, "row element element"]
 Etas = tuple[Float[Tensor, "row _"], ...]  # each of its own width
 
 

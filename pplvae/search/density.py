@@ -11,9 +11,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.capture import Replayed
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_prior, sum_sites, values_of
-
-Vectors = Float[Tensor, "particle row element"]
-PerDraw = Float[Tensor, "particle row"]
+from pplvae.programs.shapes import PerDraw, Vectors
 
 _MOST_AT_ONCE = 4096  # tiled rows: more are no faster, and pieces that are alike can be captured
 
@@ -108,16 +106,16 @@ class Density:
 
     def _value_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
-            return [self._log_joint(u, Batch(tensors, positions, positions))]
+            return [self._log_joint(u, Batch.without_keys(tensors, positions))]
 
     def _prior_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
-            sites = run_prior(self._model, Batch(tensors, positions, positions), values_at(self._parts, u))
+            sites = run_prior(self._model, Batch.without_keys(tensors, positions), values_at(self._parts, u))
             latent = {name: site for name, site in sites.items() if not site["is_observed"]}
             return [sum_sites(latent, self._layout.model)]
 
     def _slope_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
-        batch = Batch(tensors, positions, positions)  # a model needs no keys
+        batch = Batch.without_keys(tensors, positions)
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             return torch.autograd.grad(self._log_joint(u, batch).sum(), u)

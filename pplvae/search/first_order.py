@@ -17,9 +17,9 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Kind, Stream
-from pplvae.search.curvature import Matrices
+from pplvae.programs.shapes import Lambda, Matrices
 from pplvae.search.gaussian import Gaussians
-from pplvae.search.localise import Offsets, Start
+from pplvae.search.localise import Start
 
 
 @runtime_checkable
@@ -37,7 +37,7 @@ class Guides(Protocol):
         ...
 
     def log_weights(
-        self, offsets: Offsets, address: tuple[int, ...], kind: Kind = ..., *, stick_the_landing: bool = ...
+        self, offsets: Lambda, address: tuple[int, ...], kind: Kind = ..., *, stick_the_landing: bool = ...
     ) -> Float[Tensor, "particle row"]:
         """Draws whose mean is the ELBO of each row, in nats."""
         ...
@@ -116,7 +116,7 @@ class Optimum:
         curvature: the mean of minus the second derivative of log p(v_i, u) under them, as far as it is known.
     """
 
-    offsets: Offsets
+    offsets: Lambda
     status: list[Status]
     steps: Int64[Tensor, " row"]
     method: list[str]
@@ -141,7 +141,7 @@ _OPEN, _CONVERGED, _NONFINITE = 0, 1, 2
 _SELECTED_AT_ONCE = 2**15  # rows × draws
 
 
-def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, start: Offsets | None = None) -> Optimum:
+def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, start: Lambda | None = None) -> Optimum:
     """Maximise every row's ELBO over its own offset, from the amortised guide on.
 
     Args:
@@ -177,7 +177,7 @@ class _Search:
         rows: int,
         schedule: Schedule,
         seed: int,
-        start: Offsets,
+        start: Lambda,
         held: Collection[str] = (),
     ) -> None:
         self._make_batch, self.schedule, self._seed, self._held = make_batch, schedule, seed, held
@@ -237,7 +237,7 @@ class _Search:
         rate = self._rate.reshape(-1, *[1] * (gradient.ndim - 1))
         return rate * mean / (square.sqrt() + 1e-8)
 
-    def _select(self, candidate: Offsets) -> Float[Tensor, "particle active"]:
+    def _select(self, candidate: Lambda) -> Float[Tensor, "particle active"]:
         """Log weights of the active rows on the selection sample, some rows at a time."""
         at_once = max(1, _SELECTED_AT_ONCE // self._selection_draws)
         found = []
@@ -248,7 +248,7 @@ class _Search:
                 found.append(batch.log_weights(offsets, (self._seed, Stream.SELECT), "matched"))
         return torch.cat(found, 1)
 
-    def _judge(self, candidate: Offsets) -> None:
+    def _judge(self, candidate: Lambda) -> None:
         schedule, active = self.schedule, self.active
         weights = self._select(candidate)
         gain, stderr = mean_and_stderr(weights - self._best_weights[:, active])

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Stream
+from pplvae.programs.shapes import Lambda
 from pplvae.search.first_order import Guides, MakeBatch, Optimum, Schedule, Status
-from pplvae.search.localise import Offsets
 
 _ROUNDS = 4
 _UPPER = 1.645  # standard errors to the upper 95 % end, where they come from many draws
@@ -76,7 +76,7 @@ def _tested(
     return fits
 
 
-def _stepped(batch: Guides, offsets: Offsets, address: tuple[int, ...], enough: float) -> Offsets:
+def _stepped(batch: Guides, offsets: Lambda, address: tuple[int, ...], enough: float) -> Lambda:
     """Offsets after the Newton step of a sample, for the rows that win enough by it there; the same for the others."""
 
     def elbo(x: Flat) -> Float[Tensor, " row"]:
@@ -126,6 +126,6 @@ def _flattened(offsets: Mapping[str, Tensor]) -> Flat:
     return torch.cat([offset.reshape(len(offset), -1) for offset in offsets.values()], 1)
 
 
-def _unflattened(x: Flat, like: Mapping[str, Tensor]) -> Offsets:
+def _unflattened(x: Flat, like: Mapping[str, Tensor]) -> Lambda:
     pieces = x.split([offset[0].numel() for offset in like.values()], dim=1)
     return {key: piece.reshape(offset.shape) for (key, offset), piece in zip(like.items(), pieces, strict=True)}

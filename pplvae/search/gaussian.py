@@ -13,10 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Vectors = Float[Tensor, "particle row element"]
-Matrices = Float[Tensor, "row element element"]
-PerRow = Float[Tensor, " row"]
-PerDraw = Float[Tensor, "particle row"]
+from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
 
 _DOUBLE = 0.5**0.5  # in log scales an ELBO has curvature 2
 _SHRINK = 0.1  # a precision falls to no less than so much of itself in a step

@@ -11,10 +11,9 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.families import unwrapped
 from pplvae.programs.noise import RowNoise
 from pplvae.programs.reading import Layout, counted
+from pplvae.programs.shapes import Lambda, Vectors
 from pplvae.search.density import Part
-from pplvae.search.gaussian import Factorised, FullCovariance, Gaussians, Vectors, root_of
-
-Lambda = dict[str, Tensor]  # unconstrained, rows first
+from pplvae.search.gaussian import Factorised, FullCovariance, Gaussians, root_of
 
 
 class GaussianForm:

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream, matchable
+from pplvae.programs.shapes import Matrices, PerDraw, PerRow
 from pplvae.search.climb import node_elbos
-from pplvae.search.curvature import Matrices
-from pplvae.search.density import Density, PerDraw
+from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
 from pplvae.search.nodes import Nodes, mean_over, nodes_in_sets
-from pplvae.search.refinement import PerRow
 from pplvae.search.shortfall import Shortfall, ShortfallTest
 
 TEST_DRAWS = 32  # in each of several sets

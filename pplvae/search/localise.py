@@ -31,9 +31,8 @@ from pplvae.programs.reading import (
     sum_sites,
     values_of,
 )
+from pplvae.programs.shapes import Lambda
 from pplvae.search.gaussian_form import GaussianForm
-
-Offsets = dict[str, Tensor]
 
 
 class Start(NamedTuple):
@@ -44,7 +43,7 @@ class Start(NamedTuple):
         held: names of those that stay there until the others have found their optimum.
     """
 
-    offsets: Offsets
+    offsets: Lambda
     held: tuple[str, ...] = ()
 
 
@@ -126,9 +125,9 @@ class LocalGuides:
         size = sum(sites[name]["value"].numel() for name in self._layout.axes)
         return size // (len(self.batch) * self._run_batch.copies)
 
-    def zeros(self) -> Offsets:
+    def zeros(self) -> Lambda:
         """Offsets at which every local guide is the amortised one."""
-        found: Offsets = {}
+        found: Lambda = {}
         for key, parameter in self._read({}).items():
             lam = unconstrained(parameter)
             follows = [self._sizes[k] for k in self._layout.follows.get(key, ())]
@@ -150,11 +149,11 @@ class LocalGuides:
         }
         return [Start(zeros), Start(zeros | flat, tuple(flat))] if flat else [Start(zeros)]
 
-    def parameters(self, offsets: Offsets) -> dict[str, Float[Tensor, "row ..."]]:
+    def parameters(self, offsets: Lambda) -> dict[str, Float[Tensor, "row ..."]]:
         """Lambda of every row, averaged over draws where an earlier latent changes it; by state as offsets are."""
         return {key: self._by_state(key, parameter.value) for key, parameter in self._read(offsets).items()}
 
-    def lam(self) -> Offsets:
+    def lam(self) -> Lambda:
         """Lambda of every row in unconstrained space, as offsets are shaped."""
         return {key: self._by_state(key, unconstrained(parameter)) for key, parameter in self._read({}).items()}
 
@@ -164,7 +163,7 @@ class LocalGuides:
 
     def log_weights(
         self,
-        offsets: Offsets,
+        offsets: Lambda,
         address: tuple[int, ...],
         kind: Kind = "antithetic",
         *,
@@ -178,12 +177,12 @@ class LocalGuides:
         return self._draws(offsets, address, kind, stick_the_landing)[0]
 
     def evidence_weights(
-        self, offsets: Offsets, address: tuple[int, ...], kind: Kind = "antithetic"
+        self, offsets: Lambda, address: tuple[int, ...], kind: Kind = "antithetic"
     ) -> Float[Tensor, "particle row"]:
         """Log of unbiased estimates of p(v_i), of the same draws: `log_weights`, but summed over states as weights."""
         return self._draws(offsets, address, kind, False)[1]
 
-    def space(self, offsets: Offsets) -> LatentSpace:
+    def space(self, offsets: Lambda) -> LatentSpace:
         """The latents as vectors, under the guides at these offsets.
 
         Raises:
@@ -198,7 +197,7 @@ class LocalGuides:
         return LatentSpace(self._model, localised, self._layout, self.batch)
 
     def _draws(
-        self, offsets: Offsets, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
+        self, offsets: Lambda, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
     ) -> tuple[Tensor, Tensor]:
         localised = Localise(offsets, self._layout, self._run_batch.copies)(self._guide)
         if self._exact:
@@ -232,7 +231,7 @@ class LocalGuides:
         weights = weights[0] + _score(weights[0].detach(), log_discrete[0])
         return weights, weights
 
-    def _read(self, offsets: Offsets) -> dict[str, Parameter]:
+    def _read(self, offsets: Lambda) -> dict[str, Parameter]:
         """Each parameter that is free at these offsets, the tiled rows first."""
         found: dict[str, Parameter] = {}
 

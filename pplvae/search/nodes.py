@@ -10,10 +10,8 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Kind, RowNoise
-from pplvae.search.density import PerDraw
-from pplvae.search.gaussian import Gaussians, Vectors
-
-PerRow = Float[Tensor, " row"]
+from pplvae.programs.shapes import PerDraw, PerRow, Vectors
+from pplvae.search.gaussian import Gaussians
 
 _REACH = 6.5  # standard deviations on either side: beyond lies a share of 1e-10
 _GRID_FROM = {1: 64, 2: 1024}  # latents, and from how many nodes on a grid is better than draws

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from pplvae.programs.batch import Batch
 from pplvae.programs.reading import Layout, Program
-from pplvae.search.curvature import Curvature, Matrices
+from pplvae.programs.shapes import Lambda, Matrices
+from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density, vectors_of
 from pplvae.search.first_order import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
 from pplvae.search.gaussian import Gaussians
 from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.judging import Found
-from pplvae.search.localise import LocalGuides, Offsets
+from pplvae.search.localise import LocalGuides
 from pplvae.search.refinement import per_row
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
-FirstOrder = Callable[[Batch, Schedule, Offsets], Optimum]  # a search of some rows from offsets
+FirstOrder = Callable[[Batch, Schedule, Lambda], Optimum]  # a search of some rows from offsets
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Encoded:
         curvature: of -log p(v_i, u) at their means, positive definite.
     """
 
-    lam: Offsets
+    lam: Lambda
     gaussians: Gaussians
     curvature: Matrices
 
@@ -65,7 +66,7 @@ class OwnGaussians:
         self.density, curvature = Density(model, layout, form.parts, dtype), Curvature(model, layout, form.parts)
         self._search = SecondOrder(self.density, curvature, schedule.tolerance, schedule.max_steps, seed)
 
-    def try_on(self, lam: Offsets, batch: Batch) -> None:
+    def try_on(self, lam: Lambda, batch: Batch) -> None:
         """Run everything that the search will run, on a row.
 
         Raises:

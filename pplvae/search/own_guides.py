@@ -12,9 +12,10 @@ from pplvae.errors import PplvaeWarning
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.reading import Layout, Program
+from pplvae.programs.shapes import Lambda
 from pplvae.search.first_order import Optimum, Schedule, joined, optimise
 from pplvae.search.further import prove, untested
-from pplvae.search.localise import LocalGuides, Offsets
+from pplvae.search.localise import LocalGuides
 from pplvae.search.own_gaussian import Encoded, OwnGaussians
 
 
@@ -93,7 +94,7 @@ class OwnGuides:
         return set(self.layout.discrete) <= set(self.layout.states)
 
     def _by_first_order(
-        self, batch: Batch, schedule: Schedule, start: Offsets | None = None, *, proven: bool = False
+        self, batch: Batch, schedule: Schedule, start: Lambda | None = None, *, proven: bool = False
     ) -> Optimum:
         """Some rows after the other: so few that what a step makes of them stays in the cache."""
         found = []

@@ -22,12 +22,10 @@ from torch import Tensor
 
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream, matchable
-from pplvae.search.curvature import Matrices
+from pplvae.programs.shapes import Matrices, PerRow
 from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
 from pplvae.search.nodes import Nodes, nodes_of
-
-PerRow = Float[Tensor, " row"]
 
 _FEWEST_DRAWS = 24
 _FEWEST_NODES = 64  # of a single latent, where a grid does better than draws

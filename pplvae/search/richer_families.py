@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
-from pplvae.programs.latents import LatentSpace, PerDraw, Vectors
+from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Kind, RowNoise
+from pplvae.programs.shapes import PerDraw, Vectors
 
 Parameters = Mapping[str, Float[Tensor, "row ..."]]
 Map = Callable[[Parameters, Vectors], tuple[Vectors, PerDraw]]

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
+from pplvae.programs.shapes import Matrices, PerRow
 from pplvae.search.climb import climb
-from pplvae.search.curvature import Curvature, Matrices
+from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
 from pplvae.search.judging import TEST_DRAWS, Found, Judge
 from pplvae.search.nodes import nodes_of
-from pplvae.search.refinement import PerRow, Refinement, per_row, slope_and_curvature
+from pplvae.search.refinement import Refinement, per_row, slope_and_curvature
 
 _HALF = 0.5  # of the tolerance: of a row that has more left, the search goes on instead of the test
 _HALVINGS = 6  # of a Newton step that does not rise

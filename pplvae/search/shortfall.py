@@ -23,11 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
-from pplvae.search.curvature import Matrices
+from pplvae.programs.shapes import Matrices, PerRow
 from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
 from pplvae.search.nodes import Nodes
-from pplvae.search.refinement import PerRow, slope_and_curvature
+from pplvae.search.refinement import slope_and_curvature
 
 _UPPER = 2.353  # standard errors to the upper 95 % end, where they come from four sets (Student's t, 3 degrees)
 _OVERSHOOT = 0.5  # of y, turned round: a step that goes further too far shows that y is not what it was taken for

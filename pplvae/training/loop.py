@@ -128,7 +128,7 @@ class Loop:
             try:
                 with in_users_words("objective", batch):
                     # torch's own noise needs no keys
-                    losses.append(self._steps(Batch(batch, index, index), self._weight(kl_weight, weight)))
+                    losses.append(self._steps(Batch.without_keys(batch, index), self._weight(kl_weight, weight)))
             except ProgramError as error:
                 trouble = self._diagnose(len(losses), index, batch, error)
                 if not trouble:

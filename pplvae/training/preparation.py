@@ -11,6 +11,7 @@ from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
 from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_mode, root_modules
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair, scaling_plate_size
+from pplvae.programs.opening import floating_dtype
 from pplvae.programs.reading import Layout, Program, log_extra, log_guide, log_model, run_guide, values_of
 from pplvae.programs.support import check_support
 from pplvae.training.weights import Fitted, Weights
@@ -42,7 +43,7 @@ class Start:
 
 def follow_rows(model: Program, guide: Program, rows: Rows) -> torch.dtype | None:
     """Bring the modules to the rows' device and floating dtype; the dtype."""
-    dtype = next((t.dtype for t in rows.tensors if t.is_floating_point()), None)
+    dtype = floating_dtype(rows.tensors)
     for root in root_modules(model, guide):
         root.to(device=rows.values.device, dtype=dtype)
     return dtype

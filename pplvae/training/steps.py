@@ -209,7 +209,7 @@ class Steps:
 
         def step(positions: Tensor, *tensors: Tensor) -> list[Tensor]:
             rows, weight = (tensors[:-1], tensors[-1]) if varies else (tensors, kl_weight)
-            found = self._plain(Batch(rows, positions, positions), weight)
+            found = self._plain(Batch.without_keys(rows, positions), weight)
             reached[:] = [slope is not None for slope in found.slopes]
             if updates:
                 adam_update(self._optimiser, self._parameters, found.slopes, found.loss.isfinite(), self._clip)
