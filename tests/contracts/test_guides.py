@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
-from workflow import check_command, check_pair
+from workflow import check_command, check_name, check_pair
 
 import pplvae
 from pplvae.errors import DataError, ProgramError, ShapeError, UnknownNameError
@@ -188,10 +188,19 @@ def test_every_guide_is_fitted_saved_and_compared(name, tmp_path):
     assert (gap.rows["amortisation_gap"] > 0).any()
 
 
-@pytest.mark.parametrize("name", BY_NAME)
-def test_every_guide_on_the_command_line(name, tmp_path):
+@pytest.fixture
+def file(tmp_path):
     np.save(tmp_path / "rows.npy", rows().numpy().astype("float32"))
-    check_command(tmp_path / "rows.npy", tmp_path, likelihood="bernoulli", guide=name)
+    return tmp_path / "rows.npy"
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_every_guide_by_name(name, file):
+    assert isinstance(check_name(file, likelihood="bernoulli", guide=name).family, GUIDES[name])
+
+
+def test_a_guide_on_the_command_line(file, tmp_path):
+    check_command(file, tmp_path, likelihood="bernoulli", guide="flow")
 
 
 def guided_by(model, family):
