@@ -174,14 +174,12 @@ def test_the_map_of_independent_components_is_lambda(source):
     assert [p.name for p in free_parameters(fn)] == ["loc", "scale_tril"]
 
 
-@pytest.mark.filterwarnings("ignore:.*rows stopped at max_steps")
 def test_an_offset_of_zero_is_the_guide(named):
     pair = vae(*named)
     gap = pplvae.amortisation_gap(pair.model, pair.guide, rows(), particles=10, max_steps=0)
     assert (gap.rows["amortisation_gap"] == 0).all()
 
 
-@pytest.mark.filterwarnings("ignore::pplvae.errors.PplvaeWarning")
 @pytest.mark.parametrize("name", [*BY_NAME, "per row", "by row"])
 def test_every_guide_is_fitted_saved_and_compared(name, tmp_path):
     _, gap = check_pair(lambda: vae(name, FAMILIES[name]), rows(), tmp_path / "run", objective="Trace_ELBO")
