@@ -102,10 +102,9 @@ def flags():
 
 
 def _is_a_librarys(entry):
-    """Some filter warnings of their own as they come in; xarray does whenever it reads a file."""
-    _, message, category, *_ = entry
-    of_xarray = message is not None and message.pattern == "decode_timedelta"
-    return of_xarray or category.__module__.split(".")[0] not in ("builtins", "pplvae")
+    """Some filter warnings of their own, by text or class, as they come in; xarray does whenever it reads a file."""
+    _, text, category, *_ = entry
+    return text is not None or category.__module__.split(".")[0] not in ("builtins", "pplvae")
 
 
 def process_state():
