@@ -194,7 +194,8 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_every_guide_by_name(name, file):
-    assert isinstance(check_name(file, likelihood="bernoulli", guide=name).family, GUIDES[name])
+    family = check_name(file, likelihood="bernoulli", guide=name).family
+    assert type(family).__name__.lower().startswith(name.replace("-", ""))
 
 
 def test_a_guide_on_the_command_line(file, tmp_path):
