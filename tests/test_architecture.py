@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import QUICK
 
 import pplvae
 
@@ -226,3 +227,9 @@ assert not {"arviz", "sklearn", "matplotlib.pyplot", "zuko"} & set(sys.modules),
 assert not list(pyro.get_param_store().keys())
 """
     in_a_new_process(code)
+
+
+def test_what_is_called_quick_is_there():
+    for name in QUICK:
+        file, _, test = name.partition("::")
+        assert f"def {test or 'test_'}" in (Path(__file__).parent / file).read_text(), name

@@ -18,7 +18,7 @@ from torch import nn
 
 import pplvae
 from pplvae.errors import DataError, PplvaeWarning, ProgramError, StoreError, UnknownNameError
-from pplvae.objectives import ScaleLatents, warm_up
+from pplvae.objectives import warm_up
 from pplvae.training.fitting import FitStatus
 
 
@@ -296,13 +296,14 @@ def test_params_of_functions_are_saved_and_loaded(tmp_path):
 
 def test_best_weights_are_kept_and_stopping_is_early():
     model, v = linear_pair(rows=40)
-    result = pplvae.fit(model.model, model.guide, v[:8], validation=v[8:], epochs=400, lr=0.05, patience=10)
+    given = {"validation": v[8:], "lr": 0.05}
+    result = pplvae.fit(model.model, model.guide, v[:8], epochs=400, patience=10, **given)
     elbo = result.history["elbo_validation"].values
     assert result.status is FitStatus.STOPPED_EARLY
     assert result.best_epoch == elbo.argmax() == len(elbo) - 11
-    weights = pplvae.log_weights(result.model, result.guide, v[8:], particles=500)
-    assert float(weights.mean()) == pytest.approx(elbo.max(), abs=0.2)
-    assert abs(float(weights.mean()) - elbo.max()) < abs(elbo[-1] - elbo.max()) + 0.2
+    shorter, _ = linear_pair(rows=40)
+    pplvae.fit(shorter.model, shorter.guide, v[:8], epochs=result.best_epoch + 1, **given)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), shorter.parameters(), strict=True))
 
 
 def test_two_models_with_the_same_names_both_train():
@@ -332,7 +333,6 @@ def test_kl_weight_scales_both_sides():
         log_weights = pplvae.log_weights(model.model, model.guide, v, particles=draws)
         stderr = float(log_weights.mean(1).std()) / math.sqrt(draws)
         assert found == pytest.approx(float(elbo + 0.75 * kl), abs=5 * stderr)
-    assert ScaleLatents(1.0).weight == 1.0
 
 
 def test_kl_schedule_is_recorded():
@@ -409,13 +409,13 @@ def of_a_covariance(lam):
 @pytest.mark.parametrize("objective", ["TraceMeanField_ELBO", "TraceGraph_ELBO", "IWAE"])
 @pytest.mark.parametrize("rows", [12, 16])  # the second batch is smaller, or of the same kind
 @pytest.mark.parametrize(
-    ("family", "where"), [(of_scales, r"the site 'h' of the guide, rows \d"), (of_a_covariance, "")]
+    ("family", "where"), [(of_scales, r"the site 'h' of the guide, rows \d"), (of_a_covariance, "site|matrix")]
 )
 def test_a_breakdown_in_the_first_step_of_a_kind_is_an_outcome(family, where, rows, objective):
     """Checks of arguments, or the factorisation of a matrix, raise then; the weights of before are put back."""
     result, after, before = thrown(family, rows, objective=objective)
     assert result.status is FitStatus.NONFINITE
-    assert re.search(rf"epoch 0, step 1\. .*{where or 'site|matrix'}", result.message)
+    assert re.search(rf"epoch 0, step 1\. .*({where})", result.message)
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
-from workflow import check_command, check_pair
+from workflow import check_command, check_name, check_pair
 
 import pplvae
 from pplvae.errors import DataError, ProgramError, ShapeError, UnknownNameError
@@ -174,24 +174,32 @@ def test_the_map_of_independent_components_is_lambda(source):
     assert [p.name for p in free_parameters(fn)] == ["loc", "scale_tril"]
 
 
-@pytest.mark.filterwarnings("ignore:.*rows stopped at max_steps")
 def test_an_offset_of_zero_is_the_guide(named):
     pair = vae(*named)
     gap = pplvae.amortisation_gap(pair.model, pair.guide, rows(), particles=10, max_steps=0)
     assert (gap.rows["amortisation_gap"] == 0).all()
 
 
-@pytest.mark.filterwarnings("ignore::pplvae.errors.PplvaeWarning")
 @pytest.mark.parametrize("name", [*BY_NAME, "per row", "by row"])
 def test_every_guide_is_fitted_saved_and_compared(name, tmp_path):
     _, gap = check_pair(lambda: vae(name, FAMILIES[name]), rows(), tmp_path / "run", objective="Trace_ELBO")
     assert (gap.rows["amortisation_gap"] > 0).any()
 
 
-@pytest.mark.parametrize("name", BY_NAME)
-def test_every_guide_on_the_command_line(name, tmp_path):
+@pytest.fixture
+def file(tmp_path):
     np.save(tmp_path / "rows.npy", rows().numpy().astype("float32"))
-    check_command(tmp_path / "rows.npy", tmp_path, likelihood="bernoulli", guide=name)
+    return tmp_path / "rows.npy"
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_every_guide_by_name(name, file):
+    family = check_name(file, likelihood="bernoulli", guide=name).family
+    assert type(family).__name__.lower().startswith(name.replace("-", ""))
+
+
+def test_a_guide_on_the_command_line(file, tmp_path):
+    check_command(file, tmp_path, likelihood="bernoulli", guide="flow")
 
 
 def guided_by(model, family):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, special, stats
-from workflow import check_command, check_pair
+from workflow import check_command, check_name, check_pair
 
 from pplvae import likelihoods
 from pplvae.isolate import validation
@@ -267,9 +267,19 @@ def test_fit_load_and_compare(name, tmp_path):
     check_pair(lambda: composed_vae(6, 2, [8], likelihood=case.make(6)), rows, tmp_path)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_by_name_on_the_command_line(name, tmp_path):
+def saved(name, folder):
+    """A file of rows that the likelihood of this name has made."""
     make = likelihoods.LIKELIHOODS[name]
     law = make(visible=6) if "visible" in inspect.signature(make).parameters else make()
-    np.save(tmp_path / "rows.npy", some_rows(law, 40, 6)[0].clamp(0 if "beta" in name else -10).numpy())
-    check_command(tmp_path / "rows.npy", tmp_path, likelihood=name)
+    np.save(folder / "rows.npy", some_rows(law, 40, 6)[0].clamp(0 if "beta" in name else -10).numpy())
+    return folder / "rows.npy"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_likelihood_by_name(name, tmp_path):
+    program = check_name(saved(name, tmp_path), likelihood=name)
+    assert type(program.likelihood) is likelihoods.LIKELIHOODS[name]
+
+
+def test_a_likelihood_on_the_command_line(tmp_path):
+    check_command(saved("negative-binomial", tmp_path), tmp_path, likelihood="negative-binomial")

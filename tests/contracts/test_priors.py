@@ -232,11 +232,20 @@ def test_it_is_fitted_saved_and_compared(name, tmp_path):
     assert program.generate(3).shape == (3, 6)
 
 
-@pytest.mark.parametrize("name", ["gaussian-mixture", "vamp", "flow"])
-def test_it_is_asked_for_by_name_on_the_command_line(name, tmp_path):
+@pytest.fixture
+def file(tmp_path):
     path = tmp_path / "rows.npy"
     np.save(path, (np.random.default_rng(0).random((40, 6)) < 0.5).astype(float))
-    workflow.check_command(path, tmp_path, prior=name)
+    return path
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_every_prior_by_name(name, file):
+    assert type(workflow.check_name(file, prior=name).prior) is type(CONTINUOUS[name](2))
+
+
+def test_a_prior_on_the_command_line(file, tmp_path):
+    workflow.check_command(file, tmp_path, prior="vamp")
 
 
 @pytest.mark.parametrize("name", ["gaussian-mixture", "flow"])
