@@ -32,7 +32,8 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
     try:
         made = simulate(own.model, own.layout, templates, (own.seed, Stream.SIMULATE))
     except ProgramError as error:
-        return _found(0, 0, f"the model cannot be simulated from ({str(error).split(':')[0].rstrip('.')})")
+        why = str(error).split(":")[0].rstrip(".")
+        return _found(0, 0, why[:1].lower() + why[1:])
     missed = own.missed(made.batch, made.values)
     return _found(0, 0, own.reason) if missed is None else _found(len(missed), int(missed.sum()), "")
 
