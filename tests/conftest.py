@@ -17,7 +17,12 @@ from torch.nn.modules import module
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)
 
-_OF_OTHERS = ("PYTEST_", "TORCHINDUCTOR_", "KMP_")  # what other libraries set in the environment as they come in
+_OF_OTHERS = (
+    "PYTEST_",
+    "TORCHINDUCTOR_",
+    "_TORCHINDUCTOR_",
+    "KMP_",
+)  # what other libraries set in the environment as they come in
 
 # Files, and single tests, that find the most faults a second: closed forms first, and every room of the package once.
 QUICK = {
@@ -133,6 +138,14 @@ def own_process_state():
     changed = {name: (before.get(name), after.get(name)) for name in before | after}
     changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
     assert not changed, f"the test, or what it calls, left these changed (before, after): {changed}"
+
+
+@pytest.fixture
+def single_precision():
+    """As users have it."""
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float64)
 
 
 def restore(before):

@@ -45,7 +45,10 @@ ROOMS = {
     "guides": [],
     "models": [],
     "objectives": [],
-    "training": ["adam", "weights", "preparation", "breakdown", "steps", "loop", "fitting"],
+    "training": [
+        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "loop"),
+        "fitting",
+    ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),
         *("second_order", "localise", "first_order", "further", "own_gaussian", "own_guides", "missed"),
@@ -129,6 +132,12 @@ def test_what_serves_any_program_knows_no_models(room):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_stay_small(path):
     assert len(path.read_text().splitlines()) <= 330
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_classes_stay_small(path):
+    classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    assert [node.name for node in classes if node.end_lineno - node.lineno >= 200] == []
 
 
 def in_a_new_process(code):

@@ -374,9 +374,8 @@ def test_the_deep_markov_model_learns():
 
 @pytest.mark.statistical
 @pytest.mark.skipif(not CHORALES.exists(), reason="needs a copy of the JSB chorales")
-def test_chorales():
+def test_chorales(single_precision):
     """The first 16 steps of Bach's chorales: a few epochs beat independent notes by 0.3 nats per step and more."""
-    torch.set_default_dtype(torch.float32)
     train, held_out = chorales("train"), chorales("test")
     inside = torch.arange(16) < train[1].unsqueeze(-1)
     notes = td.Bernoulli((train[0][inside].sum(0) + 0.5) / (inside.sum() + 1))

@@ -181,8 +181,7 @@ def test_an_update_is_no_longer_than_the_clip():
     assert back.isfinite().all()
 
 
-def test_far_away_everything_is_finite_in_single_precision(name):
-    torch.set_default_dtype(torch.float32)
+def test_far_away_everything_is_finite_in_single_precision(name, single_precision):
     vae = composed_vae(6, 2, [8], guide=name)
     v = (torch.rand(4, 6) < 0.5).float()
     for bias in (-30.0, 30.0):
@@ -257,11 +256,10 @@ def test_refusals():
 
 
 @pytest.mark.statistical
-def test_refinement_closes_the_gap_of_a_small_encoder_of_the_digits():
+def test_refinement_closes_the_gap_of_a_small_encoder_of_the_digits(single_precision):
     """One decoder, fitted with an encoder of 16 hidden units; all three guides go on from that encoder."""
-    torch.set_default_dtype(torch.float32)
     data = pplvae.load_data("digits", seed=0)
-    train, test = data.train, data.test[:50]
+    train, test = data.train, data.test[:200]
     base = composed_vae(64, 8, [64], guide=FactorisedGaussian(64, 8, [16]))
     pplvae.fit(base.model, base.guide, train, epochs=20, lr=3e-3)
     parts = base.prior, base.decoder, base.likelihood

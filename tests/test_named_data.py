@@ -40,9 +40,8 @@ SETS = {
 
 
 @pytest.fixture
-def copies(monkeypatch):
+def copies(monkeypatch, single_precision):  # half the memory
     monkeypatch.setenv("PPLVAE_DATA", str(COPIES))
-    torch.set_default_dtype(torch.float32)  # half the memory; as users have it
 
     def copy_of(name, **options):
         if not (COPIES / name.replace("-", "_")).is_dir():

@@ -9,12 +9,14 @@ import torch
 from oracles import random_linear
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
+from torch.distributions import Distribution
 
 import pplvae
 from pplvae.errors import PplvaeWarning, RowwiseError
 from pplvae.isolate import isolated, reseed
 from pplvae.objectives import OBJECTIVES, Objective, warm_up
 from pplvae.programs.batch import Batch
+from pplvae.training import replays
 from pplvae.training import steps as steps_module
 from pplvae.training.preparation import prepare
 from pplvae.training.steps import Steps
@@ -85,9 +87,8 @@ def test_every_objective_is_captured(name, monkeypatch, at_once):
 
 
 @pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
-def test_two_hundred_steps_are_those_of_pyro(objective, at_once):
+def test_two_hundred_steps_are_those_of_pyro(objective, at_once, single_precision):
     """The same seed, the same losses as SVI, in float32."""
-    torch.set_default_dtype(torch.float32)
 
     class Pair(nn.Module):
         def __init__(self):
@@ -243,6 +244,7 @@ def test_train_and_eval_mode_have_steps_of_their_own(monkeypatch, at_once):
 
 def test_a_compiled_step_is_the_plain_one_to_rounding(monkeypatch):
     """Gradients were held against the plain step's to 1e-4 while it ran; parameters follow to a thousandth."""
+    monkeypatch.setattr(Distribution, "_validate_args", True)  # torch's compiler switches it off for the whole process
     program = programs.bound_methods_with_pyro_module
     losses, how, weights = run(program, 30, compile=True, clip=0.05, weight=lambda i: torch.tensor(i / 30))
     plain, _, plain_weights = plainly(monkeypatch, program, 30, clip=0.05, weight=lambda i: i / 30)
@@ -254,14 +256,14 @@ def test_a_compiled_step_is_the_plain_one_to_rounding(monkeypatch):
 
 def test_a_wrong_graph_is_noticed_at_once(monkeypatch, at_once):
     """What a check compares: a replay whose gradients are off by a thousandth."""
-    real = steps_module.Captured
+    real = replays.Captured
 
     class Wrong(real):
         def __call__(self, *inputs):
             loss, *slopes = super().__call__(*inputs)
             return [loss, *(slope * 1.001 for slope in slopes)]
 
-    monkeypatch.setattr(steps_module, "Captured", Wrong)
+    monkeypatch.setattr(replays, "Captured", Wrong)
     with pytest.warns(PplvaeWarning, match="another gradient"):
         losses, how, _ = run(programs.bound_methods_with_pyro_module, 10)
     plain, _, _ = plainly(monkeypatch, programs.bound_methods_with_pyro_module, 10)
@@ -364,14 +366,14 @@ def test_a_compiler_that_makes_a_step_which_raises_is_said():
 def test_a_graph_that_raises_later_gives_way_to_the_program(after, monkeypatch, at_once):
     calls = []
 
-    class Tired(steps_module.Captured):
+    class Tired(replays.Captured):
         def __call__(self, *inputs):
             calls.append(1)
             if len(calls) > after:
                 raise RuntimeError("no memory")
             return super().__call__(*inputs)
 
-    monkeypatch.setattr(steps_module, "Captured", Tired)
+    monkeypatch.setattr(replays, "Captured", Tired)
     losses, how, _ = run(programs.bound_methods_with_pyro_module, 16)
     plain, _, _ = plainly(monkeypatch, programs.bound_methods_with_pyro_module, 16)
     assert how == "plain: replayed, the step raised RuntimeError: no memory"

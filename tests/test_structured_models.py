@@ -138,9 +138,8 @@ def test_on_the_command_line(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_single_precision(name):
+def test_single_precision(name, single_precision):
     make, rows, _ = PAIRS[name]
-    torch.set_default_dtype(torch.float32)
     rows = tuple(part.float() for part in (rows() if isinstance(rows(), tuple) else (rows(),)))
     program = make()
     weights = pplvae.log_weights(program.model, program.guide, rows, particles=2)
@@ -480,7 +479,7 @@ def better_by(worse, better, hidden):
 @pytest.mark.statistical
 def test_imputation_approaches_the_exact_conditional_mean():
     weight, noise = torch.randn(8, 2), 0.5
-    v = torch.randn(1500, 2) @ weight.T + noise * torch.randn(1500, 8)
+    v = torch.randn(3000, 2) @ weight.T + noise * torch.randn(3000, 8)
     rows, observed, hidden, truth = hide(v, 0.3)
     train, test = slice(0, 1000), slice(1000, None)
     vae = IncompleteVAE(8, 2, [32], likelihood="gaussian-shared")
@@ -496,8 +495,8 @@ def test_imputation_approaches_the_exact_conditional_mean():
         "column means": standardised(rows[train], observed[train])[0].expand_as(exact),
     }
     error = {name: (some - truth[test]).square() for name, some in imputed.items()}
-    assert better_by(error["column means"], error["guide"], hidden[test]) > standard_errors(499)
-    assert better_by(error["guide"], error["weighted"], hidden[test]) > standard_errors(499)
+    assert better_by(error["column means"], error["guide"], hidden[test]) > standard_errors(1999)
+    assert better_by(error["guide"], error["weighted"], hidden[test]) > standard_errors(1999)
     rmse = {name: float(some[hidden[test]].mean().sqrt()) for name, some in error.items()}
     assert rmse["guide"] < 0.6 * rmse["column means"]
     assert rmse["weighted"] < 1.08 * rmse["exact"]

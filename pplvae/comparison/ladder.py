@@ -61,11 +61,11 @@ class Rung:
     def __init__(self, chunk: Chunk, family: Family) -> None:
         self._chunk, self._family = chunk, family
         guides = chunk.guides(slice(None), 2)
-        draws = chunk.schedule.selection_draws_for(guides.elements())
+        draws = chunk.own.schedule.selection_draws_for(guides.elements())
         space = chunk.guides(slice(None), draws).space(chunk.optimum.offsets)
         # Matched noise: of a Gaussian guide these are the moments themselves.
         with torch.no_grad():
-            u, _ = space.draw((chunk.seed, Stream.SELECT, 1), "matched")
+            u, _ = space.draw((chunk.own.seed, Stream.SELECT, 1), "matched")
         self._loc, self._scale = u.mean(0), u.std(0, correction=0).clamp(min=torch.finfo(u.dtype).tiny)
 
     def guides(self, index: Any, particles: int) -> "RicherGuides":
@@ -79,8 +79,8 @@ class Rung:
     def optimum(self) -> Optimum:
         """Each row's guide in the family; the search runs when it is first asked for."""
         chunk = self._chunk
-        found = optimise(self.guides, len(chunk.batch), chunk.schedule, chunk.seed)
-        return prove(self.guides, found, chunk.schedule, chunk.seed)
+        found = optimise(self.guides, len(chunk.batch), chunk.own.schedule, chunk.own.seed)
+        return prove(self.guides, found, chunk.own.schedule, chunk.own.seed)
 
     def columns(self, index: Tensor, own: Scored) -> Columns:
         """The ELBO of some rows' optimum in the family, and what it gains over their own guides.

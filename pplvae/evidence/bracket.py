@@ -111,7 +111,7 @@ def _told_apart(tensors: Sequence[Tensor]) -> Batch:
 
 
 def _bracket_columns(templates: Chunk, settings: Annealing) -> Columns:
-    made = simulate(templates.model, templates.layout, templates.batch, (templates.seed, Stream.SIMULATE))
+    made = simulate(templates.own.model, templates.own.layout, templates.batch, (templates.own.seed, Stream.SIMULATE))
     chunk = Chunk(templates.own, made.batch)
     exact = space_of(chunk, torch.arange(len(chunk.batch)), settings.start, 1).vectors(made.values)
 

@@ -134,10 +134,11 @@ def check_method(method: str) -> None:
 
 def check_local(chunk: Chunk) -> None:
     """Refuse a pair whose rows have no evidence of their own."""
-    if chunk.layout.held:
+    held = chunk.own.layout.held
+    if held:
         raise ProgramError(
-            f"The latents {list(chunk.layout.held)} belong to all rows at once, so p(v) is no product over rows and no "
-            "row has a log evidence of its own. Pass `evidence=None`; or condition both programs on one value of them."
+            f"The latents {list(held)} belong to all rows at once: p(v) is no product over rows, and no row has a log "
+            "evidence of its own. Pass `evidence=None`; or condition both programs on one value of them."
         )
 
 
@@ -175,7 +176,7 @@ def mixture(chunk: Chunk, around: Optimum | Encoded | None) -> Weigh | None:
         batch, density = chunk.batch.take(index), own.density
         guides = gaussians.take(index), encoded.gaussians.take(index)
         components = around_gaussians(density, *guides, curvature[index], batch)
-        weights = Proposal(components, lambda u: density.value(u, batch), chunk.seed)(particles, stream)
+        weights = Proposal(components, lambda u: density.value(u, batch), chunk.own.seed)(particles, stream)
         return weights.log_weights, weights.estimate()
 
     return draw
@@ -197,8 +198,8 @@ def _around_guide(chunk: Chunk) -> Weigh | None:
 
     def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
         batch, spaces = chunk.batch.take(index), cache(partial(space, index))
-        components = around_guide(spaces, batch, (chunk.seed, Stream.PILOT, 2))
-        weights = Proposal(components, lambda u: spaces(len(u)).log_joint(u), chunk.seed)(particles, stream)
+        components = around_guide(spaces, batch, (chunk.own.seed, Stream.PILOT, 2))
+        weights = Proposal(components, lambda u: spaces(len(u)).log_joint(u), chunk.own.seed)(particles, stream)
         return weights.log_weights, weights.estimate()
 
     return draw
@@ -250,7 +251,7 @@ def annealer_of(chunk: Chunk, index: Tensor, settings: Annealing) -> Annealer:
     """Chains of some rows of a chunk, from where the settings say."""
     batch = chunk.batch.take(index).times(settings.chains)
     space = space_of(chunk, index, settings.start, settings.chains)
-    return Annealer(space, batch, settings, chunk.seed)
+    return Annealer(space, batch, settings, chunk.own.seed)
 
 
 def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentSpace | GaussianSpace:
@@ -267,7 +268,7 @@ def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentS
     if own is not None and around is not None and around.gaussians is not None and around.curvature is not None:
         shape = FullCovariance(around.gaussians.mean[index], around.curvature[index])
         batch = chunk.batch.take(index).times(particles)
-        return GaussianSpace(chunk.model, chunk.layout, own.form.parts, shape, batch, own.density.dtype)
+        return GaussianSpace(chunk.own.model, chunk.own.layout, own.form.parts, shape, batch, own.density.dtype)
     offsets = chunk.zeros if start == "prior" else chunk.optimum.offsets
     return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})
 

@@ -67,7 +67,7 @@ def posterior_means(
 def _means(chunk: Chunk, particles: int) -> Columns:
     space = chunk.guides(slice(None), particles).space(chunk.optimum.offsets)
     with torch.no_grad():
-        u, log_q = space.draw((chunk.seed, Stream.EVIDENCE))
+        u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
         log_weights, pareto_k = smoothed_weights((space.log_joint(u) - log_q).to(torch.float64))
         values = space.values(u)
     weights = log_weights.softmax(0)

@@ -41,8 +41,6 @@ class Chunk:
 
     def __init__(self, own: OwnGuides, batch: Batch) -> None:
         self.own, self.batch = own, batch
-        self.model, self.guide, self.layout = own.model, own.guide, own.layout
-        self.schedule, self.seed = own.schedule, own.seed
 
     def take(self, index: Any) -> "Chunk":
         """Some of the rows."""
@@ -73,11 +71,11 @@ class Chunk:
         if self.own.gaussian is None or given is None or given.gaussians is None or given.curvature is None:
             return partial(self._scores, self.zeros if guide == "amortised" else self.optimum.offsets)
         own = self.own.gaussian
-        return GaussianScores(own.form, own.density, given.gaussians, given.curvature, self.batch, self.seed)
+        return GaussianScores(own.form, own.density, given.gaussians, given.curvature, self.batch, self.own.seed)
 
     def _scores(self, offsets: Lambda, particles: int, *, index: Tensor, stream: Stream) -> Scored:
         elbo = self.log_weights(offsets, particles, index=index, stream=stream)
-        if not self.layout.states:
+        if not self.own.layout.states:
             return Scored(elbo, elbo)
         return Scored(elbo, self.log_weights(offsets, particles, index=index, stream=stream, evidence=True))
 
@@ -110,11 +108,11 @@ class Chunk:
 
             def draw(count: int, start: int) -> Tensor:
                 weights = made(count).evidence_weights if evidence else made(count).log_weights
-                return weights(moved, (self.seed, stream, start))
+                return weights(moved, (self.own.seed, stream, start))
 
             return in_blocks(draw, particles)
 
-        at_once = rows_at_once(self.batch.tensors, _copies(self.layout, block_of(particles - 1)))
+        at_once = rows_at_once(self.batch.tensors, _copies(self.own.layout, block_of(particles - 1)))
         return torch.cat([of(some) for some in everyone.split(at_once)], 1)
 
 

@@ -15,24 +15,16 @@ from torch.optim import Optimizer
 
 from pplvae.data import Rows
 from pplvae.errors import ProgramError, StoreError, in_users_words
-from pplvae.isolate import evaluation_mode, reseed, validation
+from pplvae.isolate import reseed
 from pplvae.objectives import KLWeight
 from pplvae.programs.batch import Batch
-from pplvae.programs.noise import Stream
-from pplvae.programs.reading import (
-    Layout,
-    Program,
-    log_model,
-    log_weights_of,
-    run_model,
-    sum_sites,
-)
+from pplvae.programs.reading import Program
 from pplvae.store import CHECKPOINT, clear_run, read_tensors, write_tensors
 from pplvae.training.breakdown import first_not_finite
 from pplvae.training.preparation import Start
 from pplvae.training.steps import Steps
+from pplvae.training.validation import Validation
 
-_ROWS_AT_ONCE = 4096
 _DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
 _COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
 
@@ -76,7 +68,7 @@ class Loop:
         *,
         overwrite: bool = False,
     ) -> None:
-        self._model, self._guide, self._train, self._held_out = model, guide, train, held_out
+        self._model, self._guide, self._train = model, guide, train
         self._start, self._steps, self._optimiser = start, steps, optimiser
         self._settings, self._folder, self._overwrite = settings, folder, overwrite
         self.weights = start.weights
@@ -85,8 +77,10 @@ class Loop:
         self._best_value = -float("inf")
         self._best = self.weights.copy()
         self._columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
-        if held_out is not None:
-            self._validation_rows = Batch.of(held_out.tensors)
+        self._validation = None
+        if held_out is not None and start.layout is not None:
+            of = settings["seed"], settings["validation_particles"]
+            self._validation = Validation(model, guide, start.layout, held_out, *of)
 
     def run(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
         """Run epochs until something ends the fit."""
@@ -153,7 +147,7 @@ class Loop:
         return next(iter(self._start.trained.values())).detach().new_full((), now)
 
     def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
-        elbo = self._validation_elbo()
+        elbo = self._validation() if self._validation is not None else None
         value = float(elbo.mean()) if elbo is not None else float(self.epoch)  # without validation the last is best
         if value > self._best_value:
             self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
@@ -170,40 +164,13 @@ class Loop:
         bar.update()
         bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
 
-    def _validation_elbo(self) -> Tensor | None:
-        """ELBO of every validation row, in eval mode, with the same noise in every epoch."""
-        if self._held_out is None or self._start.layout is None:
-            return None
-        particles, parts = self._settings["validation_particles"], []
-        at_once = max(1, _ROWS_AT_ONCE // particles)
-        with torch.no_grad(), validation(False), evaluation_mode(self._model, self._guide):
-            for first in range(0, len(self._held_out), at_once):
-                chunk = self._validation_rows.take(slice(first, first + at_once))
-                parts.append(self._row_elbos(chunk, self._start.layout, particles))
-        return torch.cat(parts).to(torch.float64)
-
-    def _row_elbos(self, chunk: Batch, layout: Layout, particles: int) -> Tensor:
-        if layout.guide:
-            address = (self._settings["seed"], Stream.VALIDATE)
-            weights = log_weights_of(self._model, self._guide, layout, chunk.times(particles), address, "antithetic")
-            return weights.mean(0)
-        # The guide draws nothing: the ELBO is log p(v), exactly.
-        if layout.summed:
-            return log_model(self._model, chunk, {}, layout)[0]
-        return sum_sites(run_model(self._model, chunk, {}), layout.model)
-
-    def _when(self, step: int) -> str:
-        return f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
-
     def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
         """Where a loss that is not finite came from, in a sentence; nothing if a step raised for another reason."""
+        when = f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
         found = first_not_finite(self._model, self._guide, self._start, batch, index, self._train.ids, error)
         if found or error is not None:
-            return found and f"{self._when(step)} {found}"
-        return (
-            f"{self._when(step)} Every log-probability of the same batch was finite on a second draw: lower `lr`, or "
-            "set `clip`."
-        )
+            return found and f"{when} {found}"
+        return f"{when} Every log-probability of the same batch was finite on a second draw: lower `lr`, or set `clip`."
 
     def keep_best(self) -> None:
         """Put the weights of the best epoch into the programs (without validation, those of the last whole one)."""

@@ -4,12 +4,9 @@ The plain step runs the programs. The fast ones replay what the plain one did an
 made, and at steps that become rarer, up to one in a hundred. Where they differ, the plain step takes over.
 """
 
-import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import torch
@@ -21,14 +18,14 @@ from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import generators_kept, reseed_beside_torch, validation
 from pplvae.objectives import Objective
 from pplvae.programs.batch import Batch
-from pplvae.programs.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, clause, compiled
+from pplvae.programs.capture import clause
 from pplvae.programs.reading import Program
-from pplvae.training.adam import adam_update, begin_adam, is_plain_adam
 from pplvae.training.preparation import Start
+from pplvae.training.replays import Found, Replay, differs, replay_of
+from pplvae.training.update import Update
 
 _PLAIN_FIRST = 50  # steps of one kind before it is captured: by then they have cost about as much as a capture
 _LONGEST_UNCHECKED = 100
-_LARGEST_COMPILED_UPDATE = 2**17  # parameters; of more, Adam's own fused kernel was faster than the compiler's
 
 
 class How(Enum):
@@ -38,32 +35,6 @@ class How(Enum):
     PLAIN = "plain"
     CAPTURED = "captured"
     COMPILED = "compiled"
-
-
-class _Found(NamedTuple):
-    """What a step computes: the loss, and a gradient for each parameter that it depends on, or None."""
-
-    loss: Float[Tensor, ""]
-    slopes: list[Tensor | None]
-
-
-@dataclass
-class _Replay:
-    """A fast step for batches of one kind.
-
-    Attributes:
-        run: from rows, positions and KL weight.
-        updates: whether it also moves the parameters.
-        tolerance: see `_differs`.
-        steps: taken so far.
-        checked: the last of them that was held against the plain one.
-    """
-
-    run: Callable[[Batch, float | Tensor], _Found]
-    updates: bool
-    tolerance: float
-    steps: int = 0
-    checked: int = 0
 
 
 class Steps:
@@ -91,10 +62,10 @@ class Steps:
         compile: bool = False,
     ) -> None:
         self._model, self._guide, self._start = model, guide, start
-        self._objective, self._optimiser, self._clip = objective, optimiser, clip
-        self._parameters = list(start.trained.values())
+        self._objective, self._parameters = objective, list(start.trained.values())
+        self._update = Update(optimiser, self._parameters, clip)
         self._compile = compile
-        self._replays: dict[Any, _Replay] = {}
+        self._replays: dict[Any, Replay] = {}
         self._seen: dict[Any, int] = {}
         self._how, self._reason = How.PLAIN, f"there were fewer than {_PLAIN_FIRST} steps of one kind"
         self._replayed = True  # whether a replay is to be tried
@@ -152,37 +123,25 @@ class Steps:
     def _pyros(self, batch: Batch, kl_weight: float | Tensor) -> Tensor:
         given = self._model, self._guide, self._start.layout, batch
         loss = self._objective.backward(*given, self._parameters, self._scale(batch), float(kl_weight))
-        self._update(_Found(loss, [parameter.grad for parameter in self._parameters]))
+        self._update(Found(loss, [parameter.grad for parameter in self._parameters]))
         return loss
 
-    def _plain(self, batch: Batch, kl_weight: float | Tensor) -> _Found:
+    def _plain(self, batch: Batch, kl_weight: float | Tensor) -> Found:
         layout = self._start.layout
         loss = self._objective.loss(self._model, self._guide, layout, batch, self._scale(batch), kl_weight)
-        return _Found(loss.detach(), list(torch.autograd.grad(loss, self._parameters, allow_unused=True)))
-
-    def _update(self, found: _Found) -> None:
-        for parameter, slope in zip(self._parameters, found.slopes, strict=True):
-            parameter.grad = slope
-        if self._clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        fused = all(group.get("fused") for group in self._optimiser.param_groups)
-        if found.loss.device.type == "cpu" or not fused:
-            if math.isfinite(found.loss.item()):
-                self._optimiser.step()
-            return
-        # A look at the loss would make the processor wait for the device: fused optimisers look there.
-        self._optimiser.found_inf = (~found.loss.isfinite()).to(torch.float32)  # type: ignore[attr-defined]
-        self._optimiser.step()
+        return Found(loss.detach(), list(torch.autograd.grad(loss, self._parameters, allow_unused=True)))
 
     # Fast steps
 
     def _try_to_replay(self, key: Any, batch: Batch, kl_weight: float | Tensor, whole: bool) -> None:
-        if whole and self._update_is_compiled():
-            begin_adam(self._optimiser, self._parameters)
+        updates = whole and self._update.can_be_compiled
+        if updates:
+            self._update.begin()
         kept = self._state()
         try:
             with generators_kept(), validation(False):
-                replay = self._make_replay(batch, kl_weight, whole)
+                update = self._update.in_graph if updates else None
+                replay = replay_of(self._plain, update, batch, kl_weight, whole)
                 replay.run(batch, kl_weight)
             self._replays[key] = replay
             self._how, self._reason = How.COMPILED if whole or self._how is How.COMPILED else How.CAPTURED, ""
@@ -200,36 +159,7 @@ class Steps:
         if self._compile:
             warnings.warn(f"The step is not compiled: {reason}.", PplvaeWarning, stacklevel=2)
 
-    def _make_replay(self, batch: Batch, kl_weight: float | Tensor, whole: bool) -> _Replay:
-        varies = isinstance(kl_weight, Tensor)
-        reached: list[bool] = []
-
-        def inputs_of(batch: Batch, kl_weight: float | Tensor) -> list[Tensor]:
-            return [batch.positions, *batch.tensors, *([kl_weight] if isinstance(kl_weight, Tensor) else [])]
-
-        def step(positions: Tensor, *tensors: Tensor) -> list[Tensor]:
-            rows, weight = (tensors[:-1], tensors[-1]) if varies else (tensors, kl_weight)
-            found = self._plain(Batch.without_keys(rows, positions), weight)
-            reached[:] = [slope is not None for slope in found.slopes]
-            if updates:
-                adam_update(self._optimiser, self._parameters, found.slopes, found.loss.isfinite(), self._clip)
-            return [found.loss, *(slope for slope in found.slopes if slope is not None)]
-
-        def run(batch: Batch, kl_weight: float | Tensor) -> _Found:
-            loss, *slopes = replayed(*inputs_of(batch, kl_weight))
-            rest = iter(slopes)
-            return _Found(loss, [next(rest) if there else None for there in reached])
-
-        updates = whole and self._update_is_compiled()
-        inputs = inputs_of(batch, kl_weight)
-        captured = Captured(step, inputs)
-        if not whole:
-            replayed = captured
-            return _Replay(run, False, CAPTURED_TOLERANCE)
-        replayed = compiled(captured, inputs)
-        return _Replay(run, updates, COMPILED_TOLERANCE)
-
-    def _replay(self, replay: _Replay, batch: Batch, kl_weight: float | Tensor) -> Tensor | None:
+    def _replay(self, replay: Replay, batch: Batch, kl_weight: float | Tensor) -> Tensor | None:
         """A fast step; None if it could not be taken, and the plain one is to be."""
         replay.steps += 1
         # After 1, 2, 4, ... steps, then every hundredth.
@@ -248,7 +178,7 @@ class Steps:
         if found is None:
             self._restore(before)
             return None
-        odd = _differs(found, plain, replay.tolerance)
+        odd = differs(found, plain, replay.tolerance)
         unchecked, replay.checked = replay.steps - replay.checked - 1, replay.steps
         if odd:
             self._take_over(odd, unchecked)
@@ -258,7 +188,7 @@ class Steps:
             self._update(plain if odd else found)
         return plain.loss if odd else found.loss
 
-    def _run(self, replay: _Replay, batch: Batch, kl_weight: float | Tensor) -> _Found | None:
+    def _run(self, replay: Replay, batch: Batch, kl_weight: float | Tensor) -> Found | None:
         try:
             return replay.run(batch, kl_weight)
         except Exception as error:
@@ -279,13 +209,8 @@ class Steps:
             stacklevel=2,
         )
 
-    def _update_is_compiled(self) -> bool:
-        size = sum(parameter.numel() for parameter in self._parameters)
-        return is_plain_adam(self._optimiser) and size <= _LARGEST_COMPILED_UPDATE
-
     def _state(self) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
-        slots = [value for state in self._optimiser.state.values() for value in state.values()]
-        return self._start.weights.copy(), [(slot, slot.clone()) for slot in slots if isinstance(slot, Tensor)]
+        return self._start.weights.copy(), self._update.slots()
 
     def _restore(self, state: tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]) -> None:
         weights, slots = state
@@ -302,14 +227,3 @@ def _write(tensors: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(values[name])
-
-
-def _differs(one: _Found, other: _Found, tolerance: float) -> str:
-    """What of two steps differs by more than so much of its largest number; nothing if they agree."""
-    if not agree(one.loss, other.loss, tolerance):
-        return "loss"
-    if [slope is None for slope in one.slopes] != [slope is None for slope in other.slopes]:
-        return "gradient"
-    # All parameters together: where a small gradient is a sum of large terms, rounding alone is large beside it.
-    ours, theirs = (torch.cat([s.flatten() for s in step.slopes if s is not None]) for step in (one, other))
-    return "" if agree(ours, theirs, tolerance) else "gradient"

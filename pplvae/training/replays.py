@@ -1,0 +1,90 @@
+"""A training step as a graph: what it computes, how it is made, and when two steps differ."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pplvae.programs.batch import Batch
+from pplvae.programs.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Captured, agree, compiled
+
+
+class Found(NamedTuple):
+    """What a step computes: the loss, and a gradient for each parameter that it depends on, or None."""
+
+    loss: Float[Tensor, ""]
+    slopes: list[Tensor | None]
+
+
+@dataclass
+class Replay:
+    """A fast step for batches of one kind.
+
+    Attributes:
+        run: from rows, positions and KL weight.
+        updates: whether it also moves the parameters.
+        tolerance: see `differs`.
+        steps: taken so far.
+        checked: the last of them that was held against the plain one.
+    """
+
+    run: Callable[[Batch, float | Tensor], Found]
+    updates: bool
+    tolerance: float
+    steps: int = 0
+    checked: int = 0
+
+
+def replay_of(
+    plain: Callable[[Batch, float | Tensor], Found],
+    update: Callable[[Found], None] | None,
+    batch: Batch,
+    kl_weight: float | Tensor,
+    whole: bool,
+) -> Replay:
+    """A step as a graph.
+
+    Args:
+        plain: what the step computes.
+        update: moves the parameters, or None.
+        batch: the rows that it is run on.
+        kl_weight: of the KL term; a number is part of the graph.
+        whole: whether it goes through torch's compiler.
+    """
+    varies = isinstance(kl_weight, Tensor)
+    reached: list[bool] = []
+
+    def inputs_of(batch: Batch, kl_weight: float | Tensor) -> list[Tensor]:
+        return [batch.positions, *batch.tensors, *([kl_weight] if isinstance(kl_weight, Tensor) else [])]
+
+    def step(positions: Tensor, *tensors: Tensor) -> list[Tensor]:
+        rows, weight = (tensors[:-1], tensors[-1]) if varies else (tensors, kl_weight)
+        found = plain(Batch.without_keys(rows, positions), weight)
+        reached[:] = [slope is not None for slope in found.slopes]
+        if update is not None:
+            update(found)
+        return [found.loss, *(slope for slope in found.slopes if slope is not None)]
+
+    def run(batch: Batch, kl_weight: float | Tensor) -> Found:
+        loss, *slopes = replayed(*inputs_of(batch, kl_weight))
+        rest = iter(slopes)
+        return Found(loss, [next(rest) if there else None for there in reached])
+
+    inputs = inputs_of(batch, kl_weight)
+    captured = Captured(step, inputs)
+    replayed = compiled(captured, inputs) if whole else captured
+    return Replay(run, update is not None, COMPILED_TOLERANCE if whole else CAPTURED_TOLERANCE)
+
+
+def differs(one: Found, other: Found, tolerance: float) -> str:
+    """What of two steps differs by more than so much of its largest number; nothing if they agree."""
+    if not agree(one.loss, other.loss, tolerance):
+        return "loss"
+    if [slope is None for slope in one.slopes] != [slope is None for slope in other.slopes]:
+        return "gradient"
+    # All parameters together: where a small gradient is a sum of large terms, rounding alone is large beside it.
+    ours, theirs = (torch.cat([s.flatten() for s in step.slopes if s is not None]) for step in (one, other))
+    return "" if agree(ours, theirs, tolerance) else "gradient"
