@@ -60,14 +60,15 @@ class Status(Enum):
 class Schedule:
     """Settings of the search; step sizes are in unconstrained units of lambda.
 
-    A cycle starts at a step size and halves it after every window of steps that gains too little, down to `last_step`.
-    Then the row starts another cycle at a quarter of `first_step`, until one gains less than `tolerance`: a window that
-    gains little may have been unlucky, a cycle hardly.
+    A row goes through cycles. A cycle begins with a large step size and halves it after every window of steps in which
+    the ELBO rises too little; it ends when the step size falls below `last_step`. The next one begins at a quarter of
+    `first_step`. The first cycle that gains less than `tolerance` is the last: a single window may gain little by bad
+    luck, a whole cycle hardly.
 
     Attributes:
         max_steps: gradient steps per row at most.
         tolerance: nats that a row may lack: it is converged if the upper 95 % end of its shortfall is below that. A
-            cycle that gains less is the last, and a window may gain so much less as its step size is smaller.
+            window gains enough if it gains `tolerance` times the step size over `first_step`.
         draws: fresh draws per row and step.
         window: steps between two looks at a row.
         selection_draws: draws per row, at least, of the sample by which the best offset is kept; never optimised on.

@@ -31,8 +31,8 @@ _FEWEST_DRAWS = 24
 _FEWEST_NODES = 64  # of a single latent, where a grid does better than draws
 _ROUGH = 3  # refinements with no more draws, where others need more than twice as many: noise does not matter yet
 _FREEDOM = 8  # numbers that noise is told from, at least
-_FALLEN = 0.2  # of the mean so far: what a row has left has fallen so far that the refinements before do not count
-_CLOSE = 0.1  # nats: further off, the next refinement may be cut short, and what is left is told less well
+_FALLEN = 0.2  # if less than this share of the mean so far is left, the refinements before do not count any more
+_CLOSE = 0.1  # nats: of a row that is further off, the last refinement alone does not say that it has settled
 _SLOWEST = 0.1  # share of a whole step
 _SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the distance from the optimum
 
@@ -40,8 +40,8 @@ _SHARE = 0.5  # of the tolerance that noise may leave; the rest is for the dista
 class _Rows(NamedTuple):
     """Rows that are being refined: their Gaussians, and sums over the refinements that count.
 
-    What a row has left is in nats: what its mean slope, and the distance of its precision from the mean curvature, cost
-    of the ELBO. Noise adds to it.
+    "Left" is how many nats of ELBO a row lacks because its mean slope is not zero and its precision is not the mean
+    curvature. Noise in these two makes it look larger than it is.
     """
 
     position: Int64[Tensor, " row"]
@@ -247,16 +247,27 @@ def per_row(chosen: Bool[Tensor, " row"], yes: Tensor, no: Tensor) -> Tensor:
 
 
 def _better(rate: PerRow, kept: PerRow) -> PerRow:
-    """A share of the whole step, from what the last one left of its cause: none if it was right."""
+    """The next step length.
+
+    Args:
+        rate: the last one, as a share of the whole step.
+        kept: how much of the slope (or of the precision's error) that step left: 0 if its length was right, above 0 if
+            it was too short, below 0 if it went too far.
+    """
     kept = kept.nan_to_num(0.0).clamp(-2, 0.5)
     return (rate / (1 - kept)).clamp(_SLOWEST, 1)
 
 
 def _still_left(left: PerRow, share: PerRow) -> PerRow:
-    """What is left after a refinement if it falls by the same share again, and again until nothing is.
+    """What is left of the ELBO after a refinement, in nats.
 
-    A step for each block alone, of mean and of precision, sees too little of what is left where the two pull against
-    each other: as much less as the steps are slow.
+    Mean and precision each take a step of their own. Where they pull against each other, the steps are short, and what
+    one of them promises is less than what is left: all further steps together win more. If each leaves the same share
+    of what it found, they add up to a geometric series.
+
+    Args:
+        left: what the refinement found to win.
+        share: of that in what the one before found.
     """
     share = share.clamp(max=1)
     return left * share / (1 - share.sqrt())
