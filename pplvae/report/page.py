@@ -1,7 +1,5 @@
 """From a comparison to the page. Everything printed was measured; text from outside is escaped by the template."""
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 
 from pplvae import plots
+from pplvae.report.images import image_of
 from pplvae.statistics.groups import group_means, sentences_of
 from pplvae.statistics.summary import part_of, parts_of, summary_of, warnings_of, worst_of
 from pplvae.store import write_text
@@ -48,13 +46,13 @@ def write_report(
     run = {f"fit: {name}": value for name, value in (settings or {}).items()}
     run |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
     figures = {
-        "decomposition": _image(plots.decomposition(summary)),
-        "histogram": _image(plots.gap_histogram(rows)),
-        "scatter": _image(plots.elbo_scatter(rows)),
-        "ladders": [_image(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
-        "parameters": _image(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
-        "groups": None if groups is None else _image(plots.gaps_by_group(groups)),
-        "curves": None if history is None or not history.sizes.get("epoch") else _image(plots.learning_curves(history)),
+        "decomposition": image_of(plots.decomposition(summary)),
+        "histogram": image_of(plots.gap_histogram(rows)),
+        "scatter": image_of(plots.elbo_scatter(rows)),
+        "ladders": [image_of(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
+        "parameters": image_of(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
+        "groups": None if groups is None else image_of(plots.gaps_by_group(groups)),
+        "curves": None if history is None or not history.sizes.get("epoch") else image_of(plots.learning_curves(history)),
     }
     page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("page.html")
     html = page.render(
@@ -140,7 +138,7 @@ def _gallery(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> dict[str, Any
         lines.append(
             [
                 str(row["row"].values),
-                *([] if labels is None else [str(labels[i])]),
+                *([] if labels is None else [_label(labels[i])]),
                 *(f"{float(row[name]):.3f}" for name in numbers),
                 str(row["status"].values),
                 int(row["steps"]),
@@ -162,11 +160,9 @@ def _pictures(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> str | None:
         return None
     gaps = dict(zip(rows["row"].values.tolist(), rows["amortisation_gap"].values.tolist(), strict=True))
     titles = [f"{i}: {gaps[i]:.2f}" for i in mine["id"].values.tolist()]
-    return _image(plots.picture_grid(mine["image"].values, titles))
+    return image_of(plots.picture_grid(mine["image"].values, titles))
 
 
-def _image(figure: Figure) -> str:
-    """A figure as a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _label(label: Any) -> str:
+    """A label, or nothing where it is missing."""
+    return "" if label is None or label != label else str(label)  # only NaN differs from itself
