@@ -187,8 +187,8 @@ def _check_text(path: Path, name: str, values: np.ndarray) -> None:
     for value in values.flatten():
         if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
             raise StoreError(
-                f"{str(path)!r} cannot be written: {name!r} holds the text {ascii(str(value))} with a NUL character or half a "
-                "surrogate pair, which a file cannot hold. Take it out."
+                f"{str(path)!r} cannot be written: {name!r} holds the text {str(value)!a} with a NUL character "
+                "or half a surrogate pair, which a file cannot hold. Take it out."
             )
 
 

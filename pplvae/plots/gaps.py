@@ -43,7 +43,13 @@ def elbo_scatter(rows: xr.Dataset) -> Figure:
         part = finite_of(rows, name)
         size = 12 if part.sizes["row"] < 2000 else 3
         axes.scatter(
-            part["elbo_amortised"], part["elbo_local"], s=size, color=colour, alpha=0.5, label=as_it_is(name), linewidth=0
+            part["elbo_amortised"],
+            part["elbo_local"],
+            s=size,
+            color=colour,
+            alpha=0.5,
+            label=as_it_is(name),
+            linewidth=0,
         )
     low, high = axes.get_xlim()
     axes.axline((low, low), slope=1, color="black", linewidth=0.8, label="no gap")

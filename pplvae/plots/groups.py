@@ -57,7 +57,9 @@ def gaps_by_group(groups: _Groups | xr.Dataset) -> Figure:
                           linewidth=1.2, color=colour, label=label)  # fmt: skip
     axes.axvline(groups.attrs["mean"], color="black", linewidth=0.8, label="mean of all rows")
     figure.legend(frameon=False, loc="outside upper center", ncols=3, fontsize=8)
-    names = [f"{as_it_is(name)} (n = {n})" for name, n in zip(groups["group"].values, groups["count"].values, strict=True)]
+    names = [
+        f"{as_it_is(name)} (n = {n})" for name, n in zip(groups["group"].values, groups["count"].values, strict=True)
+    ]
     axes.set_yticks(place, names, fontsize=size)
     axes.set_ylim(count - 0.4, -0.6)
     term, level = groups.attrs["term"].replace("_", " "), 100 * groups.attrs["level"]

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 
 from pplvae import plots
 from pplvae.report.images import image_of
-from pplvae.statistics.groups import group_means, sentences_of
+from pplvae.statistics.groups import group_means, grouped_rows, sentences_of
 from pplvae.statistics.summary import part_of, parts_of, summary_of, warnings_of, worst_of
 from pplvae.store import write_text
 
@@ -40,9 +40,7 @@ def write_report(
         title: of the page.
     """
     summary, parts = summary_of(rows), parts_of(rows)
-    groups = (
-        group_means(rows, None, part=None, term="amortisation_gap", level=0.95, seed=0) if _is_grouped(rows) else None
-    )
+    groups = _by_label(rows) if _is_grouped(rows) else None
     run = {f"fit: {name}": value for name, value in (settings or {}).items()}
     run |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
     figures = {
@@ -52,7 +50,9 @@ def write_report(
         "ladders": [image_of(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
         "parameters": image_of(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
         "groups": None if groups is None else image_of(plots.gaps_by_group(groups)),
-        "curves": None if history is None or not history.sizes.get("epoch") else image_of(plots.learning_curves(history)),
+        "curves": None
+        if history is None or not history.sizes.get("epoch")
+        else image_of(plots.learning_curves(history)),
     }
     page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("page.html")
     html = page.render(
@@ -74,6 +74,10 @@ def write_report(
 
 def _has_families(summary: xr.Dataset) -> bool:
     return any(str(term).startswith("family_gap_") for term in summary["term"].values)
+
+
+def _by_label(rows: xr.Dataset) -> xr.Dataset:
+    return group_means(grouped_rows(rows, None, part=None, term="amortisation_gap"), level=0.95, seed=0)
 
 
 def _is_grouped(rows: xr.Dataset) -> bool:

@@ -72,7 +72,7 @@ class Result(ABC):
         groups = open_datasets(Path(path), cls.kind)
         try:
             found = cls._of_groups(groups)
-            found.rows[cls.essential]  # noqa: B018
+            found.rows[cls.essential]
         except KeyError as error:
             raise StoreError(
                 f"{str(path)!r} holds no {cls.kind} (it lacks {error}); expected a file written by "

@@ -90,7 +90,11 @@ def left_out(summary: xr.Dataset, term: str) -> list[str]:
     """
     counts = summary["left_out"].sel(term=term)
     pairs = zip(summary["part"].values.tolist(), counts.values.tolist(), strict=True)
-    return [f"{part}: {count} rows have no finite {term.replace('_', ' ')} and are left out." for part, count in pairs if count]
+    return [
+        f"{part}: {count} rows have no finite {term.replace('_', ' ')} and are left out."
+        for part, count in pairs
+        if count
+    ]
 
 
 def columns_of(rows: xr.Dataset, names: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -100,7 +104,9 @@ def columns_of(rows: xr.Dataset, names: Sequence[str] | None = None) -> Iterator
         rows: of a result.
         names: of variables and coordinates; by default all over "row", the coordinates first.
     """
-    known = names or [str(name) for name in (*rows.coords, *rows.data_vars) if name != "row" and "row" in rows[name].dims]
+    known = names or [
+        str(name) for name in (*rows.coords, *rows.data_vars) if name != "row" and "row" in rows[name].dims
+    ]
     for name in known:
         variable = rows[name]
         others = [dim for dim in variable.dims if dim != "row"]

@@ -27,7 +27,9 @@ def settings_that_differ(first: xr.Dataset, second: xr.Dataset) -> str:
         second: rows of the other.
     """
     pairs = _pairs(first, second)
-    return "; ".join(f"{name} {before} and {after}" for name, (before, after) in pairs.items() if _differ(before, after))
+    return "; ".join(
+        f"{name} {before} and {after}" for name, (before, after) in pairs.items() if _differ(before, after)
+    )
 
 
 def settings_of_both(first: xr.Dataset, second: xr.Dataset, names: tuple[str, str]) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def _modes(about: Mapping[str, Any]) -> list[str]:
 
 
 def lines_of(summary: xr.Dataset) -> list[str]:
-    """The summary as text, a line each."""
+    """The summary as text without warnings, a line each."""
     width = max(len(str(term)) for term in summary["term"].values)
     lines = ["Nats per row (mean ± standard error over rows | Monte Carlo error | quantiles over rows)"]
     for name in summary["part"].values:
@@ -196,5 +196,4 @@ def lines_of(summary: xr.Dataset) -> list[str]:
                 f"{term:<{width}}  {float(line['mean']):>9.3f} ± {float(line['stderr']):<8.3f}  "
                 f"| {float(line['mc_stderr']):<7.4f}|{spread}"
             )
-    warnings = warnings_of(summary)
-    return lines + (["", *warnings] if warnings else [])
+    return lines
