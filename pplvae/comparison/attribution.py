@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -11,11 +11,15 @@ import xarray as xr
 from pplvae.comparison.compare import amortisation_gap, compare
 from pplvae.comparison.retraining import Elbos, Larger, Retraining, Trained, put_back
 from pplvae.data import Rows, as_rows
+from pplvae.objectives import Objective
 from pplvae.programs.reading import Program
+from pplvae.results.base import Datasets, Result
 from pplvae.results.comparison import Comparison
+from pplvae.statistics.settings import settings_of
 from pplvae.training.weights import Fitted
 
 _TRAIN, _HELD_OUT = "train", "held-out"
+_OF_TRAINING = "training_"  # begins the names of its groups in a file
 _UNITS = {"units": "nats per row"}
 
 
@@ -37,13 +41,14 @@ class Advice:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Attribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Result):
     """Where the nats go, by cause.
 
     Each cause is what is left of the gap once the remedies of those before it have been applied.
 
     Attributes:
+        rows: of the held-out comparison.
         causes: over dimension "cause", `nats` per row with `stderr` (over rows). Of the gap on training rows,
             under_training and capacity (what training the encoder on closes, and then a larger one, beyond what the
             smaller one closes in as many more rounds; 0, and not sought, where less than `worth` is left for it) and
@@ -58,22 +63,60 @@ class Attribution:
         training: the same of the training rows, without log p(v).
     """
 
+    kind: ClassVar[str] = "attribution"
+    essential: ClassVar[str] = "amortisation_gap"
+
+    rows: xr.Dataset = field(init=False)
     causes: xr.Dataset
     advice: tuple[Advice, ...]
     comparison: Comparison
     training: Comparison
 
-    def __str__(self) -> str:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", self.comparison.rows)
+
+    def summary(self) -> xr.Dataset:
+        """`causes`."""
+        return self.causes
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the numbers depend on besides programs and rows, by name."""
+        return settings_of(self.causes.attrs)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know of both comparisons, a sentence each."""
+        both = {"training rows": self.training, "held-out rows": self.comparison}
+        return [f"Of the {which}, {warning}" for which, found in both.items() for warning in found.warnings]
+
+    def _lines(self) -> list[str]:
         lines = ["Nats per row, by cause (± standard error over rows)"]
         for name in self.causes["cause"].values:
             cause = self.causes.sel(cause=name)
             lines.append(
                 f"{str(name).replace('_', ' '):<16} {float(cause['nats']):>8.3f} ± {float(cause['stderr']):.3f}"
             )
-        return "\n".join([*lines, "", *(f"{advice.remedy}: {advice.sentence}" for advice in self.advice)])
+        return [*lines, "", *(f"{advice.remedy}: {advice.sentence}" for advice in self.advice)]
 
-    def __repr__(self) -> str:
-        return str(self)
+    def _groups(self) -> Datasets:
+        training = self.training._groups()
+        advice = xr.Dataset(
+            {key.name: ("advice", np.array([getattr(one, key.name) for one in self.advice])) for key in fields(Advice)}
+        )
+        found = {**self.comparison._groups(), "causes": self.causes, "advice": advice}
+        return found | {f"{_OF_TRAINING}{name}": dataset for name, dataset in training.items()}
+
+    @classmethod
+    def _of_groups(cls, groups: Datasets) -> "Attribution":
+        training = {
+            name.removeprefix(_OF_TRAINING): dataset
+            for name, dataset in groups.items()
+            if name.startswith(_OF_TRAINING)
+        }
+        columns = [groups["advice"][key.name].values.tolist() for key in fields(Advice)]
+        advice = tuple(Advice(*values) for values in zip(*columns, strict=True))
+        return cls(groups["causes"], advice, Comparison._of_groups(groups), Comparison._of_groups(training))
 
 
 def attribute(
@@ -130,6 +173,8 @@ def attribute(
         DataError: see `amortisation_gap`.
         ProgramError: the same; and a guide without parameters of its own.
     """
+    asked = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "objective": Objective(objective).settings}
+    asked |= {"hidden": str(tuple(hidden)), "worth": worth, "rows": rows}
     training = as_rows(train)
     some = {_TRAIN: _some_of(training, rows, seed), _HELD_OUT: _some_of(as_rows(held_out), rows, seed)}
     options: dict[str, Any] = {"seed": seed, "particles": particles}
@@ -155,6 +200,7 @@ def attribute(
             weights.restore(reached)
             longer = retraining.for_rounds(longer, larger.rounds)
     causes, advice = _causes_and_advice(gaps, (before, longer.elbo, larger.elbo), worth, settled=larger.settled)
+    causes = causes.assign_attrs(gaps[_HELD_OUT].settings | asked)
     return Attribution(causes, tuple(advice), gaps[_HELD_OUT], gaps[_TRAIN])
 
 

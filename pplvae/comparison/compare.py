@@ -270,10 +270,8 @@ def _compare(
     found = over_chunks(asked.measure, model, guide, parts, asked.schedule, simulated=asked.simulated, **options)
     settings = {
         "seed": seed,
-        "particles": asked.precision.most if asked.precision.is_exact else "as needed",
-        "stderr": "none" if asked.precision.is_exact else asked.precision.stderr,
-        "tolerance": asked.schedule.tolerance,
-        "max_steps": asked.schedule.max_steps,
+        **asked.precision.settings(),
+        **asked.schedule.settings(),
         "evidence": asked.evidence or "none",
         "families": ", ".join(family.name for family in asked.ladder),
         "screen": "none" if asked.screen is None else asked.screen,

@@ -118,7 +118,7 @@ def outlier_scores(inside: Comparison | xr.Dataset, outside: Comparison | xr.Dat
         "row": np.concatenate([side["row"].values for side in kept]),
         "part": ("row", np.concatenate([side["part"].values for side in kept])),
     }
-    attributes = settings_of_both(*kept, ("inside", "outside")) | {
+    attributes = settings_of_both(kept[0], kept[1], ("inside", "outside")) | {
         "inside": _name(sides[0], "inside"),
         "outside": _name(sides[1], "outside"),
         "inside_left_out": left_out[0],

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,22 +12,7 @@ from jaxtyping import Float
 from pplvae.statistics.summary import part_of, parts_of
 
 
-class Mean(NamedTuple):
-    """A mean over rows.
-
-    Attributes:
-        mean: of the rows that have a finite value; NaN if none has.
-        stderr: over rows, Monte Carlo noise included; NaN of one row.
-        mc_stderr: the part of it that more draws would remove; NaN where the rows' own errors are not known.
-        count: rows with a finite value.
-        left_out: all others.
-    """
-
-    mean: float
-    stderr: float
-    mc_stderr: float
-    count: int
-    left_out: int
+_COLUMNS = ("mean", "stderr", "mc_stderr", "count", "left_out")
 
 
 def means_of(rows: xr.Dataset, terms: Sequence[str]) -> xr.Dataset:
@@ -38,12 +23,13 @@ def means_of(rows: xr.Dataset, terms: Sequence[str]) -> xr.Dataset:
         terms: columns; the standard errors of a row are those in `<term>_stderr`.
 
     Returns:
-        Over dimensions "part" and "term", all that `Mean` holds. The attributes are those of the rows.
+        Over dimensions "part" and "term", of the rows that have a finite value: `mean`; `stderr` over rows, Monte Carlo
+        noise included, NaN of one row; `mc_stderr`, the part of it that more draws would remove, NaN where the rows'
+        own errors are not known; `count`; and of all others `left_out`. The attributes are those of the rows.
     """
     lines = [[_mean_of(part_of(rows, part), term) for term in terms] for part in parts_of(rows)]
     columns = {
-        name: (("part", "term"), np.array([[getattr(mean, name) for mean in line] for line in lines]))
-        for name in Mean._fields
+        name: (("part", "term"), np.array([[found[name] for found in line] for line in lines])) for name in _COLUMNS
     }
     return xr.Dataset(columns, coords={"part": parts_of(rows), "term": list(terms)}, attrs=dict(rows.attrs))
 
@@ -56,14 +42,14 @@ def mean_and_stderr_of(values: Float[np.ndarray, " row"]) -> tuple[float, float]
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def _mean_of(part: xr.Dataset, term: str) -> Mean:
+def _mean_of(part: xr.Dataset, term: str) -> dict[str, float]:
     values = part[term].values.astype(float)
     finite = np.isfinite(values)
     mean, stderr = mean_and_stderr_of(values)
     noise, count = math.nan, int(finite.sum())
     if f"{term}_stderr" in part and count:
         noise = _sum_of_errors(part.isel(row=np.flatnonzero(finite)), f"{term}_stderr") / count
-    return Mean(mean, stderr, noise, count, len(values) - count)
+    return dict(zip(_COLUMNS, (mean, stderr, noise, count, len(values) - count), strict=True))
 
 
 def _sum_of_errors(rows: xr.Dataset, errors: str) -> float:
