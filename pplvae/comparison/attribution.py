@@ -15,6 +15,7 @@ from pplvae.objectives import Objective
 from pplvae.programs.reading import Program
 from pplvae.results.base import Datasets, Result
 from pplvae.results.comparison import Comparison
+from pplvae.statistics.means import mean_and_stderr_of
 from pplvae.statistics.settings import settings_of
 from pplvae.training.weights import Fitted
 
@@ -104,7 +105,8 @@ class Attribution(Result):
         advice = xr.Dataset(
             {key.name: ("advice", np.array([getattr(one, key.name) for one in self.advice])) for key in fields(Advice)}
         )
-        found = {**self.comparison._groups(), "causes": self.causes, "advice": advice}
+        rows, *pictures = self.comparison._groups().items()
+        found = {self._group(): rows[1], **dict(pictures), "causes": self.causes, "advice": advice}
         return found | {f"{_OF_TRAINING}{name}": dataset for name, dataset in training.items()}
 
     @classmethod
@@ -116,7 +118,8 @@ class Attribution(Result):
         }
         columns = [groups["advice"][key.name].values.tolist() for key in fields(Advice)]
         advice = tuple(Advice(*values) for values in zip(*columns, strict=True))
-        return cls(groups["causes"], advice, Comparison._of_groups(groups), Comparison._of_groups(training))
+        held_out = {**groups, Comparison._group(): groups[cls._group()]}
+        return cls(groups["causes"], advice, Comparison._of_groups(held_out), Comparison._of_groups(training))
 
 
 def attribute(
@@ -192,7 +195,7 @@ def attribute(
         longer = larger = retraining.until_settled(Trained(model, guide, before))
         reached = weights.copy()
         left = gaps[_TRAIN].rows["amortisation_gap"].values - (longer.elbo[_TRAIN] - before[_TRAIN])
-        if _may_exceed(_mean(left), worth):
+        if _may_exceed(mean_and_stderr_of(left), worth):
             network = Larger(longer.model, longer.guide, training, hidden, seed)
             with_network = Trained(longer.model, Fitted(network, longer.guide.store), longer.elbo)
             larger = retraining.until_settled(with_network)
@@ -219,7 +222,7 @@ class _Gain:
 
     @classmethod
     def of(cls, before: Elbos, after: Elbos) -> "_Gain":
-        return cls(*(_mean(after[part] - before[part]) for part in (_TRAIN, _HELD_OUT)))
+        return cls(*(mean_and_stderr_of(after[part] - before[part]) for part in (_TRAIN, _HELD_OUT)))
 
     def is_worth(self, worth: float) -> bool:
         """Whether it wins enough of training rows, and of held-out rows anything."""
@@ -249,11 +252,11 @@ def _causes_and_advice(
     held_out = comparisons[_HELD_OUT].rows
     found = {
         **{name: gain.train for name, gain in gains.items()},
-        "remainder": _mean(gaps[_TRAIN] - (larger[_TRAIN] - before[_TRAIN])),
+        "remainder": mean_and_stderr_of(gaps[_TRAIN] - (larger[_TRAIN] - before[_TRAIN])),
         "generalisation": _difference(left[_HELD_OUT], left[_TRAIN]),
-        "approximation": _mean(held_out["approximation_gap"].values),
-        "full_covariance": _mean(held_out["family_gap_full_covariance"].values),
-        "evidence_slack": _mean(held_out["jensen_slack_ais"].values),
+        "approximation": mean_and_stderr_of(held_out["approximation_gap"].values),
+        "full_covariance": mean_and_stderr_of(held_out["family_gap_full_covariance"].values),
+        "evidence_slack": mean_and_stderr_of(held_out["jensen_slack_ais"].values),
     }
     won = [gains[name].held_out if name in gains else (math.nan, math.nan) for name in found]
     columns = np.array([[*pair, *also] for pair, also in zip(found.values(), won, strict=True)]).T
@@ -265,13 +268,8 @@ def _causes_and_advice(
     return causes, _advice(causes, applied, worth)
 
 
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
 def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    (mean, stderr), (other, other_stderr) = _mean(first), _mean(second)
+    (mean, stderr), (other, other_stderr) = mean_and_stderr_of(first), mean_and_stderr_of(second)
     return mean - other, math.hypot(stderr, other_stderr)
 
 

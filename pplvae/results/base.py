@@ -97,7 +97,7 @@ class Result(ABC):
         return pages().write_plain(
             Path(path),
             title=self.kind.capitalize(),
-            lines=self._lines(),
+            lines=[_on_one_line(line) for line in self._lines()],
             warnings=self.warnings,
             summary=self.summary(),
             settings=self.settings,
@@ -105,7 +105,8 @@ class Result(ABC):
         )
 
     def __str__(self) -> str:
-        return "\n".join([*self._lines(), *(["", *self.warnings] if self.warnings else [])])
+        warnings = self.warnings
+        return "\n".join(map(_on_one_line, [*self._lines(), *(["", *warnings] if warnings else [])]))
 
     def __repr__(self) -> str:
         return str(self)
@@ -141,6 +142,11 @@ class Result(ABC):
     @classmethod
     def _group(cls) -> str:
         return cls.kind.replace(" ", "_")
+
+
+def _on_one_line(line: str) -> str:
+    """A line whose names from outside cannot break it, nor move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def pages() -> Any:

@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from pplvae.statistics.summary import part_of, parts_of
 
-
 _COLUMNS = ("mean", "stderr", "mc_stderr", "count", "left_out")
 
 
