@@ -8,8 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import safetensors
 import torch
 import xarray as xr
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from pplvae._version import __version__
 from pplvae.errors import StoreError
+from pplvae.netcdf import digest_of, read_back, written_out
 
 FORMAT = 1  # of every file; raised when older files can no longer be read
 # What a run folder holds.
@@ -99,12 +98,11 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
     Raises:
         StoreError: they hold what such a file cannot, such as text with a NUL character.
     """
-    written = {name: _written_out(path, dataset) for name, dataset in groups.items()}
+    written = {name: written_out(path, dataset) for name, dataset in groups.items()}
 
     def write(temporary: Path) -> None:
-        root = xr.Dataset(
-            attrs={"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
-        )
+        about = {"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
+        root = xr.Dataset(attrs=about | {"digest": digest_of(written)})
         root.to_netcdf(temporary, engine="h5netcdf")
         for name, dataset in written.items():
             dataset.to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
@@ -131,73 +129,15 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
         groups: dict[str, xr.Dataset] = {}
         for name in json.loads(attributes["groups"]):
             with xr.open_dataset(path, engine="h5netcdf", group=name) as dataset:
-                groups[name] = _read_back(dataset.load())
+                groups[name] = dataset.load()
+        if attributes.get("digest", digest_of(groups)) != digest_of(groups):  # files of earlier versions have none
+            raise ValueError("its content is not what was written")
+        groups = {name: read_back(dataset) for name, dataset in groups.items()}
     except StoreError:
         raise
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(path, error) from error
     return groups
-
-
-# A netCDF file has no slash in a name (Pyro's scopes have), and no way to say that a text is missing.
-_SLASH, _PERCENT = "%2F", "%25"
-_MISSING = " is missing"
-
-
-def _written_out(path: Path, dataset: xr.Dataset) -> xr.Dataset:
-    """A dataset as a netCDF file can hold it."""
-    flags = {}
-    for name, variable in dataset.variables.items():
-        missing = pd.isnull(variable.values) if variable.dtype == object else np.zeros(0, bool)
-        _check_text(path, str(name), variable.values[~missing] if missing.any() else variable.values)
-        if missing.any():
-            flags[f"{name}{_MISSING}"] = (variable.dims, missing)
-    for name, value in dataset.attrs.items():
-        _check_text(path, str(name), np.array([value if isinstance(value, str) else ""]))
-    held = dataset.assign(flags)
-    return held.rename({n: _escaped(n) for n in {*held.variables, *held.dims} if _escaped(n) != n})
-
-
-def _read_back(dataset: xr.Dataset) -> xr.Dataset:
-    """The other way round."""
-    names = {n: str(n).replace(_SLASH, "/").replace(_PERCENT, "%") for n in {*dataset.variables, *dataset.dims}}
-    found = dataset.rename({name: whole for name, whole in names.items() if whole != name})
-    for flag in [str(name) for name in found.data_vars if str(name).endswith(_MISSING)]:
-        name = flag.removesuffix(_MISSING)
-        values = found[name].values.astype(object)
-        values[found[flag].values] = None
-        found = found.drop_vars(flag).assign_coords({name: (found[name].dims, values, found[name].attrs)})
-    return found
-
-
-def _escaped(name: Any) -> str:
-    return str(name).replace("%", _PERCENT).replace("/", _SLASH)
-
-
-def _check_text(path: Path, name: str, values: np.ndarray) -> None:
-    """Refuse what text of a file cannot be."""
-    if values.dtype.kind not in "UO":
-        return
-    kinds = sorted({type(value).__name__ for value in values.flatten()}) if values.dtype == object else ["str"]
-    if len(kinds) > 1:
-        raise StoreError(
-            f"{str(path)!r} cannot be written: {name!r} holds values of different kinds ({', '.join(kinds)}), and a "
-            "file has one kind. Make all of them text, or all of them numbers."
-        )
-    for value in values.flatten():
-        if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
-            raise StoreError(
-                f"{str(path)!r} cannot be written: {name!r} holds the text {str(value)!a} with a NUL character "
-                "or half a surrogate pair, which a file cannot hold. Take it out."
-            )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def open_run(folder: Path, existing: str) -> Path:

@@ -18,6 +18,7 @@ ROOMS = {
     "errors": [],
     "isolate": [],
     "plots": ["style", "gaps", "groups", "diagnostics"],
+    "netcdf": [],
     "store": [],
     "data": [
         *("table", "scaling", "download", "readers", "split", "rows", "registry", "missing", "files", "load"),

@@ -242,6 +242,11 @@ def test_damaged_files(name, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match="damaged"):
             type(found).load(path)
+    number = next(column for column in found.rows.data_vars.values() if column.dtype == float).values.flat[0].tobytes()
+    assert number in whole
+    path.write_bytes(whole.replace(number, np.float64(3.25).tobytes()))
+    with pytest.raises(StoreError, match="its content is not what was written"):
+        type(found).load(path)
 
 
 @EVERY
