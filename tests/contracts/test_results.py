@@ -242,9 +242,10 @@ def test_damaged_files(name, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match="damaged"):
             type(found).load(path)
-    number = next(column for column in found.rows.data_vars.values() if column.dtype == float).values.flat[0].tobytes()
-    assert number in whole
-    path.write_bytes(whole.replace(number, np.float64(3.25).tobytes()))
+    columns = [column.values.flatten() for column in found.rows.data_vars.values() if column.dtype == float]
+    number = next(value for value in np.concatenate(columns) if np.isfinite(value) and value % 1)
+    assert number.tobytes() in whole
+    path.write_bytes(whole.replace(number.tobytes(), np.float64(3.25).tobytes()))
     with pytest.raises(StoreError, match="its content is not what was written"):
         type(found).load(path)
 
