@@ -9,7 +9,8 @@ from pplvae._version import __version__
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
     from pplvae import guides, likelihoods, models, objectives, priors
-    from pplvae.comparison.attribution import Advice, Attribution, attribute
+    from pplvae.comparison.advice import Advice
+    from pplvae.comparison.attribution import Attribution, attribute
     from pplvae.comparison.compare import amortisation_gap, compare
     from pplvae.data import Data, Rows, load_data, with_mask
     from pplvae.diagnostics.calibration import Calibration, calibrate
@@ -79,8 +80,8 @@ __all__ = [
 
 _PACKAGES = ("data", "errors", "guides", "likelihoods", "models", "objectives", "plots", "priors")
 _HOMES = {
+    "comparison.advice": ("Advice",),
     "comparison.attribution": (
-        "Advice",
         "Attribution",
         "attribute",
     ),

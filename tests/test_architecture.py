@@ -57,7 +57,7 @@ ROOMS = {
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],
-    "comparison": ["columns", "ladder", "compare", "retraining", "attribution"],
+    "comparison": ["columns", "ladder", "compare", "retraining", "advice", "attribution"],
     "commands": ["spec", "runs"],
     "cli": [],
     "__main__": [],

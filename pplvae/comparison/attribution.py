@@ -1,13 +1,14 @@
 """`attribute`: what is to blame for each nat, and what to change."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
+from pplvae.comparison.advice import Advice, advice_on
 from pplvae.comparison.compare import amortisation_gap, compare
 from pplvae.comparison.retraining import Elbos, Larger, Retraining, Trained, put_back
 from pplvae.data import Rows, as_rows
@@ -22,24 +23,6 @@ from pplvae.training.weights import Fitted
 _TRAIN, _HELD_OUT = "train", "held-out"
 _OF_TRAINING = "training_"  # begins the names of its groups in a file
 _UNITS = {"units": "nats per row"}
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One thing to change.
-
-    Attributes:
-        remedy: "larger encoder", "longer training", "regularise the encoder", "richer family", "iterative guide", or
-            "nothing to gain".
-        nats: per row, what it is worth on the evidence of `sentence`.
-        stderr: its standard error.
-        sentence: why.
-    """
-
-    remedy: str
-    nats: float
-    stderr: float
-    sentence: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,8 +71,8 @@ class Attribution(Result):
     @property
     def warnings(self) -> list[str]:
         """What a reader must know of both comparisons, a sentence each."""
-        both = {"training rows": self.training, "held-out rows": self.comparison}
-        return [f"Of the {which}, {warning}" for which, found in both.items() for warning in found.warnings]
+        both = {"Training rows": self.training, "Held-out rows": self.comparison}
+        return [f"{which}: {warning}" for which, found in both.items() for warning in found.warnings]
 
     def _lines(self) -> list[str]:
         lines = ["Nats per row, by cause (± standard error over rows)"]
@@ -265,7 +248,7 @@ def _causes_and_advice(
     causes = xr.Dataset(variables, coords={"cause": [*found]})
     applied |= {name for name in ("generalisation", "approximation") if _exceeds(found[name], worth)}
     applied |= {"remainder"} if settled and _exceeds(found["remainder"], worth) else set()
-    return causes, _advice(causes, applied, worth)
+    return causes, advice_on(causes, applied, worth)
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -279,43 +262,3 @@ def _exceeds(found: tuple[float, float], worth: float) -> bool:
 
 def _may_exceed(found: tuple[float, float], worth: float) -> bool:
     return found[0] + 2 * found[1] > worth
-
-
-_REMEDIES = {
-    "under_training": (
-        "longer training",
-        "training the encoder on, the decoder held fixed, closed {} of the gap on training rows",
-    ),
-    "capacity": ("larger encoder", "a larger encoder closed a further {} of the gap on training rows"),
-    "remainder": (
-        "iterative guide",
-        "{} of the gap on training rows were closed by neither: refine lambda for each row",
-    ),
-    "generalisation": ("regularise the encoder", "the gap is {} larger on held-out rows than on training rows"),
-    "approximation": ("richer family", "the family itself costs held-out rows at least {}"),
-}
-
-
-def _advice(causes: xr.Dataset, named: Collection[str], worth: float) -> list[Advice]:
-    found = []
-    for cause, (remedy, sentence) in _REMEDIES.items():
-        nats, stderr = (float(causes[name].sel(cause=cause)) for name in ("nats", "stderr"))
-        if cause in named:
-            text = sentence.format(f"{nats:.2f} ± {stderr:.2f} nats per row")
-            found.append(Advice(remedy, nats, stderr, text + _covariances(causes, cause) + "."))
-    if not found:
-        gaps = causes.isel(cause=slice(0, len(_REMEDIES)))
-        most = gaps.isel(cause=int(np.argmax(gaps["nats"].values)))
-        nats, stderr = float(most["nats"]), float(most["stderr"])
-        text = f"no remedy is worth more than {worth:g} nats per row by 2 standard errors; the largest cause is "
-        text += f"{str(most['cause'].values).replace('_', ' ')} with {nats:.2f} ± {stderr:.2f}."
-        found.append(Advice("nothing to gain", nats, stderr, text))
-    return sorted(found, key=lambda advice: -advice.nats)
-
-
-def _covariances(causes: xr.Dataset, cause: str) -> str:
-    """Which richer family, for the cause that calls for one."""
-    if cause != "approximation":
-        return ""
-    nats, stderr = (float(causes[name].sel(cause="full_covariance")) for name in ("nats", "stderr"))
-    return f", of which full covariances win {nats:.2f} ± {stderr:.2f}"

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from pplvae.statistics.summary import part_of, parts_of
+from pplvae.statistics.summary import error_of_sum, part_of, parts_of
 
 _COLUMNS = ("mean", "stderr", "mc_stderr", "count", "left_out")
 
@@ -47,17 +47,8 @@ def _mean_of(part: xr.Dataset, term: str) -> dict[str, float]:
     mean, stderr = mean_and_stderr_of(values)
     noise, count = math.nan, int(finite.sum())
     if f"{term}_stderr" in part and count:
-        noise = _sum_of_errors(part.isel(row=np.flatnonzero(finite)), f"{term}_stderr") / count
+        noise = error_of_sum(part.isel(row=np.flatnonzero(finite)), f"{term}_stderr") / count
     return dict(zip(_COLUMNS, (mean, stderr, noise, count, len(values) - count), strict=True))
-
-
-def _sum_of_errors(rows: xr.Dataset, errors: str) -> float:
-    """Standard error of a sum over rows; rows of the same content share their noise, so that theirs add up."""
-    values = rows[errors].values
-    if "key" in rows.coords:
-        _, groups = np.unique(rows["key"].values, return_inverse=True)
-        values = np.bincount(groups, weights=values)
-    return math.sqrt(float((values**2).sum()))
 
 
 def share_above(rows: xr.Dataset, column: str, limit: float) -> xr.DataArray:

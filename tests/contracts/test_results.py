@@ -128,7 +128,7 @@ def made(name, which="plain"):
     if which == "hostile":
         ids = np.array([f"{HOSTILE[i % len(HOSTILE)]} {i}" for i in range(MANY)])
         labels = np.array([*HOSTILE[:3], None] * (MANY // 4), dtype=object)
-        return CASES[name].make(model, guide, rows_of(v, ids=ids, labels=labels, name=HOSTILE[0] + HOSTILE[1]))
+        return CASES[name].make(model, guide, rows_of(v, ids=ids, labels=labels, name="".join(HOSTILE[:5])))
     return CASES[name].make(model, guide, rows_of(v, ids=np.arange(100, 100 + MANY), labels=np.arange(MANY) % 3))
 
 
@@ -362,6 +362,7 @@ def test_text(name, which):
     assert repr(found) == text
     assert len(text) > 40
     assert all(letter.isprintable() for letter in text.replace("\n", ""))
+    assert HOSTILE[2] not in text
     assert found._repr_html_() == f"<pre>{html.escape(text)}</pre>"
     assert HOSTILE[0] not in found._repr_html_()
 
