@@ -120,8 +120,6 @@ class Result(ABC):
         mine, theirs = self._groups(), other._groups()
         return mine.keys() == theirs.keys() and all(mine[name].identical(theirs[name]) for name in mine)
 
-    __hash__ = None  # type: ignore[assignment]  # datasets have none
-
     def _groups(self) -> Datasets:
         """The datasets that it is made of; the rows are called by its kind."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,12 @@ def test_damaged_files(name, tmp_path):
 def test_nothing_is_left_half_written(name, tmp_path, monkeypatch):
     target = made(name).save(tmp_path / "result.nc")
     before = target.read_bytes()
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+
+    def stopped(_, path, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", stopped)
     with pytest.raises(OSError, match="disk full"):
         made(name).save(target)
     assert target.read_bytes() == before
