@@ -181,6 +181,26 @@ def test_another_seed_is_another_setting_and_nothing_else_is(name):
     assert settings_that_differ(first.rows, again.rows) == ""
 
 
+class Shifted:
+    """A family of a user's, which has no words for itself."""
+
+    name = "shifted"
+
+    def start(self, elements):
+        return {"shift": torch.zeros(elements)}
+
+    def branches(self, *arguments, **options):
+        moved = pplvae.Transport(self.name, self.start, lambda lam, x: (x + lam["shift"], x.new_zeros(x.shape[:2])))
+        return moved.branches(*arguments, **options)
+
+
+def test_a_family_is_the_same_setting_wherever_it_lies_in_memory():
+    model, guide, v = world()
+    both = [comparison(model, guide, rows_of(v[:3]), families=[Shifted()], simulated=0) for _ in range(2)]
+    assert settings_that_differ(both[0].rows, both[1].rows) == ""
+    assert both[0] == both[1]
+
+
 def test_what_was_found_is_no_setting():
     model, guide, v = world()
     looked, not_looked = (comparison(model, guide, rows_of(v[:4]), simulated=count) for count in (4, 0))
