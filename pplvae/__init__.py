@@ -9,7 +9,8 @@ from pplvae._version import __version__
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
     from pplvae import guides, likelihoods, models, objectives, priors
-    from pplvae.comparison.attribution import Advice, Attribution, attribute
+    from pplvae.comparison.advice import Advice
+    from pplvae.comparison.attribution import Attribution, attribute
     from pplvae.comparison.compare import amortisation_gap, compare
     from pplvae.data import Data, Rows, load_data, with_mask
     from pplvae.diagnostics.calibration import Calibration, calibrate
@@ -18,11 +19,11 @@ if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the s
     from pplvae.evidence.annealing import Annealing
     from pplvae.evidence.bracket import Bracket, evidence_bracket
     from pplvae.evidence.log_evidence import Evidence, log_evidence
-    from pplvae.evidence.posterior_means import posterior_means
+    from pplvae.evidence.posterior_means import PosteriorMeans, posterior_means
     from pplvae.programs.local import local
     from pplvae.programs.log_weights import log_weights
     from pplvae.results.comparison import Comparison, load_comparison
-    from pplvae.results.groups import gap_by_group
+    from pplvae.results.groups import Groups, gap_by_group
     from pplvae.results.outliers import Outliers, outlier_scores
     from pplvae.results.paired import PairedRuns, compare_runs
     from pplvae.search.richer_families import Mixture, Transport, flow, full_covariance
@@ -39,11 +40,13 @@ __all__ = [
     "Evidence",
     "Fit",
     "FitStatus",
+    "Groups",
     "JointDivergence",
     "LatentUse",
     "Mixture",
     "Outliers",
     "PairedRuns",
+    "PosteriorMeans",
     "Rows",
     "Transport",
     "__version__",
@@ -77,8 +80,8 @@ __all__ = [
 
 _PACKAGES = ("data", "errors", "guides", "likelihoods", "models", "objectives", "plots", "priors")
 _HOMES = {
+    "comparison.advice": ("Advice",),
     "comparison.attribution": (
-        "Advice",
         "Attribution",
         "attribute",
     ),
@@ -113,14 +116,20 @@ _HOMES = {
         "Evidence",
         "log_evidence",
     ),
-    "evidence.posterior_means": ("posterior_means",),
+    "evidence.posterior_means": (
+        "PosteriorMeans",
+        "posterior_means",
+    ),
     "programs.local": ("local",),
     "programs.log_weights": ("log_weights",),
     "results.comparison": (
         "Comparison",
         "load_comparison",
     ),
-    "results.groups": ("gap_by_group",),
+    "results.groups": (
+        "Groups",
+        "gap_by_group",
+    ),
     "results.outliers": (
         "Outliers",
         "outlier_scores",

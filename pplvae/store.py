@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pplvae._version import __version__
 from pplvae.errors import StoreError
+from pplvae.netcdf import digest_of, read_back, written_out
 
 FORMAT = 1  # of every file; raised when older files can no longer be read
 # What a run folder holds.
@@ -92,17 +93,24 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
 
 
 def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> Path:
-    """Write xarray datasets as the groups of one netCDF file."""
+    """Write xarray datasets as the groups of one netCDF file.
+
+    Raises:
+        StoreError: they hold what such a file cannot, such as text with a NUL character.
+    """
+    written = {name: written_out(path, dataset) for name, dataset in groups.items()}
 
     def write(temporary: Path) -> None:
-        root = xr.Dataset(
-            attrs={"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
-        )
+        about = {"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
+        root = xr.Dataset(attrs=about | {"digest": digest_of(written)})
         root.to_netcdf(temporary, engine="h5netcdf")
-        for name, dataset in groups.items():
+        for name, dataset in written.items():
             dataset.to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
 
-    return write_whole(path, write)
+    try:
+        return write_whole(path, write)
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{str(path)!r} cannot be written: {error}") from error
 
 
 def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
@@ -116,15 +124,18 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
         with xr.open_dataset(path, engine="h5netcdf") as root:
             attributes = dict(root.attrs)
         if attributes.get("kind") != kind:
-            raise StoreError(f"{str(path)!r} is no {kind} of pplvae (its kind is {attributes.get('kind')!r}).")
+            raise StoreError(f"{str(path)!r} holds no {kind} of pplvae (its kind is {attributes.get('kind')!r}).")
         _check_format(path, int(attributes["format"]))
         groups: dict[str, xr.Dataset] = {}
         for name in json.loads(attributes["groups"]):
             with xr.open_dataset(path, engine="h5netcdf", group=name) as dataset:
                 groups[name] = dataset.load()
+        if attributes.get("digest", digest_of(groups)) != digest_of(groups):  # files of earlier versions have none
+            raise ValueError("its content is not what was written")
+        groups = {name: read_back(dataset) for name, dataset in groups.items()}
     except StoreError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(path, error) from error
     return groups
 

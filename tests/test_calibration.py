@@ -11,8 +11,9 @@ from oracles import random_linear
 from scipy import stats
 from statistics_ import assert_within
 
-from pplvae.diagnostics.calibration import LOG_JOINT, _Compared, _ranks_from, _summary, calibrate
+from pplvae.diagnostics.calibration import LOG_JOINT, _ranks_from, calibrate
 from pplvae.plots.diagnostics import calibration_ecdf
+from pplvae.statistics.calibration import Compared, latents_of
 from pplvae.statistics.uniformity import UniformRanks
 
 
@@ -29,8 +30,8 @@ def changed_posterior(model, scale=1.0, shift=0.0):
     return guide
 
 
-def latents_of(calibration):
-    return calibration.summary.sel(latent=calibration.summary["latent"] != LOG_JOINT)
+def without_log_joint(calibration):
+    return calibration.latents.sel(latent=calibration.latents["latent"] != LOG_JOINT)
 
 
 @pytest.mark.parametrize("seed", [1, 3])
@@ -38,15 +39,15 @@ def test_the_exact_posterior_is_calibrated(seed):
     model, v = random_linear(seed, rows=600)
     found = calibrate(model.model, model.exact_guide, v, seed=seed)
     assert found.outside == []
-    for latent in found.ranks["latent"].values:
-        counts = np.histogram(found.ranks["rank"].sel(latent=latent), bins=20, range=(-0.5, 199.5))[0]
+    for latent in found.rows["latent"].values:
+        counts = np.histogram(found.rows["rank"].sel(latent=latent), bins=20, range=(-0.5, 199.5))[0]
         assert stats.chisquare(counts).pvalue > 1e-3, latent
-    deviation = (found.summary["coverage"] - found.summary["nominal"]) / found.summary["coverage_stderr"]
+    deviation = (found.latents["coverage"] - found.latents["nominal"]) / found.latents["coverage_stderr"]
     assert float(np.abs(deviation).max()) < 4
-    assert (found.summary["z_mean"] ** 2 < 16 / 600).sel(latent=latents_of(found)["latent"]).all()
-    np.testing.assert_allclose(latents_of(found)["z_rms"], 1.0, atol=4 * np.sqrt(0.5 / 600))
+    assert (found.latents["z_mean"] ** 2 < 16 / 600).sel(latent=without_log_joint(found)["latent"]).all()
+    np.testing.assert_allclose(without_log_joint(found)["z_rms"], 1.0, atol=4 * np.sqrt(0.5 / 600))
     covariance = torch.linalg.inv(model.posterior_precision()).detach().numpy()
-    np.testing.assert_allclose(latents_of(found)["contraction"], 1 - np.diag(covariance), atol=0.1)
+    np.testing.assert_allclose(without_log_joint(found)["contraction"], 1 - np.diag(covariance), atol=0.1)
     assert "0 of" in str(found)
 
 
@@ -61,7 +62,7 @@ def test_the_exact_posterior_is_calibrated(seed):
 )
 def test_wrong_guides_fail_in_the_right_direction(change, verdict):
     model, v = random_linear(1, rows=600)
-    found = latents_of(calibrate(model.model, changed_posterior(model, **change), v))
+    found = without_log_joint(calibrate(model.model, changed_posterior(model, **change), v))
     assert (found["verdict"] == verdict).all()
     difference, coverage = found["ecdf_difference"], found["coverage"] - found["nominal"]
     below_the_middle, above = difference.sel(point=0.1), difference.sel(point=0.9)
@@ -107,21 +108,21 @@ def exact_coin(v):
 def test_rows_that_can_only_be_zero_or_one():
     """Six hundred simulated rows of which only two differ: each must have draws of its own."""
     found = calibrate(coin, exact_coin, torch.zeros(1), simulations=600, draws=49)  # few draws, if they were shared
-    assert found.summary["count"].values.tolist() == [600, 600]
+    assert found.latents["count"].values.tolist() == [600, 600]
     assert found.outside == []
-    assert found.ranks["latent"].values.tolist() == [LOG_JOINT, "h"]
+    assert found.rows["latent"].values.tolist() == [LOG_JOINT, "h"]
 
 
 def test_in_pieces_and_alone():
     model, guide, rows = programs.two_latents_in_a_chain()
     whole = calibrate(model, guide, rows, draws=19, seed=2)
     for pieces in (calibrate(model, guide, rows, draws=19, seed=2, chunk_size=size) for size in (1, 5)):
-        np.testing.assert_array_equal(pieces.ranks["rank"], whole.ranks["rank"])
-        np.testing.assert_allclose(pieces.ranks["z_score"], whole.ranks["z_score"], rtol=1e-8)
+        np.testing.assert_array_equal(pieces.rows["rank"], whole.rows["rank"])
+        np.testing.assert_allclose(pieces.rows["z_score"], whole.rows["z_score"], rtol=1e-8)
     alone = calibrate(model, guide, rows[7:8], draws=19, seed=2)
-    np.testing.assert_array_equal(alone.ranks["rank"][0], whole.ranks["rank"][7])
+    np.testing.assert_array_equal(alone.rows["rank"][0], whole.rows["rank"][7])
     other = calibrate(model, guide, rows, draws=19, seed=3)
-    assert not np.array_equal(other.ranks["rank"], whole.ranks["rank"])
+    assert not np.array_equal(other.rows["rank"], whole.rows["rank"])
 
 
 @pytest.mark.parametrize(("count", "draws", "alpha"), [(100, 99, 0.05), (1000, 199, 0.05), (37, 19, 0.1)])
@@ -158,11 +159,11 @@ def test_the_band_against_an_exact_probability():
 def test_every_rank_once_is_exactly_uniform():
     below = np.arange(200).reshape(-1, 1)
     zeros = np.zeros((200, 1))
-    compared = _Compared(
+    compared = Compared(
         ["h"], below, zeros, zeros == 0, zeros != 0, stats.norm.ppf((below + 0.5) / 200), zeros, zeros + 1
     )
     ranks = _ranks_from(compared, seed=0).assign_attrs(draws=199, confidence=0.95, seed=0)
-    summary = _summary(ranks, compared)
+    summary = latents_of(ranks, compared)
     np.testing.assert_allclose(summary["coverage"][0], summary["nominal"], rtol=1e-12)
     np.testing.assert_allclose(summary["ecdf_difference"], 0.0, atol=1e-12)
     assert float(summary["p_value"][0]) == 1.0
@@ -172,7 +173,7 @@ def test_every_rank_once_is_exactly_uniform():
 def test_equal_numbers_are_ordered_at_random():
     shape = (4000, 1)
     zeros = np.zeros(shape)
-    compared = _Compared(["h"], zeros + 3, zeros + 6, zeros == 0, zeros != 0, zeros, zeros, zeros + 1)
+    compared = Compared(["h"], zeros + 3, zeros + 6, zeros == 0, zeros != 0, zeros, zeros, zeros + 1)
     ranks = _ranks_from(compared, seed=0)["rank"].values
     counts = np.bincount(ranks[:, 0].astype(int), minlength=10)
     assert set(np.flatnonzero(counts)) == set(range(3, 10))
@@ -193,10 +194,10 @@ def test_masked_latents_have_no_rank():
             pyro.sample("h", dist.Normal(0.5 * v, 0.5**0.5).mask(seen).to_event(1))
 
     found = calibrate(model, guide, (torch.randn(200, 3), seen))
-    assert found.summary["count"].values.tolist() == [200, 150, 150, 200]
-    np.testing.assert_array_equal(found.ranks["rank"][:, 1:].notnull(), seen)
+    assert found.latents["count"].values.tolist() == [200, 150, 150, 200]
+    np.testing.assert_array_equal(found.rows["rank"][:, 1:].notnull(), seen)
     assert found.outside == []
-    assert (found.summary["lost"] == 0).all()
+    assert (found.latents["lost"] == 0).all()
 
 
 def test_nan_is_counted_and_no_rank():
@@ -210,9 +211,9 @@ def test_nan_is_counted_and_no_rank():
             pyro.sample("v", dist.Normal(h, 1.0).to_event(1), obs=v)
 
     found = calibrate(model, guide, torch.zeros(200, 1))
-    lost = int(found.summary["lost"].sel(latent="h[0]"))
+    lost = int(found.latents["lost"].sel(latent="h[0]"))
     assert 10 < lost < 60
-    assert int(found.summary["count"].sel(latent="h[0]")) == 200 - lost
+    assert int(found.latents["count"].sel(latent="h[0]")) == 200 - lost
     assert f"{lost} of the simulated rows have no rank" in str(found)
 
 
@@ -220,18 +221,18 @@ def test_nan_is_counted_and_no_rank():
 def test_any_number_of_simulations(simulations):
     model, guide, rows = programs.conditional_with_two_tensors()
     found = calibrate(model, guide, rows, simulations=simulations, draws=9)
-    template = found.ranks["row"].values
+    template = found.rows["row"].values
     assert len(template) == simulations
     assert len(np.unique(template)) == min(simulations, len(rows[0]))
     assert template.max() >= 9
-    assert len(np.unique(found.ranks["z_score"], axis=0)) == simulations  # a template taken twice has other noise
+    assert len(np.unique(found.rows["z_score"], axis=0)) == simulations  # a template taken twice has other noise
 
 
 def test_nominal_coverage_is_what_the_ranks_allow():
     model, guide, rows = programs.functions_with_pyro_param()
-    summary = calibrate(model, guide, rows).summary
+    summary = calibrate(model, guide, rows).latents
     np.testing.assert_allclose(summary["nominal"], summary["level"], rtol=1e-12)
-    summary = calibrate(model, guide, rows, draws=10).summary
+    summary = calibrate(model, guide, rows, draws=10).latents
     np.testing.assert_allclose(summary["nominal"], [1 - 6 / 11, 1 - 2 / 11, 1 - 2 / 11, 1.0])
 
 
@@ -251,9 +252,9 @@ def test_programs_of_outsiders(program):
     before = process_state()
     found = calibrate(model, guide, rows, draws=9)
     assert process_state() == before
-    assert "idle" not in found.ranks["latent"].values  # masked
-    assert found.summary["coverage"].notnull().all()
-    assert f"{len(found.outside)} of {found.summary.sizes['latent']}" in str(found)
+    assert "idle" not in found.rows["latent"].values  # masked
+    assert found.latents["coverage"].notnull().all()
+    assert f"{len(found.outside)} of {found.latents.sizes['latent']}" in str(found)
 
 
 def test_figure_shows_every_latent():

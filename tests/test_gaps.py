@@ -296,10 +296,10 @@ def test_posterior_means_of_a_poor_guide_are_corrected():
     model, v = random_linear(9, rows=12)
     guide, encode = bad_guide(model, 9)
     exact = model.posterior(v).mean.detach().numpy()
-    found = pplvae.posterior_means(model.model, guide, v, particles=4000)
+    found = pplvae.posterior_means(model.model, guide, v, particles=4000).rows
     error = (found["h"].values - exact) / found["h_stderr"].values
     assert_spread_is_one(error, degrees=999)
-    poor = pplvae.posterior_means(model.model, guide, v, particles=4000, max_steps=0)
+    poor = pplvae.posterior_means(model.model, guide, v, particles=4000, max_steps=0).rows
     np.testing.assert_allclose(poor["h_guide"], encode(v)[0].detach(), atol=0.2)
     off, corrected = (abs(poor[name].values - exact).mean() for name in ("h_guide", "h"))
     assert corrected < 0.5 * off

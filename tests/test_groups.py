@@ -10,7 +10,7 @@ from statistics_ import LEVEL, assert_frequency
 from pplvae.errors import DataError, ShapeError, UnknownNameError
 from pplvae.plots.groups import gaps_by_group
 from pplvae.results.comparison import Comparison
-from pplvae.results.groups import gap_by_group
+from pplvae.results.groups import gap_by_group as groups_of
 from pplvae.statistics.groups import _welch_t, holm, mean_interval, sentences_of
 
 
@@ -25,6 +25,10 @@ def comparison_of(gaps, labels=None, *, status=None, parts=None):
     if labels is not None:
         coordinates["label"] = ("row", np.asarray(labels))
     return Comparison(xr.Dataset(columns, coords=coordinates))
+
+
+def gap_by_group(*arguments, **options):
+    return groups_of(*arguments, **options).summary()
 
 
 def skewed(seed, groups, rows, *, spread=0.9, bad=1.0):

@@ -8,7 +8,8 @@ from scipy import integrate, stats
 from pplvae.errors import DataError, UnknownNameError
 from pplvae.plots.groups import outlier_roc
 from pplvae.results.comparison import Comparison
-from pplvae.results.outliers import delong_stderr, outlier_scores
+from pplvae.results.outliers import outlier_scores
+from pplvae.statistics.roc import delong_stderr
 
 
 def comparison_of(gaps, elbo=None, *, evidence=None, part="test", status=None, keys=None, **settings):

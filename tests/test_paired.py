@@ -13,7 +13,9 @@ import pplvae
 from pplvae.errors import DataError, UnknownNameError
 from pplvae.plots.groups import paired_differences
 from pplvae.results.comparison import Comparison
-from pplvae.results.paired import compare_runs, settings_that_differ, skew_corrected_t
+from pplvae.results.paired import compare_runs
+from pplvae.statistics.paired import skew_corrected_t
+from pplvae.statistics.settings import settings_that_differ
 
 
 def comparison_of(elbo, gap=None, *, ids=None, parts=None, status=None, keys=None, evidence=None, **settings):

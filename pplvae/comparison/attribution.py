@@ -1,49 +1,38 @@
 """`attribute`: what is to blame for each nat, and what to change."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
+from pplvae.comparison.advice import Advice, advice_on
 from pplvae.comparison.compare import amortisation_gap, compare
 from pplvae.comparison.retraining import Elbos, Larger, Retraining, Trained, put_back
 from pplvae.data import Rows, as_rows
+from pplvae.objectives import Objective
 from pplvae.programs.reading import Program
+from pplvae.results.base import Datasets, Result
 from pplvae.results.comparison import Comparison
+from pplvae.statistics.means import mean_and_stderr_of
+from pplvae.statistics.settings import settings_of
 from pplvae.training.weights import Fitted
 
 _TRAIN, _HELD_OUT = "train", "held-out"
+_OF_TRAINING = "training_"  # begins the names of its groups in a file
 _UNITS = {"units": "nats per row"}
 
 
-@dataclass(frozen=True)
-class Advice:
-    """One thing to change.
-
-    Attributes:
-        remedy: "larger encoder", "longer training", "regularise the encoder", "richer family", "iterative guide", or
-            "nothing to gain".
-        nats: per row, what it is worth on the evidence of `sentence`.
-        stderr: its standard error.
-        sentence: why.
-    """
-
-    remedy: str
-    nats: float
-    stderr: float
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Attribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Result):
     """Where the nats go, by cause.
 
     Each cause is what is left of the gap once the remedies of those before it have been applied.
 
     Attributes:
+        rows: of the held-out comparison.
         causes: over dimension "cause", `nats` per row with `stderr` (over rows). Of the gap on training rows,
             under_training and capacity (what training the encoder on closes, and then a larger one, beyond what the
             smaller one closes in as many more rounds; 0, and not sought, where less than `worth` is left for it) and
@@ -58,22 +47,62 @@ class Attribution:
         training: the same of the training rows, without log p(v).
     """
 
+    kind: ClassVar[str] = "attribution"
+    essential: ClassVar[str] = "amortisation_gap"
+
+    rows: xr.Dataset = field(init=False)
     causes: xr.Dataset
     advice: tuple[Advice, ...]
     comparison: Comparison
     training: Comparison
 
-    def __str__(self) -> str:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", self.comparison.rows)
+
+    def summary(self) -> xr.Dataset:
+        """`causes`."""
+        return self.causes
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the numbers depend on besides programs and rows, by name."""
+        return settings_of(self.causes.attrs)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know of both comparisons, a sentence each."""
+        both = {"Training rows": self.training, "Held-out rows": self.comparison}
+        return [f"{which}: {warning}" for which, found in both.items() for warning in found.warnings]
+
+    def _lines(self) -> list[str]:
         lines = ["Nats per row, by cause (± standard error over rows)"]
         for name in self.causes["cause"].values:
             cause = self.causes.sel(cause=name)
             lines.append(
                 f"{str(name).replace('_', ' '):<16} {float(cause['nats']):>8.3f} ± {float(cause['stderr']):.3f}"
             )
-        return "\n".join([*lines, "", *(f"{advice.remedy}: {advice.sentence}" for advice in self.advice)])
+        return [*lines, "", *(f"{advice.remedy}: {advice.sentence}" for advice in self.advice)]
 
-    def __repr__(self) -> str:
-        return str(self)
+    def _groups(self) -> Datasets:
+        training = self.training._groups()
+        advice = xr.Dataset(
+            {key.name: ("advice", np.array([getattr(one, key.name) for one in self.advice])) for key in fields(Advice)}
+        )
+        rows, *pictures = self.comparison._groups().items()
+        found = {self._group(): rows[1], **dict(pictures), "causes": self.causes, "advice": advice}
+        return found | {f"{_OF_TRAINING}{name}": dataset for name, dataset in training.items()}
+
+    @classmethod
+    def _of_groups(cls, groups: Datasets) -> "Attribution":
+        training = {
+            name.removeprefix(_OF_TRAINING): dataset
+            for name, dataset in groups.items()
+            if name.startswith(_OF_TRAINING)
+        }
+        columns = [groups["advice"][key.name].values.tolist() for key in fields(Advice)]
+        advice = tuple(Advice(*values) for values in zip(*columns, strict=True))
+        held_out = {**groups, Comparison._group(): groups[cls._group()]}
+        return cls(groups["causes"], advice, Comparison._of_groups(held_out), Comparison._of_groups(training))
 
 
 def attribute(
@@ -130,6 +159,8 @@ def attribute(
         DataError: see `amortisation_gap`.
         ProgramError: the same; and a guide without parameters of its own.
     """
+    asked = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "objective": Objective(objective).settings}
+    asked |= {"hidden": str(tuple(hidden)), "worth": worth, "rows": rows}
     training = as_rows(train)
     some = {_TRAIN: _some_of(training, rows, seed), _HELD_OUT: _some_of(as_rows(held_out), rows, seed)}
     options: dict[str, Any] = {"seed": seed, "particles": particles}
@@ -147,7 +178,7 @@ def attribute(
         longer = larger = retraining.until_settled(Trained(model, guide, before))
         reached = weights.copy()
         left = gaps[_TRAIN].rows["amortisation_gap"].values - (longer.elbo[_TRAIN] - before[_TRAIN])
-        if _may_exceed(_mean(left), worth):
+        if _may_exceed(mean_and_stderr_of(left), worth):
             network = Larger(longer.model, longer.guide, training, hidden, seed)
             with_network = Trained(longer.model, Fitted(network, longer.guide.store), longer.elbo)
             larger = retraining.until_settled(with_network)
@@ -155,6 +186,7 @@ def attribute(
             weights.restore(reached)
             longer = retraining.for_rounds(longer, larger.rounds)
     causes, advice = _causes_and_advice(gaps, (before, longer.elbo, larger.elbo), worth, settled=larger.settled)
+    causes = causes.assign_attrs(gaps[_HELD_OUT].settings | asked)
     return Attribution(causes, tuple(advice), gaps[_HELD_OUT], gaps[_TRAIN])
 
 
@@ -173,7 +205,7 @@ class _Gain:
 
     @classmethod
     def of(cls, before: Elbos, after: Elbos) -> "_Gain":
-        return cls(*(_mean(after[part] - before[part]) for part in (_TRAIN, _HELD_OUT)))
+        return cls(*(mean_and_stderr_of(after[part] - before[part]) for part in (_TRAIN, _HELD_OUT)))
 
     def is_worth(self, worth: float) -> bool:
         """Whether it wins enough of training rows, and of held-out rows anything."""
@@ -203,11 +235,11 @@ def _causes_and_advice(
     held_out = comparisons[_HELD_OUT].rows
     found = {
         **{name: gain.train for name, gain in gains.items()},
-        "remainder": _mean(gaps[_TRAIN] - (larger[_TRAIN] - before[_TRAIN])),
+        "remainder": mean_and_stderr_of(gaps[_TRAIN] - (larger[_TRAIN] - before[_TRAIN])),
         "generalisation": _difference(left[_HELD_OUT], left[_TRAIN]),
-        "approximation": _mean(held_out["approximation_gap"].values),
-        "full_covariance": _mean(held_out["family_gap_full_covariance"].values),
-        "evidence_slack": _mean(held_out["jensen_slack_ais"].values),
+        "approximation": mean_and_stderr_of(held_out["approximation_gap"].values),
+        "full_covariance": mean_and_stderr_of(held_out["family_gap_full_covariance"].values),
+        "evidence_slack": mean_and_stderr_of(held_out["jensen_slack_ais"].values),
     }
     won = [gains[name].held_out if name in gains else (math.nan, math.nan) for name in found]
     columns = np.array([[*pair, *also] for pair, also in zip(found.values(), won, strict=True)]).T
@@ -216,16 +248,11 @@ def _causes_and_advice(
     causes = xr.Dataset(variables, coords={"cause": [*found]})
     applied |= {name for name in ("generalisation", "approximation") if _exceeds(found[name], worth)}
     applied |= {"remainder"} if settled and _exceeds(found["remainder"], worth) else set()
-    return causes, _advice(causes, applied, worth)
-
-
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+    return causes, advice_on(causes, applied, worth)
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    (mean, stderr), (other, other_stderr) = _mean(first), _mean(second)
+    (mean, stderr), (other, other_stderr) = mean_and_stderr_of(first), mean_and_stderr_of(second)
     return mean - other, math.hypot(stderr, other_stderr)
 
 
@@ -235,43 +262,3 @@ def _exceeds(found: tuple[float, float], worth: float) -> bool:
 
 def _may_exceed(found: tuple[float, float], worth: float) -> bool:
     return found[0] + 2 * found[1] > worth
-
-
-_REMEDIES = {
-    "under_training": (
-        "longer training",
-        "training the encoder on, the decoder held fixed, closed {} of the gap on training rows",
-    ),
-    "capacity": ("larger encoder", "a larger encoder closed a further {} of the gap on training rows"),
-    "remainder": (
-        "iterative guide",
-        "{} of the gap on training rows were closed by neither: refine lambda for each row",
-    ),
-    "generalisation": ("regularise the encoder", "the gap is {} larger on held-out rows than on training rows"),
-    "approximation": ("richer family", "the family itself costs held-out rows at least {}"),
-}
-
-
-def _advice(causes: xr.Dataset, named: Collection[str], worth: float) -> list[Advice]:
-    found = []
-    for cause, (remedy, sentence) in _REMEDIES.items():
-        nats, stderr = (float(causes[name].sel(cause=cause)) for name in ("nats", "stderr"))
-        if cause in named:
-            text = sentence.format(f"{nats:.2f} ± {stderr:.2f} nats per row")
-            found.append(Advice(remedy, nats, stderr, text + _covariances(causes, cause) + "."))
-    if not found:
-        gaps = causes.isel(cause=slice(0, len(_REMEDIES)))
-        most = gaps.isel(cause=int(np.argmax(gaps["nats"].values)))
-        nats, stderr = float(most["nats"]), float(most["stderr"])
-        text = f"no remedy is worth more than {worth:g} nats per row by 2 standard errors; the largest cause is "
-        text += f"{str(most['cause'].values).replace('_', ' ')} with {nats:.2f} ± {stderr:.2f}."
-        found.append(Advice("nothing to gain", nats, stderr, text))
-    return sorted(found, key=lambda advice: -advice.nats)
-
-
-def _covariances(causes: xr.Dataset, cause: str) -> str:
-    """Which richer family, for the cause that calls for one."""
-    if cause != "approximation":
-        return ""
-    nats, stderr = (float(causes[name].sel(cause="full_covariance")) for name in ("nats", "stderr"))
-    return f", of which full covariances win {nats:.2f} ± {stderr:.2f}"

@@ -17,7 +17,7 @@ from pplvae.comparison.columns import (
     parted,
     worth_refining,
 )
-from pplvae.comparison.ladder import Rung, families_of
+from pplvae.comparison.ladder import Rung, families_of, in_words
 from pplvae.data import as_parts
 from pplvae.evidence.annealing import Annealing
 from pplvae.evidence.log_evidence import annealed_evidence, check_local, check_method, importance_evidence, mixture
@@ -270,15 +270,13 @@ def _compare(
     found = over_chunks(asked.measure, model, guide, parts, asked.schedule, simulated=asked.simulated, **options)
     settings = {
         "seed": seed,
-        "particles": asked.precision.most if asked.precision.is_exact else "as needed",
-        "stderr": "none" if asked.precision.is_exact else asked.precision.stderr,
-        "tolerance": asked.schedule.tolerance,
-        "max_steps": asked.schedule.max_steps,
+        **asked.precision.settings(),
+        **asked.schedule.settings(),
         "evidence": asked.evidence or "none",
         "families": ", ".join(family.name for family in asked.ladder),
         "screen": "none" if asked.screen is None else asked.screen,
         "annealing": str(asked.annealing) if asked.evidence == "ais" else "none",
-        "family_options": "; ".join(str(family) for family in asked.ladder),
+        "family_options": "; ".join(map(in_words, asked.ladder)),
     }
     found, parameters = parted(found.assign_attrs(settings))
     return Comparison(found, pictures_of(found, parts), parameters)

@@ -50,6 +50,13 @@ def families_of(families: Sequence[Any]) -> list[Family]:
     return found
 
 
+def in_words(family: Family) -> str:
+    """A family with its options, the same in every process: what Python says of an object by itself is its address."""
+    kind = type(family)
+    has_words = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
+    return str(family) if has_words else family.name
+
+
 class Rung:
     """A family over the rows of a chunk.
 

@@ -74,6 +74,11 @@ class Rows:
         """The first tensor: v itself."""
         return self.tensors[0]
 
+    def coordinates(self) -> dict[str, Any]:
+        """Coordinates of a table over dimension "row": ids, name of the part, labels where there are any."""
+        found = {"row": self.ids, "part": ("row", np.full(len(self), self.name))}
+        return found if self.labels is None else found | {"label": ("row", self.labels)}
+
     def to(self, *args: Any, **kwargs: Any) -> "Rows":
         """The rows on another device, or with another floating dtype (integer tensors keep theirs)."""
 

@@ -1,7 +1,7 @@
 """Simulation-based calibration: is the guide's uncertainty honest on rows whose latents are known?"""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,23 +17,22 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Layout, Program, counted, log_model, run_guide, run_model, values_of
 from pplvae.programs.simulation import simulate, told_apart
-from pplvae.statistics.uniformity import UniformRanks
+from pplvae.results.base import Result
+from pplvae.statistics.calibration import Compared, calibration_lines, latents_of
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
 LOG_JOINT = "log_joint"
-_LINES = 20  # latents printed
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Result):
     """Ranks of true latents among a guide's draws, and what they say.
 
     Attributes:
-        ranks: over dimensions "simulation" and "latent": `rank`, how many of the guide's draws lie below the latent
-            that the row was made from (0 to `draws`; NaN where the latent is masked in that row, or something is NaN);
-            `z_score`, (mean of the draws - true latent) / standard deviation of the draws. Coordinate `row`: the id of
-            the template.
-        summary: per latent `count`, how many ranks there are, and `lost`, how many more there would be without NaN;
+        rows: over dimensions "row", an entry per simulated row (coordinates: id, part, and label where there is one, of
+            its template, which may stand there several times), and "latent": `rank`, how many of the guide's draws lie
+            below the latent that the row was made from (0 to `draws`; NaN where the latent is masked in that row, or
+            something is NaN); `z_score`, (mean of the draws - true latent) / standard deviation of the draws.
+        latents: per latent `count`, how many ranks there are, and `lost`, how many more there would be without NaN;
             over dimension "point" `ecdf_difference`, the ranks' ECDF minus that of uniform ranks, with `band_lower` and
             `band_upper`: the bands hold all points of all latents at once with probability `confidence` if every rank
             is uniform; `p_value` of each latent's largest departure, not adjusted for the number of latents; `verdict`:
@@ -43,20 +42,30 @@ class Calibration:
             `contraction`, 1 - mean posterior variance / prior variance.
     """
 
-    ranks: xr.Dataset
-    summary: xr.Dataset
+    kind: ClassVar[str] = "calibration"
+    essential: ClassVar[str] = "rank"
+    figures: ClassVar[tuple[str, ...]] = ("calibration_ecdf",)
+
+    latents: xr.Dataset
 
     @property
     def outside(self) -> list[str]:
         """The latents whose ranks are not uniform."""
-        verdict = self.summary["verdict"]
+        verdict = self.latents["verdict"]
         return verdict["latent"].values[verdict.values != "inside"].tolist()
 
-    def __str__(self) -> str:
-        return "\n".join(_lines(self.summary))
+    def summary(self) -> xr.Dataset:
+        """Verdicts, latent by latent: `latents` without what is over dimension "point"."""
+        return self.latents.drop_dims("point")
 
-    def __repr__(self) -> str:
-        return str(self)
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        lost = int(self.latents["lost"].max())
+        return [f"{lost} of the simulated rows have no rank, because a draw or a density is NaN."] if lost else []
+
+    def _lines(self) -> list[str]:
+        return calibration_lines(self.summary())
 
 
 def calibrate(
@@ -116,26 +125,12 @@ def calibrate(
                 for start in range(0, len(whole), chunk_size)
             ]
     found = _joined(chunks)
-    ranks = _ranks_from(found, seed).assign_coords(row=("simulation", some.ids[index]))
-    settings = {"draws": draws, "confidence": confidence, "seed": seed}
-    ranks = ranks.assign_attrs(settings)
-    return Calibration(ranks, _summary(ranks, found))
+    settings = {"simulations": len(index), "draws": draws, "confidence": confidence, "seed": seed}
+    ranks = _ranks_from(found, seed).assign_coords(some[index].coordinates()).assign_attrs(settings)
+    return Calibration(ranks, latents_of(ranks, found))
 
 
-class _Compared(NamedTuple):
-    """True latents against draws; every array over (simulation, latent)."""
-
-    names: list[str]
-    below: np.ndarray
-    ties: np.ndarray
-    used: np.ndarray
-    lost: np.ndarray
-    truth: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, draws: int, seed: int) -> _Compared:
+def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, draws: int, seed: int) -> Compared:
     """Simulate some rows, draw from the guide, and compare latent by latent."""
     made = simulate(model, layout, batch, (seed, Stream.SIMULATE))
     tiled = made.batch.times(draws)
@@ -157,79 +152,25 @@ def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, draw
     below, ties, missing = (among < true).sum(0), (among == true).sum(0), true.isnan() | among.isnan().any(0)
     counts = torch.cat(used, 1)
     arrays: list[Tensor] = [below, ties, counts & ~missing, counts & missing, true, among.mean(0), among.var(0)]
-    return _Compared([LOG_JOINT, *names], *(array.cpu().numpy() for array in arrays))
+    return Compared([LOG_JOINT, *names], *(array.cpu().numpy() for array in arrays))
 
 
-def _joined(chunks: list[_Compared]) -> _Compared:
+def _joined(chunks: list[Compared]) -> Compared:
     """All simulations; without latents that are masked in every row."""
-    whole = {key: np.concatenate([getattr(chunk, key) for chunk in chunks]) for key in _Compared._fields[1:]}
+    whole = {key: np.concatenate([getattr(chunk, key) for chunk in chunks]) for key in Compared._fields[1:]}
     counted_somewhere = np.flatnonzero((whole["used"] | whole["lost"]).any(0))
     names = [chunks[0].names[i] for i in counted_somewhere]
-    return _Compared(names, **{key: array[:, counted_somewhere] for key, array in whole.items()})
+    return Compared(names, **{key: array[:, counted_somewhere] for key, array in whole.items()})
 
 
-def _ranks_from(found: _Compared, seed: int) -> xr.Dataset:
+def _ranks_from(found: Compared, seed: int) -> xr.Dataset:
     # Equal numbers (discrete latents, rounding) are put in an order at random: the rank is uniform then as well.
     place = np.random.default_rng(seed).uniform(size=found.below.shape)
     rank = np.where(found.used, found.below + np.floor(place * (found.ties + 1)), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):  # a guide without spread, infinite densities
         z_score = np.where(found.used, (found.mean - found.truth) / np.sqrt(found.variance), np.nan)
-    dims = ("simulation", "latent")
+    dims = ("row", "latent")
     return xr.Dataset({"rank": (dims, rank), "z_score": (dims, z_score)}, coords={"latent": found.names})
-
-
-def _summary(ranks: xr.Dataset, compared: _Compared) -> xr.Dataset:
-    draws, seed, latents = ranks.attrs["draws"], ranks.attrs["seed"], ranks.sizes["latent"]
-    alpha = (1 - ranks.attrs["confidence"]) / latents  # Bonferroni
-    points = np.arange(1, draws + 1) / (draws + 1)
-    margin = np.round((draws + 1) * (1 - np.array(LEVELS)) / 2)  # ranks left out on each side
-    nominal = 1 - 2 * margin / (draws + 1)
-    found: dict[str, list[Any]] = {}
-    for i in range(latents):
-        used = compared.used[:, i]
-        rank, z_score = ranks["rank"].values[used, i], ranks["z_score"].values[used, i]
-        count = len(rank)
-        uniform = UniformRanks.of(count, draws, alpha, seed)
-        below = np.searchsorted(np.sort(rank), np.arange(draws), side="right")
-        difference = below / max(count, 1) - points
-        lower, upper = uniform.band
-        inside = (rank[:, None] >= margin) & (rank[:, None] <= draws - margin)
-        prior = compared.truth[used, i].var(ddof=1) if count > 1 else np.nan
-        p_value = uniform.p_value(below)
-        line = {
-            "count": count,
-            "lost": int(compared.lost[:, i].sum()),
-            "ecdf_difference": difference,
-            "band_lower": lower / max(count, 1) - points,
-            "band_upper": upper / max(count, 1) - points,
-            "p_value": p_value,
-            "verdict": "inside" if p_value > alpha else _shape_of(difference),
-            "coverage": inside.mean(0) if count else np.full(len(LEVELS), np.nan),
-            "coverage_stderr": np.sqrt(nominal * (1 - nominal) / max(count, 1)),
-            "z_mean": z_score.mean() if count else np.nan,
-            "z_rms": np.sqrt((z_score**2).mean()) if count else np.nan,
-            "contraction": 1 - compared.variance[used, i].mean() / prior if count > 1 else np.nan,
-        }
-        for key, value in line.items():
-            found.setdefault(key, []).append(value)
-    over = {"ecdf_difference": "point", "band_lower": "point", "band_upper": "point"}
-    over |= {"coverage": "level", "coverage_stderr": "level"}
-    columns = {key: (("latent", over[key]) if key in over else ("latent",), np.array(v)) for key, v in found.items()}
-    coordinates = {"latent": ranks["latent"].values, "point": points, "level": list(LEVELS)}
-    attributes = {**ranks.attrs, "simulations": ranks.sizes["simulation"]}
-    return xr.Dataset(columns | {"nominal": ("level", nominal)}, coords=coordinates, attrs=attributes)
-
-
-def _shape_of(difference: np.ndarray) -> str:
-    """In what way ranks are not uniform, from their ECDF minus the uniform one."""
-    half = len(difference) // 2
-    one_sided = difference.sum()
-    crossing = difference[:half].sum() - difference[-half:].sum()
-    if max(abs(one_sided), abs(crossing)) < 0.5 * np.abs(difference).sum():
-        return "wrong shape"
-    if abs(one_sided) > 1.5 * abs(crossing):  # which is half as large by chance, and not 0 after a large shift
-        return "too high" if one_sided > 0 else "too low"
-    return "too narrow" if crossing > 0 else "too wide"
 
 
 def _check_arguments(simulations: int | None, draws: int, confidence: float, chunk_size: int) -> None:
@@ -238,29 +179,3 @@ def _check_arguments(simulations: int | None, draws: int, confidence: float, chu
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
-
-
-def _lines(summary: xr.Dataset) -> list[str]:
-    outside = summary["verdict"].values != "inside"
-    levels = [f"{100 * level:.0f} %" for level in summary["level"].values]
-    width = max(len("latent"), *(len(str(name)) for name in summary["latent"].values))
-    lines = [
-        f"Ranks of {summary.attrs['simulations']} simulated rows among {summary.attrs['draws']} draws: "
-        f"{outside.sum()} of {len(outside)} outside the {100 * summary.attrs['confidence']:.0f} % band "
-        "(simultaneous over latents).",
-        "",
-        f"{'latent':<{width}}  {'verdict':<11}  p-value  coverage of " + " ".join(f"{x:>5}" for x in levels),
-    ]
-    for i in np.argsort(summary["p_value"].values, kind="stable")[:_LINES]:
-        line = summary.isel(latent=i)
-        coverage = " ".join(f"{100 * float(c):>5.1f}" for c in line["coverage"])
-        lines.append(
-            f"{line['latent'].item():<{width}}  {line['verdict'].item():<11}  {float(line['p_value']):<7.4f}"
-            f"              {coverage}"
-        )
-    if len(outside) > _LINES:
-        lines.append(f"... and {len(outside) - _LINES} more.")
-    lost = int(summary["lost"].max())
-    if lost:
-        lines.append(f"{lost} of the simulated rows have no rank, because a draw or a density is NaN.")
-    return lines

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -19,27 +18,50 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program, log_weights_of
 from pplvae.programs.simulation import told_apart
+from pplvae.results.base import Result
+from pplvae.statistics.means import left_out, mean_and_stderr_of, means_of
 
 
-@dataclass(frozen=True)
-class JointDivergence:
+@dataclass(frozen=True, eq=False, repr=False)
+class JointDivergence(Result):
     """KL(p_*(v) q(h | v) || p(v, h; theta)) over rows from a known p_*.
 
     Attributes:
-        rows: over dimension "row", in nats: `log_true`, `elbo` with `elbo_stderr` (Monte Carlo), `difference`.
-        mean: of log p_*(v) - ELBO over rows: the divergence.
-        stderr: over rows, Monte Carlo noise included.
+        rows: over dimension "row" (coordinates: id, part, and label where there is one), in nats: `log_true`; `elbo`
+            and `difference`, log p_*(v) - ELBO, each with `<name>_stderr` (Monte Carlo).
     """
 
-    rows: xr.Dataset
-    mean: float
-    stderr: float
+    kind: ClassVar[str] = "joint divergence"
+    essential: ClassVar[str] = "difference"
 
-    def __str__(self) -> str:
-        return (
-            f"KL(p_*(v) q(h|v) || p(v, h)) = {self.mean:.4f} ± {self.stderr:.4f} nats per row "
-            f"({self.rows.sizes['row']} rows)"
-        )
+    @property
+    def mean(self) -> float:
+        """Mean over rows of log p_*(v) - ELBO, in nats: the divergence."""
+        return mean_and_stderr_of(self.rows["difference"].values)[0]
+
+    @property
+    def stderr(self) -> float:
+        """Its standard error over rows, Monte Carlo noise included."""
+        return mean_and_stderr_of(self.rows["difference"].values)[1]
+
+    def summary(self) -> xr.Dataset:
+        """Means over rows.
+
+        Returns:
+            Over dimensions "part" and "term" (`log_true`, `elbo`, `difference`): `mean` in nats per row, `stderr` over
+            rows, `mc_stderr`, the part of it that more draws would remove, `count` and `left_out`.
+        """
+        return means_of(self.rows, ["log_true", "elbo", "difference"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        return left_out(self.summary(), "difference")
+
+    def _lines(self) -> list[str]:
+        line = self.summary().sel(term="difference")
+        mean, stderr, count = (line[name].item() for name in ("mean", "stderr", "count"))
+        return [f"KL(p_*(v) q(h|v) || p(v, h)) = {mean:.4f} ± {stderr:.4f} nats per row ({count} rows)"]
 
 
 def joint_kl(
@@ -85,11 +107,13 @@ def joint_kl(
             chunks = [whole.take(slice(i, i + chunk_size)).times(particles) for i in range(0, len(whole), chunk_size)]
             weights = [log_weights_of(model, guide, layout, chunk, (seed, Stream.SCORE)) for chunk in chunks]
     elbo, elbo_stderr = mean_and_stderr(torch.cat(weights, 1).double(), mirrored=False)
-    difference = (truth.double() - elbo).cpu().numpy()
-    columns = {"log_true": truth, "elbo": elbo, "elbo_stderr": elbo_stderr}
-    arrays = {name: ("row", value.cpu().numpy()) for name, value in columns.items()}
-    found = xr.Dataset(
-        arrays | {"difference": ("row", difference)}, coords={"id": ("row", some.ids)}, attrs={"units": "nats"}
-    )
-    stderr = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.nan
-    return JointDivergence(found, float(difference.mean()), float(stderr))
+    columns = {
+        "log_true": truth.double(),
+        "elbo": elbo,
+        "elbo_stderr": elbo_stderr,
+        "difference": truth.double() - elbo,
+        "difference_stderr": elbo_stderr,
+    }
+    arrays = {name: ("row", value.cpu().numpy(), {"units": "nats"}) for name, value in columns.items()}
+    settings = {"particles": particles, "seed": seed}
+    return JointDivergence(xr.Dataset(arrays, coords=some.coordinates(), attrs=settings))

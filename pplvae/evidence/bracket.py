@@ -1,9 +1,8 @@
 """`evidence_bracket`: annealing settings certified on rows whose posterior can be drawn from exactly."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import xarray as xr
@@ -17,12 +16,15 @@ from pplvae.programs.estimates import log_mean_exp
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
 from pplvae.programs.simulation import simulate, told_apart
+from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, Columns, add, over_chunks
 from pplvae.search.first_order import Schedule
+from pplvae.statistics.evidence import bracket_lines, bracket_summary, bracket_warnings
+from pplvae.statistics.means import mean_and_stderr_of
 
 
-@dataclass(frozen=True)
-class Bracket:
+@dataclass(frozen=True, eq=False, repr=False)
+class Bracket(Result):
     """Log p(v) of simulated rows from both sides.
 
     Attributes:
@@ -32,24 +34,30 @@ class Bracket:
             `acceptance` and `temperatures` of the forward run.
     """
 
-    rows: xr.Dataset
+    kind: ClassVar[str] = "bracket"
+    essential: ClassVar[str] = "width"
 
     @property
     def width(self) -> tuple[float, float]:
         """Mean width in nats per row, and its standard error over rows."""
-        width = self.rows["width"].values
-        return float(width.mean()), float(width.std(ddof=1) / math.sqrt(len(width))) if len(width) > 1 else math.nan
+        return mean_and_stderr_of(self.rows["width"].values)
 
-    def __str__(self) -> str:
-        width, stderr = self.width
-        lower, upper = (float(self.rows[name].mean()) for name in ("lower", "upper"))
-        return (
-            f"On {self.rows.sizes['row']} rows simulated from the model, {lower:.3f} <= log p(v) <= {upper:.3f} nats "
-            f"per row in expectation: these settings of annealing are off by at most {width:.3f} ± {stderr:.3f}."
-        )
+    def summary(self) -> xr.Dataset:
+        """Means over rows.
 
-    def __repr__(self) -> str:
-        return str(self)
+        Returns:
+            Over dimensions "part" and "term" (`lower`, `upper`, `width`): `mean` in nats per row, `stderr` over rows,
+            `mc_stderr`, the part of it that more chains would remove, `count` and `left_out`.
+        """
+        return bracket_summary(self.rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        return bracket_warnings(self.summary())
+
+    def _lines(self) -> list[str]:
+        return bracket_lines(self.summary())
 
 
 def evidence_bracket(
@@ -102,7 +110,7 @@ def evidence_bracket(
 
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
     found = over_chunks(measure, model, guide, as_parts(rows), schedule, batch_of=_told_apart, **options)
-    return Bracket(found.assign_attrs(seed=seed))
+    return Bracket(found.assign_attrs(schedule.settings(), annealing=str(settings), seed=seed))
 
 
 def _told_apart(tensors: Sequence[Tensor]) -> Batch:

@@ -1,10 +1,9 @@
 """`log_evidence`: log p(v_i) of every row, with its error and the side of the truth on which it lies."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import xarray as xr
@@ -21,19 +20,21 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
 from pplvae.programs.shapes import PerDraw, PerRow
 from pplvae.results.arviz import pareto_k
+from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, Columns, add, over_chunks, spread
 from pplvae.scoring.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
 from pplvae.search.first_order import Optimum, Schedule
 from pplvae.search.gaussian import FullCovariance
 from pplvae.search.own_gaussian import Encoded
+from pplvae.statistics.evidence import evidence_lines, evidence_summary, evidence_warnings
 
 METHODS = ("importance", "ais")
 _PILOT_WEIGHTS = 200
 _MOST_WEIGHTS = 20_000  # log p(v) is what is asked for here: rows with heavy weights need more than a gap does
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evidence(Result):
     """Estimates of log p(v).
 
     Attributes:
@@ -45,21 +46,26 @@ class Evidence:
             The attribute `bound` says on which side of the truth the estimate lies in expectation.
     """
 
-    rows: xr.Dataset
+    kind: ClassVar[str] = "evidence"
+    essential: ClassVar[str] = "log_evidence"
 
-    def __str__(self) -> str:
-        value, count = self.rows["log_evidence"].values, self.rows.sizes["row"]
-        stderr = value.std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
-        noise = math.sqrt((self.rows["log_evidence_stderr"].values ** 2).sum()) / count
-        share = 100 * float((self.rows["pareto_k"] > 0.7).values.mean())
-        return (
-            f"log p(v) = {value.mean():.3f} ± {stderr:.3f} nats per row ({count} rows; Monte Carlo error "
-            f"{noise:.4f}), a {self.rows.attrs['bound']} bound in expectation, by {self.rows.attrs['method']}; "
-            f"Jensen slack {float(self.rows['jensen_slack'].mean()):.3f}; k-hat above 0.7 on {share:.1f} % of the rows."
-        )
+    def summary(self) -> xr.Dataset:
+        """Means over rows.
 
-    def __repr__(self) -> str:
-        return str(self)
+        Returns:
+            Over dimensions "part" and "term" (`log_evidence`, `jensen_slack`): `mean` in nats per row, `stderr` over
+            rows, `mc_stderr`, the part of it that more draws would remove, `count` and `left_out`. Per part
+            `unreliable`, the share of rows whose k-hat is above 0.7.
+        """
+        return evidence_summary(self.rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        return evidence_warnings(self.summary())
+
+    def _lines(self) -> list[str]:
+        return evidence_lines(self.summary())
 
 
 def log_evidence(
@@ -123,7 +129,9 @@ def log_evidence(
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
     found = over_chunks(measure, model, guide, as_parts(rows), schedule, **options)
-    return Evidence(found.assign_attrs(method=method, bound="lower", seed=seed))
+    asked = {"method": method, "annealing": str(settings) if method == "ais" else "none"}
+    asked |= precision.settings() if method == "importance" else {}
+    return Evidence(found.assign_attrs(asked | schedule.settings(), seed=seed, bound="lower"))
 
 
 def check_method(method: str) -> None:

@@ -1,6 +1,7 @@
 """`posterior_means`: E[h | v_i] of every row, corrected by Pareto-smoothed weights of its own guide."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import xarray as xr
@@ -11,8 +12,43 @@ from pplvae.evidence.log_evidence import check_local
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
 from pplvae.results.arviz import smoothed_weights
+from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, Columns, over_chunks
 from pplvae.search.first_order import Schedule
+from pplvae.statistics.evidence import posterior_lines, posterior_summary, posterior_warnings
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PosteriorMeans(Result):
+    """Posterior means of the latents.
+
+    Attributes:
+        rows: over dimension "row" (coordinates: id, part, and label where there is one): for each latent site `<site>`
+            (its elements along a second dimension) the corrected mean, `<site>_stderr` its Monte Carlo error,
+            `<site>_guide` the mean under the guide alone; and `pareto_k`: above 0.7 the correction cannot be trusted.
+    """
+
+    kind: ClassVar[str] = "posterior means"
+    essential: ClassVar[str] = "pareto_k"
+
+    def summary(self) -> xr.Dataset:
+        """Means over rows, latent by latent.
+
+        Returns:
+            Over dimensions "part" and "latent" (an element of a site): `mean` of the corrected means, `stderr` over
+            rows, `mc_stderr`, the part of it that more draws would remove, `count` and `left_out`; `moved`, the root
+            mean square over rows of corrected mean - mean under the guide. Per part `unreliable`, the share of rows
+            whose k-hat is above 0.7.
+        """
+        return posterior_summary(self.rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        return posterior_warnings(self.summary())
+
+    def _lines(self) -> list[str]:
+        return posterior_lines(self.summary())
 
 
 def posterior_means(
@@ -26,7 +62,7 @@ def posterior_means(
     max_steps: int = 3000,
     chunk_size: int = 100,
     progress: bool = False,
-) -> xr.Dataset:
+) -> PosteriorMeans:
     """Posterior means of the latents, by importance weighting the row's own guide with a Pareto-smoothed tail.
 
     Args:
@@ -41,9 +77,7 @@ def posterior_means(
         progress: the same.
 
     Returns:
-        Over dimension "row": for each latent site `<site>` (its elements along a second dimension) the corrected mean,
-        `<site>_stderr` its Monte Carlo error, `<site>_guide` the mean under the guide alone; and `pareto_k`: above 0.7
-        the correction cannot be trusted.
+        A `PosteriorMeans`.
 
     Raises:
         DataError: see `amortisation_gap`.
@@ -61,7 +95,8 @@ def posterior_means(
 
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
     options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    return over_chunks(measure, model, guide, as_parts(rows), schedule, **options)
+    found = over_chunks(measure, model, guide, as_parts(rows), schedule, **options)
+    return PosteriorMeans(found.assign_attrs(schedule.settings(), particles=particles, seed=seed))
 
 
 def _means(chunk: Chunk, particles: int) -> Columns:

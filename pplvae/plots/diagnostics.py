@@ -6,13 +6,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pplvae.plots.style import COLOURS, one_panel
+from pplvae.plots.style import COLOURS, as_it_is, one_panel
 
 
 @runtime_checkable
 class _Calibration(Protocol):
     @property
-    def summary(self) -> xr.Dataset: ...
+    def latents(self) -> xr.Dataset: ...
     @property
     def outside(self) -> list[str]: ...
 
@@ -42,7 +42,7 @@ def calibration_ecdf(calibration: _Calibration) -> Figure:
         calibration: from `calibrate`.
     """
     figure, axes = one_panel(3.6)
-    summary = calibration.summary
+    summary = calibration.latents
     points = np.concatenate([[0.0], summary["point"].values, [1.0]])
 
     def with_ends(values: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def calibration_ecdf(calibration: _Calibration) -> Figure:
         axes.plot(points, line, color=_GREY, linewidth=0.7, alpha=0.7, label=text)
     for i, name in enumerate(outside):
         latent = summary.sel(latent=name)
-        text = f"{name}: {latent['verdict'].item()}" if i < _NAMED else None
+        text = f"{as_it_is(name)}: {latent['verdict'].item()}" if i < _NAMED else None
         style = ("-", "--", ":")[i // len(COLOURS) % 3]
         line = with_ends(latent["ecdf_difference"].values)
         axes.plot(points, line, color=COLOURS[i % len(COLOURS)], linestyle=style, linewidth=1.3, label=text)
@@ -91,7 +91,7 @@ def kl_per_dimension(latent_use: _LatentUse) -> Figure:
     axes.set_ylabel("KL (nats per row, ± 2 standard errors)")
     if len(names) <= _TICKS:
         long = max(map(len, names)) * len(names) > 60  # characters that fit side by side
-        axes.set_xticks(place, names[order], rotation=90 if long else 0, fontsize=8)
+        axes.set_xticks(place, [as_it_is(name) for name in names[order]], rotation=90 if long else 0, fontsize=8)
         axes.set_xlabel("latent")
     else:
         axes.set_xlabel(f"{len(names)} latents, by KL")

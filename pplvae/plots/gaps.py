@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pplvae.plots.style import COLOURS, WIDTH, one_panel
+from pplvae.plots.style import COLOURS, WIDTH, as_it_is, one_panel
 
 
 def gap_histogram(rows: xr.Dataset) -> Figure:
@@ -24,7 +24,7 @@ def gap_histogram(rows: xr.Dataset) -> Figure:
         values = finite_of(rows, name)["amortisation_gap"].values
         style = {"density": True, "histtype": "stepfilled", "alpha": 0.35, "color": colour}
         axes.hist(np.clip(values, None, last), bins.tolist(), **style)
-        axes.axvline(values.mean(), color=colour, linewidth=1.5, label=f"{name}: mean {values.mean():.3f}")
+        axes.axvline(values.mean(), color=colour, linewidth=1.5, label=f"{as_it_is(name)}: mean {values.mean():.3f}")
     axes.set_xlabel("amortisation gap (nats per row; the last bin holds all beyond)")
     axes.set_ylabel("density over rows")
     if len(gaps):
@@ -43,7 +43,13 @@ def elbo_scatter(rows: xr.Dataset) -> Figure:
         part = finite_of(rows, name)
         size = 12 if part.sizes["row"] < 2000 else 3
         axes.scatter(
-            part["elbo_amortised"], part["elbo_local"], s=size, color=colour, alpha=0.5, label=name, linewidth=0
+            part["elbo_amortised"],
+            part["elbo_local"],
+            s=size,
+            color=colour,
+            alpha=0.5,
+            label=as_it_is(name),
+            linewidth=0,
         )
     low, high = axes.get_xlim()
     axes.axline((low, low), slope=1, color="black", linewidth=0.8, label="no gap")
@@ -69,7 +75,7 @@ def decomposition(summary: xr.Dataset) -> Figure:
         axes.barh(np.arange(len(parts)), mean, left=left, xerr=2 * error, color=colour, height=0.55, capsize=3,
                   label=term.replace("_", " "))  # fmt: skip
         left = left + mean
-    axes.set_yticks(np.arange(len(parts)), parts)
+    axes.set_yticks(np.arange(len(parts)), [as_it_is(part) for part in parts])
     axes.invert_yaxis()
     axes.set_xlabel("nats per row (± 2 standard errors)")
     figure.legend(frameon=False, loc="outside upper center", ncols=len(terms))
@@ -97,8 +103,8 @@ def ladder(summary: xr.Dataset, part: str) -> Figure:
     figure, axes = one_panel(0.9 + 0.4 * len(gains))
     heights, errors = zip(*gains.values(), strict=True)
     axes.errorbar(heights, np.arange(len(gains)), xerr=2 * np.array(errors), fmt="o", color=COLOURS[0], capsize=3)
-    axes.set_yticks(np.arange(len(gains)), [*gains])
-    axes.set_xlabel(f"nats per row above the encoder's guide ({part}; ± 2 standard errors)")
+    axes.set_yticks(np.arange(len(gains)), [as_it_is(name) for name in gains])
+    axes.set_xlabel(f"nats per row above the encoder's guide ({as_it_is(part)}; ± 2 standard errors)")
     return figure
 
 
@@ -117,7 +123,7 @@ def lambda_scatter(parameters: xr.Dataset, most: int = 4) -> Figure:
         axes.scatter(amortised, own, s=3, color=COLOURS[k % len(COLOURS)], alpha=0.4, linewidth=0, rasterized=True)
         middle = float(np.nanmean(own))
         axes.axline((middle, middle), slope=1, color="black", linewidth=0.8)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(as_it_is(name), fontsize=9)
         axes.set_xlabel("encoder's", fontsize=8)
         axes.set_ylabel("row's own" if k == 0 else "", fontsize=8)
         axes.tick_params(labelsize=7)
@@ -164,7 +170,7 @@ def picture_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8) ->
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         axes = figure.add_subplot(lines, columns, i + 1)
         axes.imshow(image, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
-        axes.set_title(title, fontsize=8)
+        axes.set_title(as_it_is(title), fontsize=8)
         axes.set_axis_off()
     return figure
 

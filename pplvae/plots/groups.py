@@ -6,7 +6,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pplvae.plots.style import COLOURS, one_panel
+from pplvae.plots.style import COLOURS, as_it_is, one_panel
+
+
+@runtime_checkable
+class _Groups(Protocol):
+    def summary(self) -> xr.Dataset: ...
 
 
 @runtime_checkable
@@ -27,12 +32,13 @@ class _Outliers(Protocol):
 _FEW = 30  # groups that are listed at full size
 
 
-def gaps_by_group(groups: xr.Dataset) -> Figure:
+def gaps_by_group(groups: _Groups | xr.Dataset) -> Figure:
     """Mean of each group with its interval, largest on top; those that differ from the other rows in another colour.
 
     Args:
-        groups: from `gap_by_group`.
+        groups: from `gap_by_group`, or its `summary()`.
     """
+    groups = groups if isinstance(groups, xr.Dataset) else groups.summary()
     order = np.argsort(-np.nan_to_num(groups["mean"].values, nan=-np.inf), kind="stable")
     groups = groups.isel(group=order)
     count = groups.sizes["group"]
@@ -51,7 +57,9 @@ def gaps_by_group(groups: xr.Dataset) -> Figure:
                           linewidth=1.2, color=colour, label=label)  # fmt: skip
     axes.axvline(groups.attrs["mean"], color="black", linewidth=0.8, label="mean of all rows")
     figure.legend(frameon=False, loc="outside upper center", ncols=3, fontsize=8)
-    names = [f"{name} (n = {n})" for name, n in zip(groups["group"].values, groups["count"].values, strict=True)]
+    names = [
+        f"{as_it_is(name)} (n = {n})" for name, n in zip(groups["group"].values, groups["count"].values, strict=True)
+    ]
     axes.set_yticks(place, names, fontsize=size)
     axes.set_ylim(count - 0.4, -0.6)
     term, level = groups.attrs["term"].replace("_", " "), 100 * groups.attrs["level"]
@@ -78,7 +86,7 @@ def paired_differences(paired: _Paired) -> Figure:
             axes.plot([low, high], [place] * 2, color=colour, alpha=0.35, linewidth=1.5, solid_capstyle="butt")
             axes.plot([lower, upper], [place] * 2, color=colour, alpha=0.35, linewidth=6, solid_capstyle="butt")
             axes.errorbar(float(line["mean"]), place, xerr=2 * float(line["stderr"]), fmt="o", markersize=4, capsize=3,
-                          color=colour, label=part if j == 0 else None)  # fmt: skip
+                          color=colour, label=as_it_is(part) if j == 0 else None)  # fmt: skip
             places.append(place)
             labels.append(term.replace("_", " ") if i == 0 else "")
     axes.set_yticks(places, labels)
@@ -105,7 +113,7 @@ def outlier_roc(outliers: _Outliers) -> Figure:
     axes.set_aspect("equal")
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
-    axes.set_xlabel(f"share of “{summary.attrs['inside']}” taken for outside")
-    axes.set_ylabel(f"share of “{summary.attrs['outside']}” taken for outside")
+    axes.set_xlabel(f"share of “{as_it_is(summary.attrs['inside'])}” taken for outside")
+    axes.set_ylabel(f"share of “{as_it_is(summary.attrs['outside'])}” taken for outside")
     axes.legend(frameon=False, loc="lower right", title="area under the curve ± standard error", fontsize=9)
     return figure

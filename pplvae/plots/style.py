@@ -1,5 +1,7 @@
 """What all figures share. None touches pyplot's global state."""
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,3 +16,9 @@ def one_panel(height: float) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def as_it_is(text: Any) -> str:
+    """Text from outside, which matplotlib would read as mathematics between two dollars; control characters by name."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+    return shown.replace("$", r"\$")

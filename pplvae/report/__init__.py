@@ -1,5 +1,6 @@
-"""The page: one self-contained HTML file that says what amortisation costs."""
+"""Pages: one self-contained HTML file each."""
 
 from pplvae.report.page import write_report
+from pplvae.report.plain import write_plain
 
-__all__ = ["write_report"]
+__all__ = ["write_plain", "write_report"]

@@ -1,7 +1,5 @@
 """From a comparison to the page. Everything printed was measured; text from outside is escaped by the template."""
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 
 from pplvae import plots
-from pplvae.statistics.groups import group_means, sentences_of
+from pplvae.report.images import image_of
+from pplvae.statistics.groups import group_means, grouped_rows, sentences_of
 from pplvae.statistics.summary import part_of, parts_of, summary_of, warnings_of, worst_of
 from pplvae.store import write_text
 
@@ -42,19 +40,19 @@ def write_report(
         title: of the page.
     """
     summary, parts = summary_of(rows), parts_of(rows)
-    groups = (
-        group_means(rows, None, part=None, term="amortisation_gap", level=0.95, seed=0) if _is_grouped(rows) else None
-    )
+    groups = _by_label(rows) if _is_grouped(rows) else None
     run = {f"fit: {name}": value for name, value in (settings or {}).items()}
     run |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
     figures = {
-        "decomposition": _image(plots.decomposition(summary)),
-        "histogram": _image(plots.gap_histogram(rows)),
-        "scatter": _image(plots.elbo_scatter(rows)),
-        "ladders": [_image(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
-        "parameters": _image(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
-        "groups": None if groups is None else _image(plots.gaps_by_group(groups)),
-        "curves": None if history is None or not history.sizes.get("epoch") else _image(plots.learning_curves(history)),
+        "decomposition": image_of(plots.decomposition(summary)),
+        "histogram": image_of(plots.gap_histogram(rows)),
+        "scatter": image_of(plots.elbo_scatter(rows)),
+        "ladders": [image_of(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
+        "parameters": image_of(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
+        "groups": None if groups is None else image_of(plots.gaps_by_group(groups)),
+        "curves": None
+        if history is None or not history.sizes.get("epoch")
+        else image_of(plots.learning_curves(history)),
     }
     page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("page.html")
     html = page.render(
@@ -76,6 +74,10 @@ def write_report(
 
 def _has_families(summary: xr.Dataset) -> bool:
     return any(str(term).startswith("family_gap_") for term in summary["term"].values)
+
+
+def _by_label(rows: xr.Dataset) -> xr.Dataset:
+    return group_means(grouped_rows(rows, None, part=None, term="amortisation_gap"), level=0.95, seed=0)
 
 
 def _is_grouped(rows: xr.Dataset) -> bool:
@@ -140,7 +142,7 @@ def _gallery(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> dict[str, Any
         lines.append(
             [
                 str(row["row"].values),
-                *([] if labels is None else [str(labels[i])]),
+                *([] if labels is None else [_label(labels[i])]),
                 *(f"{float(row[name]):.3f}" for name in numbers),
                 str(row["status"].values),
                 int(row["steps"]),
@@ -162,11 +164,9 @@ def _pictures(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> str | None:
         return None
     gaps = dict(zip(rows["row"].values.tolist(), rows["amortisation_gap"].values.tolist(), strict=True))
     titles = [f"{i}: {gaps[i]:.2f}" for i in mine["id"].values.tolist()]
-    return _image(plots.picture_grid(mine["image"].values, titles))
+    return image_of(plots.picture_grid(mine["image"].values, titles))
 
 
-def _image(figure: Figure) -> str:
-    """A figure as a data URI."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _label(label: Any) -> str:
+    """A label, or nothing where it is missing."""
+    return "" if label is None or label != label else str(label)  # only NaN differs from itself

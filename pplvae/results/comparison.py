@@ -3,23 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 from torch import Tensor
 
 from pplvae.data import Rows
-from pplvae.errors import StoreError
-from pplvae.results.arviz import to_arviz
-from pplvae.statistics.summary import lines_of, part_of, parts_of, summary_of, worst_of
-from pplvae.store import open_datasets, write_datasets
+from pplvae.results.base import Result, pages
+from pplvae.statistics.summary import lines_of, part_of, parts_of, summary_of, warnings_of, worst_of
 
 _WORST = 24  # pictures kept of the rows with the largest gaps, per part
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
     """What amortisation costs each row.
 
     Attributes:
@@ -28,17 +26,23 @@ class Comparison:
             many it took; `shortfall` with its standard error, `status`, `steps` and `method` of each row's optimisation
             (see `amortisation_gap`); where asked for `log_evidence`, `approximation_gap`, `inference_gap`,
             `pareto_k_amortised`, `pareto_k_local`; for each family `elbo_local_<family>` and `family_gap_<family>`.
-            Its attributes are the settings. Nothing is clipped: a negative gap is an optimisation that failed, or
-            noise.
+            Nothing is clipped: a negative gap is an optimisation that failed, or noise.
         pictures: where rows are images, those with the largest gaps.
         parameters: lambda over dimensions "row", "guide" ("amortised", the encoder's answer, and "local", the row's
             own optimum) and the elements of each parameter, in the distribution's own units; averaged over draws where
             an earlier latent changes it.
     """
 
-    rows: xr.Dataset
-    pictures: xr.Dataset = field(default_factory=xr.Dataset, repr=False)
-    parameters: xr.Dataset = field(default_factory=xr.Dataset, repr=False)
+    kind: ClassVar[str] = "comparison"
+    essential: ClassVar[str] = "amortisation_gap"
+
+    pictures: xr.Dataset = field(default_factory=xr.Dataset)
+    parameters: xr.Dataset = field(default_factory=xr.Dataset)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        return warnings_of(self.summary())
 
     @property
     def parts(self) -> list[str]:
@@ -74,14 +78,6 @@ class Comparison:
         """The rows of a part with the largest amortisation gaps, largest first."""
         return worst_of(self.rows, part, count)
 
-    def to_arviz(self) -> Any:
-        """Groups `comparison` and `summary` (and `pictures`): `InferenceData` in ArviZ 0.x, `DataTree` in 1.x."""
-        return to_arviz(self._groups() | {"summary": self.summary()})
-
-    def save(self, path: str | Path) -> Path:
-        """Write a netCDF file (whole or not at all); `pplvae.load_comparison` reads it."""
-        return write_datasets(Path(path), "comparison", self._groups())
-
     def report(self, path: str | Path, *, history: xr.Dataset | None = None, settings: Any = None) -> Path:
         """Write one self-contained HTML page.
 
@@ -90,9 +86,7 @@ class Comparison:
             history: of the fit (`fit.history`), for the learning curves.
             settings: of the fit (`fit.settings`), a mapping that is printed as it is.
         """
-        from pplvae.report.page import write_report  # imported late, with matplotlib and jinja2
-
-        return write_report(
+        return pages().write_report(
             Path(path),
             rows=self.rows,
             pictures=self.pictures,
@@ -101,20 +95,8 @@ class Comparison:
             settings=settings,
         )
 
-    def __str__(self) -> str:
-        return "\n".join(lines_of(self.summary()))
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
-
-    def _groups(self) -> dict[str, xr.Dataset]:
-        others = {"pictures": self.pictures, "parameters": self.parameters}
-        return {"comparison": self.rows} | {name: group for name, group in others.items() if group.sizes}
+    def _lines(self) -> list[str]:
+        return lines_of(self.summary())
 
 
 def load_comparison(path: str | Path) -> Comparison:
@@ -123,10 +105,7 @@ def load_comparison(path: str | Path) -> Comparison:
     Raises:
         StoreError: no such file, damaged, or not a comparison of this version.
     """
-    groups = open_datasets(Path(path), "comparison")
-    if "comparison" not in groups or "amortisation_gap" not in groups["comparison"]:
-        raise StoreError(f"{str(path)!r} holds no comparison; expected a file written by `Comparison.save`.")
-    return Comparison(*(groups.get(name, xr.Dataset()) for name in ("comparison", "pictures", "parameters")))
+    return Comparison.load(path)
 
 
 def pictures_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:

@@ -1,11 +1,52 @@
 """`gap_by_group`: which rows does the encoder fail?"""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import xarray as xr
 
+from pplvae.results.base import Result
 from pplvae.results.comparison import Comparison
-from pplvae.statistics.groups import group_means
+from pplvae.statistics.groups import group_lines, group_means, grouped_rows, sentences_of
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Groups(Result):
+    """Means of a column by group.
+
+    Attributes:
+        rows: over dimension "row" (coordinates: id and part), those that have a label: the column, in nats; `group`,
+            the label; `measured`, whether the row has a finite value that counts (its status is neither nonfinite nor
+            skipped). The settings are those of the comparison, `term`, `part`, `level` and `group_seed`. Found: the
+            `mean` of all rows, the number of `permutations`, and `unlabelled`, the number of rows without a label.
+        table: see `summary`.
+    """
+
+    kind: ClassVar[str] = "gaps by group"
+    essential: ClassVar[str] = "group"
+    figures: ClassVar[tuple[str, ...]] = ("gaps_by_group",)
+
+    table: xr.Dataset
+
+    def summary(self) -> xr.Dataset:
+        """Means by group, with intervals and tests.
+
+        Returns:
+            Over dimension "group": `count` of rows used; `left_out`, rows without a finite value; `mean` in nats per
+            row, `stderr` over rows, `low` and `high`; `difference`, the mean minus that of all other rows, and
+            `difference_stderr`; `p`, two-sided, from permutations of Welch's statistic; `p_holm`, adjusted for the
+            number of groups tested; `differs`. Where a group has fewer than 2 rows all of these are NaN and `differs`
+            is False.
+        """
+        return self.table
+
+    @property
+    def warnings(self) -> list[str]:
+        """Which groups differ, and what a reader must know, a sentence each."""
+        return sentences_of(self.table, noun="Group")
+
+    def _lines(self) -> list[str]:
+        return group_lines(self.table)
 
 
 def gap_by_group(
@@ -16,7 +57,7 @@ def gap_by_group(
     term: str = "amortisation_gap",
     level: float = 0.95,
     seed: int = 0,
-) -> xr.Dataset:
+) -> Groups:
     """Mean of a gap over the rows of each group, and whether it differs from the mean of all other rows.
 
     Gaps have a long right tail, which makes Student's interval miss large means (see `mean_interval`) and Welch's test
@@ -34,12 +75,7 @@ def gap_by_group(
         seed: of permutations and resamples; numbers of their own, the process's generators are not touched.
 
     Returns:
-        Over dimension "group": `count` of rows used; `left_out`, rows without a finite value (status nonfinite or
-        skipped); `mean` in nats per row, `stderr` over rows, `low` and `high`; `difference`, the mean minus that of
-        all other rows, and `difference_stderr`; `p`, two-sided, from permutations of Welch's statistic; `p_holm`,
-        adjusted for the number of groups tested; `differs`. Where a group has fewer than 2 rows all of these are NaN
-        and `differs` is False. Attributes: `term`, `level`, `part`, `permutations`, `seed`, the `mean` of all rows, and
-        `unlabelled`, the number of rows without a label.
+        A `Groups`.
 
     Raises:
         DataError: there are no labels; ShapeError if their number is wrong.
@@ -50,4 +86,6 @@ def gap_by_group(
         Exact and asymptotically robust permutation tests (Chung and Romano, 2013), arXiv 1304.5939; A simple
         sequentially rejective multiple test procedure (Holm, 1979), Scand. J. Stat. 6, 65-70.
     """
-    return group_means(comparison.rows, labels, part=part, term=term, level=level, seed=seed)
+    rows = grouped_rows(comparison.rows, labels, part=part, term=term)
+    table = group_means(rows, level=level, seed=seed)
+    return Groups(rows.assign_attrs(table.attrs), table)

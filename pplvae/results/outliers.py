@@ -1,19 +1,17 @@
 """The gap of a row as a sign that it comes from elsewhere, and how well such signs tell two sets of rows apart."""
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
-from scipy import stats
 
 from pplvae.errors import DataError, UnknownNameError
-from pplvae.isolate import generators_kept
+from pplvae.results.base import Result
 from pplvae.results.comparison import Comparison
-from pplvae.results.paired import settings_that_differ
 from pplvae.statistics.groups import measured_rows
+from pplvae.statistics.roc import areas_of, curve_of, outlier_lines, outlier_warnings
+from pplvae.statistics.settings import settings_of_both, settings_that_differ
 
 # Score, the column it is made of, and its sign: a higher score says "from elsewhere".
 _SCORES = {
@@ -23,23 +21,30 @@ _SCORES = {
 }
 
 
-@dataclass(frozen=True)
-class Outliers:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outliers(Result):
     """Scores of rows inside and outside.
 
     Attributes:
         rows: over dimension "row" (coordinates: id and part), in nats: `amortisation_gap`, `minus_elbo_amortised`, and
             where both sides have evidence `minus_log_evidence`; `outside`, whether the row is of the second set.
-            Attributes: the names of both sets, the numbers of rows that were left out, of rows outside that are also
-            inside, and the settings that differ.
+            The settings are those of both sides, and their names; "different_settings" names those that differ. Found:
+            the numbers of rows that were left out, and of rows outside that are also inside.
     """
 
-    rows: xr.Dataset
+    kind: ClassVar[str] = "outliers"
+    essential: ClassVar[str] = "outside"
+    figures: ClassVar[tuple[str, ...]] = ("outlier_roc",)
 
     @property
     def scores(self) -> list[str]:
         """Names of the scores."""
         return [name for name in _SCORES if name in self.rows]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        return outlier_warnings(self.summary())
 
     def summary(self) -> xr.Dataset:
         """How well each score tells the two sets apart.
@@ -53,16 +58,7 @@ class Outliers:
             Comparing the areas under two or more correlated receiver operating characteristic curves (DeLong, DeLong
             and Clarke-Pearson, 1988), Biometrics 44, 837-845.
         """
-        with generators_kept():  # the first import of scikit-learn draws from `random`
-            from sklearn.metrics import roc_auc_score
-        outside = self.rows["outside"].values
-        values = [self.rows[name].values for name in self.scores]
-        columns = {
-            "auc": ("score", [float(roc_auc_score(outside, value)) for value in values]),
-            "stderr": ("score", [delong_stderr(value[~outside], value[outside]) for value in values]),
-        }
-        counts = {"inside_count": int((~outside).sum()), "outside_count": int(outside.sum())}
-        return xr.Dataset(columns, coords={"score": self.scores}, attrs=self.rows.attrs | counts)
+        return areas_of(self.rows, self.scores)
 
     def roc(self, score: str) -> xr.Dataset:
         """The ROC curve of a score.
@@ -76,17 +72,10 @@ class Outliers:
         """
         if score not in self.scores:
             raise UnknownNameError("score", score, self.scores)
-        with generators_kept():
-            from sklearn.metrics import roc_curve
-        false, true, thresholds = roc_curve(self.rows["outside"].values, self.rows[score].values)
-        columns = {"false_positives": ("threshold", false), "true_positives": ("threshold", true)}
-        return xr.Dataset(columns, coords={"threshold": ("threshold", thresholds, {"units": "nats"})})
+        return curve_of(self.rows, score)
 
-    def __str__(self) -> str:
-        return "\n".join(_report(self.summary()))
-
-    def __repr__(self) -> str:
-        return str(self)
+    def _lines(self) -> list[str]:
+        return outlier_lines(self.summary())
 
 
 def outlier_scores(inside: Comparison | xr.Dataset, outside: Comparison | xr.Dataset) -> Outliers:
@@ -129,29 +118,15 @@ def outlier_scores(inside: Comparison | xr.Dataset, outside: Comparison | xr.Dat
         "row": np.concatenate([side["row"].values for side in kept]),
         "part": ("row", np.concatenate([side["part"].values for side in kept])),
     }
-    attributes = {
+    attributes = settings_of_both(kept[0], kept[1], ("inside", "outside")) | {
         "inside": _name(sides[0], "inside"),
         "outside": _name(sides[1], "outside"),
         "inside_left_out": left_out[0],
         "outside_left_out": left_out[1],
         "shared": _shared(*kept),
-        "settings": settings_that_differ(*kept),
+        "different_settings": settings_that_differ(*kept),
     }
     return Outliers(xr.Dataset(columns, coords=coordinates, attrs=attributes))
-
-
-def delong_stderr(inside: Float[np.ndarray, " inside"], outside: Float[np.ndarray, " outside"]) -> float:
-    """Standard error of the area under the ROC curve of independent rows (DeLong et al., 1988), from ranks.
-
-    Args:
-        inside: scores of at least 2 rows.
-        outside: the same.
-    """
-    ranks = stats.rankdata(np.concatenate([inside, outside]))
-    # Of each row: the share of the other side's rows that it beats.
-    beaten_inside = (ranks[: len(inside)] - stats.rankdata(inside)) / len(outside)
-    beaten_outside = (ranks[len(inside) :] - stats.rankdata(outside)) / len(inside)
-    return math.sqrt(beaten_inside.var(ddof=1) / len(inside) + beaten_outside.var(ddof=1) / len(outside))
 
 
 def _one_part(side: Comparison | xr.Dataset, argument: str) -> xr.Dataset:
@@ -173,27 +148,3 @@ def _shared(inside: xr.Dataset, outside: xr.Dataset) -> int:
     if "key" not in inside.coords or "key" not in outside.coords:
         return 0
     return int(np.isin(outside["key"].values, inside["key"].values).sum())
-
-
-def _report(summary: xr.Dataset) -> list[str]:
-    known = summary.attrs
-    width = max(len(str(name)) for name in summary["score"].values)
-    lines = [
-        f"{known['outside']} ({known['outside_count']} rows) against {known['inside']} ({known['inside_count']} rows)",
-        "AUC ± standard error: share of pairs in which the row from outside scores higher",
-        "",
-    ]
-    for name in summary["score"].values:
-        line = summary.sel(score=name)
-        lines.append(f"{name:<{width}}  {float(line['auc']):.3f} ± {float(line['stderr']):.3f}")
-    notes = ["Measured on these two sets of rows; other rows from outside may be told apart better or worse."]
-    if summary["auc"].isin([0, 1]).any():
-        notes.append("A standard error of 0 says that these rows do not overlap, and nothing about others.")
-    for side in ("inside", "outside"):
-        if known[f"{side}_left_out"]:
-            notes.append(f"{known[side]}: {known[f'{side}_left_out']} rows have no finite score and are left out.")
-    if known["shared"]:
-        notes.append(f"{known['shared']} rows outside have the content of a row inside.")
-    if known["settings"]:
-        notes.append(f"The two sides were measured under different settings: {known['settings']}.")
-    return [*lines, "", *notes]

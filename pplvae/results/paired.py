@@ -1,53 +1,59 @@
 """Two guides, or two models, on the same rows: what changed, with the spread between rows taken out by pairing."""
 
-import math
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from pplvae.errors import DataError, UnknownNameError
+from pplvae.results.base import Result
 from pplvae.results.comparison import Comparison
 from pplvae.statistics.groups import Values, measured_rows
-from pplvae.statistics.summary import QUANTILES
+from pplvae.statistics.paired import (
+    HIGHER_IS_BETTER,
+    paired_lines,
+    paired_summary,
+    paired_terms,
+    paired_warnings,
+    skew_corrected_t,
+)
+from pplvae.statistics.settings import settings_of_both, settings_that_differ
+from pplvae.statistics.summary import parts_of
 
-# Whether more is better, for every term that two comparisons may share.
-HIGHER_IS_BETTER = {
-    "elbo_amortised": True,
-    "elbo_local": True,
-    "amortisation_gap": False,
-    "log_evidence": True,
-    "approximation_gap": False,
-    "inference_gap": False,
-}
 
-
-@dataclass(frozen=True)
-class PairedRuns:
+@dataclass(frozen=True, eq=False, repr=False)
+class PairedRuns(Result):
     """Differences between two comparisons of the same rows: the second minus the first.
 
     Attributes:
         rows: over dimension "row" (coordinates: id, part, and label where there is one), in nats, for every term in
             both: the second's value minus the first's, NaN where either has none; `lost`, rows that the first could
-            measure and whose status in the second is nonfinite. The attribute "settings" names the settings that
-            differ, "content" says whether the content of the rows was compared.
+            measure and whose status in the second is nonfinite. The settings are those of both; the attribute
+            "different_settings" names those that differ, "content" says whether the content of the rows was compared.
     """
 
-    rows: xr.Dataset
+    kind: ClassVar[str] = "paired runs"
+    essential: ClassVar[str] = "lost"
+    figures: ClassVar[tuple[str, ...]] = ("paired_differences",)
 
     @property
     def parts(self) -> list[str]:
         """Names of the compared sets of rows, in order."""
-        return list(dict.fromkeys(self.rows["part"].values.tolist()))
+        return parts_of(self.rows)
 
     @property
     def terms(self) -> list[str]:
         """Names of the terms in both."""
-        return [term for term in HIGHER_IS_BETTER if term in self.rows]
+        return paired_terms(self.rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, a sentence each."""
+        return paired_warnings(self.summary())
 
     def differences(self, part: str, term: str) -> Values:
         """Second minus first of a term, for those rows of a part that both could measure, in nats.
@@ -71,22 +77,7 @@ class PairedRuns:
             over standard error, and `p`, two-sided, from t corrected for skewness (see `skew_corrected_t`); `improved`,
             the share of rows where the second is better; `quantiles` of the difference over rows. Per part: `lost`.
         """
-        sizes = {part: int((self.rows["part"].values == part).sum()) for part in self.parts}
-        lines = [[_line(self.differences(part, term), term) for term in self.terms] for part in self.parts]
-
-        def table(name: str) -> np.ndarray:
-            return np.array([[line[name] for line in part] for part in lines])
-
-        counts = table("count")
-        columns: dict[str, Any] = {name: (("part", "term"), table(name)) for name in _SCALARS}
-        columns["left_out"] = (("part", "term"), np.array([[size] for size in sizes.values()]) - counts)
-        columns["quantiles"] = (("part", "term", "quantile"), table("quantiles"))
-        columns["lost"] = ("part", [self._lost(part) for part in self.parts])
-        coordinates = {"part": self.parts, "term": self.terms, "quantile": list(QUANTILES)}
-        summary = xr.Dataset(columns, coords=coordinates, attrs=dict(self.rows.attrs))
-        for name in ("mean", "stderr", "quantiles"):
-            summary[name].attrs["units"] = "nats"
-        return summary
+        return paired_summary(self.rows)
 
     def worse(
         self, margin: float = 0.0, level: float = 0.01, *, term: str = "elbo_amortised", part: str | None = None
@@ -126,11 +117,8 @@ class PairedRuns:
     def _lost(self, part: str) -> int:
         return int(self.rows["lost"].values[self.rows["part"].values == part].sum())
 
-    def __str__(self) -> str:
-        return "\n".join(_report(self.summary()))
-
-    def __repr__(self) -> str:
-        return str(self)
+    def _lines(self) -> list[str]:
+        return paired_lines(self.summary())
 
 
 def compare_runs(first: Comparison, second: Comparison, *, part: str | None = None) -> PairedRuns:
@@ -155,51 +143,17 @@ def compare_runs(first: Comparison, second: Comparison, *, part: str | None = No
     if keyed:
         _check_content(before, after)
     columns = {}
-    for term in (term for term in HIGHER_IS_BETTER if term in before and term in after):
+    for term in (term for term in paired_terms(before) if term in after):
         both = measured_rows(before, term) & measured_rows(after, term)
         difference = np.where(both, after[term].values - before[term].values, np.nan)
         columns[term] = ("row", difference, {"units": "nats"})
     lost = measured_rows(before, "elbo_amortised") & (after["status"].values == "nonfinite")
     coordinates = {name: before.coords[name] for name in ("row", "part", "label", "key") if name in before.coords}
-    attributes = {
-        "settings": settings_that_differ(before, after),
+    attributes = settings_of_both(before, after, ("first", "second")) | {
+        "different_settings": settings_that_differ(before, after),
         "content": "compared" if keyed else "not compared",
     }
     return PairedRuns(xr.Dataset(columns | {"lost": ("row", lost)}, coords=coordinates, attrs=attributes))
-
-
-def skew_corrected_t(values: Values) -> float:
-    """The t-statistic of a mean against 0, by Hall's cubic transformation: for t-tests of skewed values.
-
-    It is mean over standard error where the sample's skewness is 0. One-sided tests at 1 % of 100 log-normal values
-    (spread 0.9 of the logarithm, moved to mean 0) rejected in 4.1 % and 0.1 % of cases, to the two sides, with
-    Student's statistic, and in 1.8 % and 0.8 % with this one.
-
-    Args:
-        values: at least 2.
-
-    References:
-        On the removal of skewness by transformation (Hall, 1992), J. R. Stat. Soc. B 54, 221-228.
-    """
-    count, mean, spread = len(values), float(values.mean()), float(values.std(ddof=1))
-    if spread == 0:
-        return math.copysign(math.inf, mean) if mean else 0.0
-    # Not scipy.stats.skew, which warns where all values are equal up to rounding.
-    cubes = float((((values - mean) / spread) ** 3).sum())
-    skewness = cubes * count / ((count - 1) * (count - 2)) if count > 2 else 0.0
-    ratio = mean / spread
-    cubic = ratio + skewness * ratio**2 / 3 + skewness**2 * ratio**3 / 27 + skewness / (6 * count)
-    return math.sqrt(count) * cubic
-
-
-_FOUND = ("missed", "not_simulated_because")  # attributes that are no settings
-
-
-def settings_that_differ(first: xr.Dataset, second: xr.Dataset) -> str:
-    """Settings under which two comparisons were not made alike, in words; empty if there are none."""
-    names = [name for name in dict.fromkeys([*first.attrs, *second.attrs]) if name not in _FOUND]
-    pairs = [(name, first.attrs.get(name, "unset"), second.attrs.get(name, "unset")) for name in names]
-    return "; ".join(f"{name} {before} and {after}" for name, before, after in pairs if str(before) != str(after))
 
 
 def _rows_of(comparison: Comparison, part: str | None, which: str) -> xr.Dataset:
@@ -242,63 +196,3 @@ def _check_content(before: xr.Dataset, after: xr.Dataset) -> None:
             f"{len(different)} of {before.sizes['row']} rows have the same id but not the same content ({listed}): "
             "another split, binarisation, scale or dtype. Compare both pairs on the same rows."
         )
-
-
-_SCALARS = ("count", "mean", "stderr", "t", "p", "improved")
-
-
-def _line(values: Values, term: str) -> dict[str, Any]:
-    count = len(values)
-    line: dict[str, Any] = dict.fromkeys(_SCALARS, np.nan) | {"quantiles": np.full(len(QUANTILES), np.nan)}
-    if count:
-        better = values > 0 if HIGHER_IS_BETTER[term] else values < 0
-        line |= {"mean": values.mean(), "improved": better.mean(), "quantiles": np.quantile(values, QUANTILES)}
-    if count > 1:
-        stderr = stats.sem(values)
-        line |= {"stderr": stderr, "t": line["mean"] / stderr if stderr else math.nan}
-        line["p"] = 2 * stats.t.sf(abs(skew_corrected_t(values)), count - 1)
-    return line | {"count": count}
-
-
-def _report(summary: xr.Dataset) -> list[str]:
-    width = max(len(str(term)) for term in summary["term"].values)
-    lines = ["Second minus first, nats per row, paired by row (mean ± standard error over rows | quantiles over rows)"]
-    for name in summary["part"].values:
-        part = summary.sel(part=name)
-        quantiles = "".join(f"{100 * q:>8.0f}%" for q in summary["quantile"].values)
-        lines += ["", f"{name}: {int(part['count'].max())} rows"]
-        lines.append(" " * (width + 23) + "|       t       p  improved |" + quantiles)
-        for term in summary["term"].values:
-            line = part.sel(term=term)
-            spread = "".join(f"{float(q):>9.3f}" for q in line["quantiles"])
-            p = "< 1e-4" if float(line["p"]) < 1e-4 else f"{float(line['p']):.4f}"
-            lines.append(
-                f"{term:<{width}}  {float(line['mean']):>+9.3f} ± {float(line['stderr']):<8.3f} "
-                f"| {float(line['t']):>7.2f} {p:>7} {100 * float(line['improved']):>7.1f} % |{spread}"
-            )
-    return [*lines, "", *_notes(summary)]
-
-
-def _notes(summary: xr.Dataset) -> list[str]:
-    """What a reader must know before believing the differences."""
-    found = ["p is of a paired t-test, two-sided, corrected for skewness, and not adjusted for the number of tests."]
-    if "elbo_local" in summary["term"].values:
-        found.append(
-            "If the two have different models, a difference of elbo_local mixes two things: what the decoder explains "
-            "and what the family can reach. The gaps compare inference, each within its own model."
-        )
-    for name in summary["part"].values:
-        part = summary.sel(part=name)
-        if int(part["left_out"].max()):
-            found.append(
-                f"{name}: up to {int(part['left_out'].max())} rows that one of them could not measure are left out."
-            )
-        if int(part["lost"]):
-            found.append(
-                f"{name}: {int(part['lost'])} rows that the first could measure ended nonfinite in the second."
-            )
-    if summary.attrs["settings"]:
-        found.append(f"The two were measured under different settings: {summary.attrs['settings']}.")
-    if summary.attrs["content"] != "compared":
-        found.append("Rows were matched by id alone; their content was not compared.")
-    return found

@@ -238,14 +238,9 @@ _IN_NATS = (
 def _dataset(columns: Columns, rows: Rows, keys: Tensor, labelled: bool) -> xr.Dataset:
     arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
     variables = {n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()}
-    coordinates = {
-        "row": rows.ids,
-        "part": ("row", np.array([rows.name] * len(rows))),
-        "key": ("row", keys.cpu().numpy()),
-    }
-    if labelled:
-        coordinates["label"] = ("row", rows.labels)
+    coordinates = rows.coordinates() | {"key": ("row", keys.cpu().numpy())}
     dataset = xr.Dataset(variables, coords=coordinates)
+    dataset = dataset if labelled else dataset.drop_vars("label", errors="ignore")
     for name in columns:
         if name.startswith(_IN_NATS):
             dataset[name].attrs["units"] = "nats"

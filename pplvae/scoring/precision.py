@@ -61,6 +61,12 @@ class Precision:
         """The same with no fewer draws, unless their number is fixed."""
         return self if self.is_exact else replace(self, fewest=max(draws, self.fewest))
 
+    def settings(self) -> dict[str, int | float | str]:
+        """What a result says of it."""
+        if self.is_exact:
+            return {"particles": self.most, "stderr": "none"}
+        return {"particles": "as needed", "stderr": self.stderr}
+
     @property
     def is_exact(self) -> bool:
         """Whether all rows have the same number of draws, whatever their errors."""

@@ -90,6 +90,10 @@ class Schedule:
         if not self.tolerance > 0:
             raise ValueError(f"`tolerance` is in nats per row, above 0; got {self.tolerance}.")
 
+    def settings(self) -> dict[str, float]:
+        """What a result says of it."""
+        return {"tolerance": self.tolerance, "max_steps": self.max_steps}
+
     def with_steps(self, max_steps: int) -> "Schedule":
         """The same with another number of steps."""
         return replace(self, max_steps=max_steps)

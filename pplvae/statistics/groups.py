@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from pplvae.errors import DataError, ShapeError, UnknownNameError
+from pplvae.statistics.settings import settings_of
 from pplvae.statistics.summary import parts_of
 
 Values = Float[np.ndarray, " row"]
@@ -22,19 +23,15 @@ _RESAMPLES = 1999
 _DRAWN_AT_ONCE = 2**22  # permutations or resamples × rows
 
 
-def group_means(rows: xr.Dataset, labels: Any, *, part: str | None, term: str, level: float, seed: int) -> xr.Dataset:
-    """What `gap_by_group` returns.
+def grouped_rows(rows: xr.Dataset, labels: Any, *, part: str | None, term: str) -> xr.Dataset:
+    """The rows that have a label, with their group; `Groups.rows`.
 
     Args:
         rows: `Comparison.rows`.
         labels: see `gap_by_group`, as for all that follow.
         part: the same.
         term: the same.
-        level: the same.
-        seed: the same.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"`level` is a probability between 0 and 1, such as 0.95; got {level}.")
     terms = [str(name) for name, column in rows.items() if column.dtype.kind == "f"]
     if term not in terms:
         raise UnknownNameError("term", term, terms)
@@ -43,21 +40,39 @@ def group_means(rows: xr.Dataset, labels: Any, *, part: str | None, term: str, l
     entries = _labels_of(rows, labels)
     chosen = np.ones(len(entries), bool) if part is None else rows["part"].values == part
     labelled = chosen & ~_missing(entries)
-    measured = labelled & measured_rows(rows, term)
     if not labelled.any():
         raise DataError(f"None of the {int(chosen.sum())} rows has a label; pass `labels`, one entry per row.")
-    names, member = np.unique(entries[labelled], return_inverse=True)
-    used = measured[labelled]
-    attributes = {
+    groups = entries[labelled]
+    kept = rows.isel(row=np.flatnonzero(labelled))
+    columns = {
+        term: ("row", kept[term].values.astype(float), {"units": "nats"}),
+        "group": ("row", groups.astype(str) if groups.dtype == object else groups),
+        "measured": ("row", measured_rows(kept, term)),
+    }
+    coordinates = {name: kept.coords[name] for name in ("row", "part", "key") if name in kept.coords}
+    about = settings_of(rows.attrs) | {
         "term": term,
-        "level": level,
         "part": ", ".join(parts_of(rows)) if part is None else part,
-        "seed": seed,
         "unlabelled": int((chosen & ~labelled).sum()),
     }
+    return xr.Dataset(columns, coords=coordinates, attrs=about)
+
+
+def group_means(rows: xr.Dataset, *, level: float, seed: int) -> xr.Dataset:
+    """What `Groups.summary` returns.
+
+    Args:
+        rows: from `grouped_rows`.
+        level: see `gap_by_group`.
+        seed: the same.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"`level` is a probability between 0 and 1, such as 0.95; got {level}.")
+    names, member = np.unique(rows["group"].values, return_inverse=True)
+    used = rows["measured"].values
     left_out = np.bincount(member[~used], minlength=len(names))
-    values = rows[term].values[measured].astype(float)
-    return _table(names, member[used], values, left_out, attributes)
+    values = rows[rows.attrs["term"]].values[used]
+    return _table(names, member[used], values, left_out, rows.attrs | {"level": level, "group_seed": seed})
 
 
 def sentences_of(groups: xr.Dataset, *, noun: str = "Class", most: int = 10) -> list[str]:
@@ -90,6 +105,32 @@ def sentences_of(groups: xr.Dataset, *, noun: str = "Class", most: int = 10) -> 
         if rows:
             found.append(f"{rows} rows without a {lacking} are left out.")
     return found
+
+
+def group_lines(groups: xr.Dataset, most: int = 30) -> list[str]:
+    """What `gap_by_group` found as text without sentences, a line each.
+
+    Args:
+        groups: from `group_means`.
+        most: groups with a line of their own, those of the largest means.
+    """
+    names = [str(name) for name in groups["group"].values]
+    width = max(len("group"), *map(len, names))
+    term, level = groups.attrs["term"].replace("_", " "), 100 * groups.attrs["level"]
+    lines = [
+        f"{term} by group, nats per row (mean ± standard error over rows | {level:g} % interval | Holm-adjusted p)",
+        "",
+        f"{'group':<{width}}     rows",
+    ]
+    order = np.argsort(-np.nan_to_num(groups["mean"].values, nan=-np.inf), kind="stable")
+    for i in order[:most]:
+        line = groups.isel(group=i)
+        mean, stderr, low, high, p = (float(line[name]) for name in ("mean", "stderr", "low", "high", "p_holm"))
+        lines.append(
+            f"{names[i]:<{width}} {int(line['count']):>8} {mean:>9.3f} ± {stderr:<8.3f} | {low:>8.3f} {high:>8.3f} | "
+            f"{p:<8.2g}{' differs' if bool(line['differs']) else ''}".rstrip()
+        )
+    return lines + ([f"... and {len(names) - most} more."] if len(names) > most else [])
 
 
 def mean_interval(values: Values, level: float, *, seed: int = 0) -> tuple[float, float]:
@@ -181,7 +222,7 @@ def _table(
     for group in np.flatnonzero(counts > 1):
         mine, others = values[member == group], values[member != group]
         columns["mean"][group], columns["stderr"][group] = mine.mean(), stats.sem(mine)
-        ends = mean_interval(mine, attributes["level"], seed=attributes["seed"])
+        ends = mean_interval(mine, attributes["level"], seed=attributes["group_seed"])
         columns["low"][group], columns["high"][group] = ends
         if len(others) > 1:
             columns["difference"][group] = mine.mean() - others.mean()
@@ -190,13 +231,13 @@ def _table(
     # Enough for the smallest possible p-value to be a tenth of what Holm's first step asks for.
     permutations = max(_FEWEST_PERMUTATIONS, math.ceil(20 * tested.sum() / (1 - attributes["level"])))
     if tested.any():
-        p = _permutation_p(values, member, counts, permutations, attributes["seed"])
+        p = _permutation_p(values, member, counts, permutations, attributes["group_seed"])
         columns["p"][tested], columns["p_holm"][tested] = p[tested], holm(p[tested])
     table = xr.Dataset(
         {name: ("group", column) for name, column in columns.items()}
         | {"count": ("group", counts), "left_out": ("group", left_out)}
         | {"differs": ("group", columns["p_holm"] < 1 - attributes["level"])},
-        coords={"group": names if names.dtype != object else names.astype(str)},
+        coords={"group": names},
     )
     for name in _IN_NATS:
         table[name].attrs["units"] = "nats"

@@ -1,0 +1,110 @@
+"""What a netCDF file cannot hold: written in another way and read back, or refused."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pplvae.errors import StoreError
+
+# No name has a slash (in Pyro's scopes sites have), and no text is missing.
+_SLASH, _PERCENT = "%2F", "%25"
+_MISSING = " is missing"
+_NUMBERS = "biufc"
+
+
+def written_out(path: Path, dataset: xr.Dataset) -> xr.Dataset:
+    """A dataset as a netCDF file can hold it.
+
+    Args:
+        path: of the file, for messages.
+        dataset: any.
+
+    Raises:
+        StoreError: text that cannot be written, or values of several kinds in one variable.
+    """
+    flags = {}
+    for name, variable in dataset.variables.items():
+        missing = _missing_of(variable.values)
+        _check_text(path, str(name), variable.values[~missing] if missing.any() else variable.values)
+        if missing.any():
+            flags[f"{name}{_MISSING}"] = (variable.dims, missing)
+    for name, value in dataset.attrs.items():
+        _check_text(path, str(name), np.array([value if isinstance(value, str) else ""]))
+    held = dataset.assign(flags)
+    return held.rename({n: _escaped(n) for n in {*held.variables, *held.dims} if _escaped(n) != n})
+
+
+def read_back(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset that was written out."""
+    names = {n: str(n).replace(_SLASH, "/").replace(_PERCENT, "%") for n in {*dataset.variables, *dataset.dims}}
+    found = dataset.rename({name: whole for name, whole in names.items() if whole != name})
+    for flag in [str(name) for name in found.data_vars if str(name).endswith(_MISSING)]:
+        name = flag.removesuffix(_MISSING)
+        values = found[name].values.astype(object)
+        values[found[flag].values] = None
+        found = found.drop_vars(flag)
+        found[name] = (found[name].dims, values, found[name].attrs)
+    return found
+
+
+def digest_of(groups: Mapping[str, xr.Dataset]) -> str:
+    """A few letters that stand for the content of datasets, the same before they are written and after.
+
+    HDF5 notices when its own structures are damaged, not when numbers are.
+    """
+    found = hashlib.blake2b(digest_size=12)
+    for group, dataset in groups.items():
+        plain = {str(n): str(v) for n, v in dataset.attrs.items() if isinstance(v, str | int | float | np.number)}
+        found.update(repr([group, *sorted(plain.items())]).encode())
+        for name in sorted(map(str, dataset.variables)):
+            values = dataset[name].values
+            found.update(repr([name, dataset[name].dims, values.shape]).encode())
+            found.update(_bytes_of(values))
+    return found.hexdigest()
+
+
+def _bytes_of(values: np.ndarray) -> bytes:
+    if values.dtype.kind in _NUMBERS:
+        return np.ascontiguousarray(values, values.dtype.newbyteorder("=")).tobytes()
+    if values.dtype.kind not in "UO":
+        return b""  # dates, which a file gives back in other units
+    missing = _missing_of(values).flatten().tolist()
+    return repr(["" if gone else str(value) for value, gone in zip(values.flatten(), missing, strict=True)]).encode()
+
+
+def _missing_of(values: np.ndarray) -> np.ndarray:
+    return pd.isnull(values) if values.dtype == object else np.zeros(values.shape, bool)
+
+
+def _escaped(name: Any) -> str:
+    return str(name).replace("%", _PERCENT).replace("/", _SLASH)
+
+
+def _check_text(path: Path, name: str, values: np.ndarray) -> None:
+    if values.dtype.kind not in "UO":
+        return
+    kinds = sorted({type(value).__name__ for value in values.flatten()}) if values.dtype == object else ["str"]
+    if len(kinds) > 1:
+        raise StoreError(
+            f"{str(path)!r} cannot be written: {name!r} holds values of different kinds ({', '.join(kinds)}), and a "
+            "file has one kind. Make all of them text, or all of them numbers."
+        )
+    for value in values.flatten():
+        if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+            raise StoreError(
+                f"{str(path)!r} cannot be written: {name!r} holds the text {str(value)!a} with a NUL character or half "
+                "a surrogate pair, which a file cannot hold. Take it out."
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
