@@ -30,7 +30,7 @@ class RowwiseError(ProgramError):
 
 
 class StoreError(PplvaeError, OSError):
-    """A run folder or a result file is missing, damaged, or from another version."""
+    """A run folder or a result file is missing, damaged, from another version, or cannot be written."""
 
 
 class UnknownNameError(PplvaeError, KeyError):

@@ -35,8 +35,12 @@ def written_out(path: Path, dataset: xr.Dataset) -> xr.Dataset:
             flags[f"{name}{_MISSING}"] = (variable.dims, missing)
     for name, value in dataset.attrs.items():
         _check_text(path, str(name), np.array([value if isinstance(value, str) else ""]))
-    held = dataset.assign(flags)
-    return held.rename({n: _escaped(n) for n in {*held.variables, *held.dims} if _escaped(n) != n})
+    return without_slashes(dataset.assign(flags))
+
+
+def without_slashes(dataset: xr.Dataset) -> xr.Dataset:
+    """A dataset whose names have "%2F" for a slash; xarray's trees have none in a name either."""
+    return dataset.rename({n: _escaped(n) for n in {*dataset.variables, *dataset.dims} if _escaped(n) != n})
 
 
 def read_back(dataset: xr.Dataset) -> xr.Dataset:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.isolate import unwarned
+from pplvae.netcdf import without_slashes
 
 _FEWEST_DRAWS = 25  # below, a tail has fewer than 5 of them
 
@@ -22,7 +23,7 @@ def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
     """Datasets as the groups of an `InferenceData` (ArviZ 0.x) or a `DataTree` (ArviZ 1.x)."""
     # By the version: 1.x has an `InferenceData` too, which is `DataTree` by its old name.
     if not version("arviz").startswith("0."):
-        return xr.DataTree.from_dict(groups)
+        return xr.DataTree.from_dict({name: without_slashes(dataset) for name, dataset in groups.items()})
     with unwarned():
         import arviz
     return arviz.InferenceData(**groups, warn_on_custom_groups=False)

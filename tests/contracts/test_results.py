@@ -312,6 +312,15 @@ def test_sites_with_slashes_in_their_names(tmp_path):
     assert "encoder/h%2F[0]" in str(found)
 
 
+def test_sites_with_slashes_in_the_newer_arviz(monkeypatch):
+    monkeypatch.setattr(pplvae.results.arviz, "version", lambda package: "1.3.0")
+    rows = made("posterior means").rows
+    tree = pplvae.PosteriorMeans(
+        rows.rename(h="encoder/h", h_stderr="encoder/h_stderr", h_guide="encoder/h_guide")
+    ).to_arviz()
+    np.testing.assert_array_equal(tree["posterior_means"]["encoder%2Fh"], rows["h"])
+
+
 @EVERY
 @pytest.mark.parametrize("which", ["plain", "hostile", "few"])
 def test_arviz(name, which):
