@@ -19,7 +19,7 @@ from pplvae.search.shortfall import Shortfall, ShortfallTest
 
 TEST_DRAWS = 32  # in each of several sets
 _MORE_TEST_NODES = {1: (1024,), 2: (4096, 16384)}  # by the number of latents, where those before cannot tell
-_HALF = 0.5  # of the tolerance: of a row that has more left, the search goes on instead of the test
+_CLEARLY_LEFT = 0.5  # of the tolerance: of a row that surely has more left, the search goes on instead of the test
 
 
 @dataclass
@@ -139,7 +139,9 @@ class Judge:
             left.nats[rows], left.stderr[rows] = nats, stderr
             # More draws help where noise is the matter. Few draws of what is rarely large, and often nothing, can look
             # sure: where a grid follows, it is asked.
-            helped = (nats - 2 * stderr < _HALF * self._tolerance) | ((found.mean.shape[1] == 2) & nats.isfinite())
+            helped = (nats - 2 * stderr < _CLEARLY_LEFT * self._tolerance) | (
+                (found.mean.shape[1] == 2) & nats.isfinite()
+            )
             rows = rows[~(Shortfall(nats, stderr).upper < self._tolerance) & helped]
             if len(rows) == 0:
                 break

@@ -20,7 +20,7 @@ from pplvae.search.judging import TEST_DRAWS, Found, Judge
 from pplvae.search.nodes import nodes_of
 from pplvae.search.refinement import Refinement, per_row, slope_and_curvature
 
-_HALF = 0.5  # of the tolerance: of a row that has more left, the search goes on instead of the test
+_REFINED = 0.5  # of the tolerance: what refinements may leave, so that the test has room for its error
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
 _BRIEFLY, _PRIOR_DRAWS = 20, 32  # refinements from elsewhere; draws of which the likeliest is such a place
@@ -55,8 +55,8 @@ class SecondOrder:
         self._tolerance, self._seed = tolerance, seed
         self.steps_of_all = (1 + len(_CLIMBS)) * min(_MOST_REFINEMENTS, max_steps)
         self._max_steps, self.most_steps = max_steps, min(_MOST_REFINEMENTS, max_steps)
-        self._refine = Refinement(density, _HALF * tolerance, self.most_steps, seed)
-        self._refine_briefly = Refinement(density, _HALF * tolerance, min(_BRIEFLY, max_steps), seed)
+        self._refine = Refinement(density, _REFINED * tolerance, self.most_steps, seed)
+        self._refine_briefly = Refinement(density, _REFINED * tolerance, min(_BRIEFLY, max_steps), seed)
         self.judge = Judge(density, tolerance, seed)
 
     def __call__(self, start: Gaussians, curvature: Matrices, batch: Batch) -> Found:
@@ -94,7 +94,8 @@ class SecondOrder:
         """A short search from another place, and what it ends above what has been found, with its error.
 
         Returns:
-            Where it ends, the curvature there, the gain, its standard error, and the steps.
+            Where it ends, the curvature there, the gain, its standard error, and the steps. A row that ends in the same
+            place has gained nothing: both numbers are 0.
         """
         known = self.curvature_at(mean, batch)
         other = type(found)(mean.clone(), found.own_form(known).clone())
