@@ -18,7 +18,8 @@ from pplvae.evidence.log_evidence import annealer_of
 from pplvae.isolate import empty_store, isolated
 from pplvae.objectives import Objective
 from pplvae.programs.batch import Batch
-from pplvae.scoring.chunks import Chunk, Columns, over_chunks
+from pplvae.scoring.chunks import Chunk, over_chunks
+from pplvae.scoring.tables import Columns
 from pplvae.search.first_order import Schedule
 from pplvae.training.preparation import follow_rows, prepare
 from pplvae.training.steps import Steps

@@ -67,7 +67,7 @@ ROOMS = {
         "richer_families",
     ],
     "report": [],
-    "scoring": ["scores", "chunks", "precision"],
+    "scoring": ["tables", "scores", "precision", "chunks"],
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],

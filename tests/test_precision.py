@@ -13,8 +13,9 @@ import pplvae
 from pplvae.programs import chunking
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Stream
-from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, Precision, measure_precisely
+from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, Precision
 from pplvae.scoring.scores import PILOT_DRAWS
+from pplvae.scoring.tables import merged
 
 WANTED = 0.1
 NAMES = ("elbo_amortised", "elbo_local", "amortisation_gap")
@@ -258,20 +259,26 @@ class Book:
         self.spreads, self.asked = torch.as_tensor(spreads), []
         self.pairs = {stream: torch.randn(10_000, len(spreads)) * self.spreads for stream in Stream}
 
-    def more(self, particles, *, index, stream):
+    def drawn(self, particles, index, stream):
         self.asked.append((stream, particles, index.tolist()))
         pairs = self.pairs[stream][: particles // 2, index]
         odd = torch.randn_like(pairs)
-        return {"own": torch.cat([pairs + odd, pairs - odd])}
+        return torch.cat([pairs + odd, pairs - odd])
 
     def measure(self, precision):
-        def estimates(sample):
-            return dict(zip(("elbo", "elbo_stderr"), mean_and_stderr(sample["own"]), strict=True))
+        """What a comparison does."""
+        everyone = torch.arange(len(self.spreads))
+        pilot = None if precision.is_exact else columns_of(self.drawn(precision.pilot, everyone, Stream.PILOT))
+        groups = []
+        for count, index in precision.groups(everyone, pilot):
+            sample = self.drawn(count, index, Stream.SCORE)
+            counts = {"position": index, "count": torch.full_like(index, len(sample))}
+            groups.append((index, {"draws": torch.full_like(index, count)} | columns_of(sample) | counts))
+        return merged(groups, len(everyone))
 
-        def others(index, sample):
-            return {"position": index, "count": torch.full_like(index, len(sample["own"]))}
 
-        return measure_precisely(len(self.spreads), precision, self.more, estimates, others)
+def columns_of(sample):
+    return dict(zip(("elbo", "elbo_stderr"), mean_and_stderr(sample), strict=True))
 
 
 def test_a_pilot_of_all_rows_then_the_draws_of_each():
@@ -302,8 +309,10 @@ def test_exactly_so_many_draws_need_no_pilot():
 def test_so_many_rows_that_not_all_draws_are_kept_at_once():
     spreads = np.linspace(0.1, 1.5, 450)
     book = Book(spreads)
-    found = book.measure(Precision(200, most=20_000, stderr=0.1))
-    assert len([asked for asked in book.asked if asked[0] is Stream.PILOT]) == 3
+    found = book.measure(Precision(200, most=20_000, stderr=0.01))
+    asked = [(draws, len(rows)) for stream, draws, rows in book.asked if stream is Stream.SCORE]
+    assert max(draws * rows for draws, rows in asked) <= 2**22
+    assert len(asked) > len({draws for draws, _ in asked})  # some numbers of draws in several pieces
     assert found["position"].tolist() == list(range(450))
     pairs = found["draws"] / 2
     assert_chi_square((pairs - 1) * pairs * (found["elbo_stderr"] / spreads) ** 2, pairs - 1)

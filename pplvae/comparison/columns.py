@@ -1,5 +1,6 @@
 """What the samples of some rows say, as columns."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -8,13 +9,16 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.programs.estimates import mean_and_stderr, with_rounding
+from pplvae.programs.noise import Stream
 from pplvae.programs.shapes import PerDraw, PerRow
 from pplvae.results.arviz import pareto_k
-from pplvae.scoring.chunks import Chunk, Columns, add
-from pplvae.scoring.precision import Sample
+from pplvae.scoring.chunks import Chunk
+from pplvae.scoring.scores import Scored, Scores
+from pplvae.scoring.tables import Columns, add
 from pplvae.search.first_order import Status
 
 GUIDES = ("amortised", "local")
+Sample = dict[str, Scored]  # by guide: draws of the same rows on the same noise
 
 
 class Screened(NamedTuple):
@@ -29,23 +33,43 @@ class Screened(NamedTuple):
     worth: Tensor
 
 
+def drawn(scores: Mapping[str, Scores], particles: int, index: Tensor, stream: Stream) -> Sample:
+    """So many draws of each guide at some rows, all on the same noise."""
+    return {guide: draw(particles, index=index, stream=stream) for guide, draw in scores.items()}
+
+
 def gap_columns(sample: Sample) -> Columns:
     """Both ELBOs and the gap, of paired draws."""
-    weights = sample["amortised_weights"]
+    amortised, local = (sample[guide].elbo for guide in GUIDES)
     columns: Columns = {}
     for name, draws in (
-        ("elbo_amortised", sample["amortised"]),
-        ("elbo_local", sample["local"]),
-        ("amortisation_gap", sample["local"] - sample["amortised"]),
+        ("elbo_amortised", amortised),
+        ("elbo_local", local),
+        ("amortisation_gap", local - amortised),
     ):
         mean, stderr = mean_and_stderr(draws)
-        add(columns, name, mean, with_rounding(stderr, weights))
+        add(columns, name, mean, with_rounding(stderr, sample["amortised"].log_weights))
+    return columns
+
+
+def encoder_columns(sample: Sample) -> Columns:
+    """The encoder's ELBO alone."""
+    columns: Columns = {}
+    add(columns, "elbo_amortised", *mean_and_stderr(sample["amortised"].elbo))
+    return columns
+
+
+def skipped_columns(index: Tensor) -> Columns:
+    """What is said of rows that get no guide of their own."""
+    columns: Columns = {"status": np.full(len(index), "skipped"), "steps": torch.zeros_like(index)}
+    for name in ("elbo_local", "amortisation_gap"):
+        add(columns, name, *torch.full((2, len(index)), torch.nan, dtype=torch.float64))
     return columns
 
 
 def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
     """How the search for each row's own guide ended."""
-    finite = torch.stack([sample[guide].isfinite().all(0) for guide in GUIDES]).all(0).tolist()
+    finite = torch.stack([sample[guide].elbo.isfinite().all(0) for guide in GUIDES]).all(0).tolist()
     status = [chunk.optimum.status[row] for row in index.tolist()]
     ended = [s if ok else Status.NONFINITE for s, ok in zip(status, finite, strict=True)]
     method = np.array([chunk.optimum.method[row] for row in index.tolist()])

@@ -4,38 +4,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pplvae.comparison.columns import (
     GUIDES,
+    drawn,
+    encoder_columns,
     ending_columns,
     evidence_gaps,
     gap_columns,
     parameter_columns,
     parted,
+    skipped_columns,
     worth_refining,
 )
 from pplvae.comparison.ladder import Rung, families_of, in_words
 from pplvae.data import as_parts
 from pplvae.evidence.annealing import Annealing
 from pplvae.evidence.log_evidence import annealed_evidence, check_local, check_method, importance_evidence, mixture
-from pplvae.programs.estimates import log_mean_exp, mean_and_stderr
+from pplvae.programs.estimates import log_mean_exp
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
 from pplvae.results.arviz import pareto_k
 from pplvae.results.comparison import Comparison, pictures_of
-from pplvae.scoring.chunks import Chunk, Columns, add, over_chunks, spread
-from pplvae.scoring.precision import (
-    FEWEST_DRAWS,
-    FEWEST_PLAIN_DRAWS,
-    FEWEST_WEIGHTS,
-    Precision,
-    Sample,
-    measure_precisely,
-)
-from pplvae.scoring.scores import Scored
+from pplvae.scoring.chunks import Chunk, over_chunks
+from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, FEWEST_WEIGHTS, Precision
+from pplvae.scoring.tables import Columns, merged
 from pplvae.search.first_order import Schedule
 from pplvae.search.richer_families import Family
 
@@ -207,7 +202,7 @@ class _Asked:
             index = torch.nonzero(chosen).flatten()
             if len(index):
                 groups.append((index, follow(chunk.take(index))))
-        return spread(groups, len(bound))
+        return merged(groups, len(bound))
 
     def _refine(self, chunk: Chunk) -> Columns:
         """Rows that get a guide of their own."""
@@ -215,23 +210,19 @@ class _Asked:
             check_local(chunk)
         rungs = [Rung(chunk, family) for family in self.ladder]
         scores = {guide: chunk.scores(guide) for guide in GUIDES}
-
-        def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
-            found: Sample = {}
-            for guide, draw in scores.items():
-                found[guide], found[f"{guide}_weights"] = draw(particles, index=index, stream=stream)
-            return found
-
-        def others(index: Tensor, sample: Sample) -> Columns:
-            columns = ending_columns(chunk, index, sample)
-            if self.evidence is not None:
-                columns |= {f"pareto_k_{guide}": pareto_k(sample[f"{guide}_weights"]) for guide in GUIDES}
-            for rung in rungs:
-                columns |= rung.columns(index, Scored(sample["local"], sample["local_weights"]))
-            return columns
-
         precision = self.precision if chunk.own.gaussian is not None else self.precision.at_least(FEWEST_PLAIN_DRAWS)
-        columns = measure_precisely(len(chunk.batch), precision, more, gap_columns, others)
+        everyone = torch.arange(len(chunk.batch))
+        pilot = None if precision.is_exact else gap_columns(drawn(scores, precision.pilot, everyone, Stream.PILOT))
+        groups = []
+        for count, index in precision.groups(everyone, pilot):
+            sample = drawn(scores, count, index, Stream.SCORE)
+            found = gap_columns(sample) | ending_columns(chunk, index, sample)
+            if self.evidence is not None:
+                found |= {f"pareto_k_{guide}": pareto_k(scored.log_weights) for guide, scored in sample.items()}
+            for rung in rungs:
+                found |= rung.columns(index, sample["local"])
+            groups.append((index, {"draws": torch.full_like(index, count)} | found))
+        columns = merged(groups, len(chunk.batch))
         if self.evidence is not None:
             columns |= evidence_gaps(columns, self._evidence(chunk), self.evidence)
         return columns | parameter_columns(chunk)
@@ -243,23 +234,16 @@ class _Asked:
 
     def _pass_over(self, chunk: Chunk) -> Columns:
         """Rows that the screen skips."""
-        draw = chunk.scores("amortised")
-
-        def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
-            return {"amortised": draw(particles, index=index, stream=stream).elbo}
-
-        def estimates(sample: Sample) -> Columns:
-            columns: Columns = {}
-            add(columns, "elbo_amortised", *mean_and_stderr(sample["amortised"]))
-            return columns
-
-        def others(index: Tensor, _: Sample) -> Columns:
-            columns: Columns = {"status": np.full(len(index), "skipped"), "steps": torch.zeros_like(index)}
-            for name in ("elbo_local", "amortisation_gap"):
-                add(columns, name, *torch.full((2, len(index)), torch.nan, dtype=torch.float64))
-            return columns
-
-        return measure_precisely(len(chunk.batch), self.precision, more, estimates, others)
+        scores = {"amortised": chunk.scores("amortised")}
+        everyone = torch.arange(len(chunk.batch))
+        pilot = None
+        if not self.precision.is_exact:
+            pilot = encoder_columns(drawn(scores, self.precision.pilot, everyone, Stream.PILOT))
+        groups = []
+        for count, index in self.precision.groups(everyone, pilot):
+            found = encoder_columns(drawn(scores, count, index, Stream.SCORE)) | skipped_columns(index)
+            groups.append((index, {"draws": torch.full_like(index, count)} | found))
+        return merged(groups, len(chunk.batch))
 
 
 def _compare(

@@ -13,8 +13,9 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import mean_and_stderr, with_rounding
 from pplvae.programs.noise import Kind, Stream
 from pplvae.programs.shapes import Lambda
-from pplvae.scoring.chunks import Chunk, Columns, add
+from pplvae.scoring.chunks import Chunk
 from pplvae.scoring.scores import Scored
+from pplvae.scoring.tables import Columns, add
 from pplvae.search.first_order import Optimum, optimise
 from pplvae.search.further import prove
 from pplvae.search.localise import Start

@@ -17,7 +17,8 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
 from pplvae.programs.simulation import simulate, told_apart
 from pplvae.results.base import Result
-from pplvae.scoring.chunks import Chunk, Columns, add, over_chunks
+from pplvae.scoring.chunks import Chunk, over_chunks
+from pplvae.scoring.tables import Columns, add
 from pplvae.search.first_order import Schedule
 from pplvae.statistics.evidence import bracket_lines, bracket_summary, bracket_warnings
 from pplvae.statistics.means import mean_and_stderr_of

@@ -21,8 +21,9 @@ from pplvae.programs.reading import Program
 from pplvae.programs.shapes import PerDraw, PerRow
 from pplvae.results.arviz import pareto_k
 from pplvae.results.base import Result
-from pplvae.scoring.chunks import Chunk, Columns, add, over_chunks, spread
-from pplvae.scoring.precision import FEWEST_WEIGHTS, Precision, Sample, measure_precisely
+from pplvae.scoring.chunks import Chunk, over_chunks
+from pplvae.scoring.precision import FEWEST_WEIGHTS, Precision
+from pplvae.scoring.tables import Columns, add, merged
 from pplvae.search.first_order import Optimum, Schedule
 from pplvae.search.gaussian import FullCovariance
 from pplvae.search.own_gaussian import Encoded
@@ -152,21 +153,14 @@ def check_local(chunk: Chunk) -> None:
 
 def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
     """The importance-weighted bound, from a mixture around each row's own guide, or from it if there can be none."""
-
-    def estimates(sample: Sample) -> Columns:
-        columns: Columns = {}
-        add(columns, "log_evidence", sample["value"], sample["stderr"])
-        return columns
-
-    def others(_: Tensor, sample: Sample) -> Columns:
-        return weight_columns(sample["log_weights"], sample["value"], sample["stderr"])
-
-    def more(particles: int, *, index: Tensor, stream: Stream) -> Sample:
-        log_weights, (value, stderr) = draw(particles, index, Stream.EVIDENCE if stream is Stream.SCORE else stream)
-        return {"log_weights": log_weights, "value": value, "stderr": with_rounding(stderr, log_weights)}
-
-    draw = mixture(chunk, chunk.optimum) or _around_guide(chunk) or _own_guide(chunk)
-    return measure_precisely(len(chunk.batch), replace(precision, pilot=_PILOT_WEIGHTS), more, estimates, others)
+    weigh = mixture(chunk, chunk.optimum) or _around_guide(chunk) or _own_guide(chunk)
+    precision = replace(precision, pilot=_PILOT_WEIGHTS)
+    everyone = torch.arange(len(chunk.batch))
+    pilot = None if precision.is_exact else _weighed(weigh(precision.pilot, everyone, Stream.PILOT))
+    groups = []
+    for count, index in precision.groups(everyone, pilot):
+        groups.append((index, _weighed(weigh(count, index, Stream.EVIDENCE))))
+    return merged(groups, len(chunk.batch))
 
 
 Drawn = tuple[PerDraw, tuple[PerRow, PerRow]]  # log weights; log of their mean, and its standard error
@@ -252,7 +246,7 @@ def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, Path, T
             among = torch.nonzero(needed == count).flatten()
             index = piece[among]
             groups.append((index, run(annealer_of(chunk, index, settings), path.take(among, count), index)))
-    return spread(groups, len(chunk.batch))
+    return merged(groups, len(chunk.batch))
 
 
 def annealer_of(chunk: Chunk, index: Tensor, settings: Annealing) -> Annealer:
@@ -281,19 +275,18 @@ def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentS
     return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})
 
 
-def evidence_columns(log_weights: PerDraw, *, mirrored: bool) -> dict[str, Tensor]:
+def evidence_columns(log_weights: PerDraw, *, mirrored: bool) -> Columns:
     """What log weights say about log p(v), per row."""
-    value, stderr = log_mean_exp(log_weights, mirrored=mirrored)
+    return _weighed((log_weights, log_mean_exp(log_weights, mirrored=mirrored)))
+
+
+def _weighed(drawn: Drawn) -> Columns:
+    log_weights, (value, stderr) = drawn
     stderr = with_rounding(stderr, log_weights)
+    relative = (log_weights - value).exp()
     columns: Columns = {}
     add(columns, "log_evidence", value, stderr)
-    return columns | weight_columns(log_weights, value, stderr)
-
-
-def weight_columns(log_weights: PerDraw, value: PerRow, stderr: PerRow) -> Columns:
-    """What else log weights say, given the log of their mean and its standard error."""
-    relative = (log_weights - value).exp()
-    return {
+    return columns | {
         "log_evidence_bias": -0.5 * stderr.square(),
         "jensen_slack": value - log_weights.mean(0),
         "effective_sample_size": relative.sum(0).square() / relative.square().sum(0),

@@ -13,7 +13,8 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
 from pplvae.results.arviz import smoothed_weights
 from pplvae.results.base import Result
-from pplvae.scoring.chunks import Chunk, Columns, over_chunks
+from pplvae.scoring.chunks import Chunk, over_chunks
+from pplvae.scoring.tables import Columns
 from pplvae.search.first_order import Schedule
 from pplvae.statistics.evidence import posterior_lines, posterior_summary, posterior_warnings
 

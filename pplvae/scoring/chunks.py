@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -16,19 +15,18 @@ from pplvae.errors import in_users_words
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
+from pplvae.programs.estimates import joined
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, PerDraw
-from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, in_blocks
-from pplvae.search.first_order import Optimum, Schedule
+from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
+from pplvae.scoring.tables import Columns, as_dataset
+from pplvae.search.first_order import MakeGuides, Optimum, Schedule
 from pplvae.search.localise import LocalGuides
 from pplvae.search.missed import look_for_missed
 from pplvae.search.own_gaussian import Encoded
 from pplvae.search.own_guides import OwnGuides
-
-MakeGuides = Callable[[Tensor, int], Any]  # from positions of rows and a number of draws to `LocalGuides` or the like
-Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
 
 
 class Chunk:
@@ -99,21 +97,34 @@ class Chunk:
             evidence: `LocalGuides.evidence_weights` instead: they differ where discrete latents are summed over.
             guides: makes the guides that the offsets move; by default those of the guide's own family.
         """
-        make = guides or self.guides
         everyone = torch.arange(len(self.batch)) if index is None else index
-
-        def of(some: Tensor) -> PerDraw:
-            moved = {key: offset[some] for key, offset in offsets.items()}
-            made = cache(lambda count: make(some, count))  # once for all blocks, and with them the encoder
-
-            def draw(count: int, start: int) -> Tensor:
-                weights = made(count).evidence_weights if evidence else made(count).log_weights
-                return weights(moved, (self.own.seed, stream, start))
-
-            return in_blocks(draw, particles)
-
         at_once = rows_at_once(self.batch.tensors, _copies(self.own.layout, block_of(particles - 1)))
-        return torch.cat([of(some) for some in everyone.split(at_once)], 1)
+        found = [
+            self._log_weights(offsets, particles, some, stream, guides or self.guides, evidence=evidence)
+            for some in everyone.split(at_once)
+        ]
+        return torch.cat(found, 1)
+
+    def _log_weights(
+        self,
+        offsets: Lambda,
+        particles: int,
+        index: Tensor,
+        stream: Stream,
+        make: MakeGuides,
+        *,
+        evidence: bool,
+    ) -> PerDraw:
+        moved = {key: offset[index] for key, offset in offsets.items()}
+        made: dict[int, Any] = {}  # by size: once for all blocks, and with them the encoder
+        found = []
+        for start, count in blocks(particles):
+            if count not in made:
+                made[count] = make(index, count)
+            weights = made[count].evidence_weights if evidence else made[count].log_weights
+            with torch.no_grad():
+                found.append(weights(moved, (self.own.seed, stream, start)).to(torch.float64))
+        return joined(found)
 
 
 def _copies(layout: Layout, block: int) -> int:
@@ -173,7 +184,7 @@ def over_chunks(
                         chunk = Chunk(own, whole.take(rows))
                         with in_users_words("pair of model and guide", chunk.batch.tensors):
                             columns = measure(chunk)
-                        found.append(_dataset(columns, part[rows], chunk.batch.keys, labelled))
+                        found.append(as_dataset(columns, part[rows], chunk.batch.keys, labelled=labelled))
                         bar.update(len(chunk.batch))
                     if simulated and not looked:  # once: the model is the same for all parts
                         with in_users_words("pair of model and guide", part.tensors):
@@ -194,54 +205,3 @@ def _of_all(parts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         same = len(set(said.values())) == 1
         found[name] = next(iter(said.values())) if same else "; ".join(f"{part}: {text}" for part, text in said.items())
     return found
-
-
-def add(columns: Columns, name: str, value: Any, stderr: Any) -> None:
-    """An estimate and its Monte Carlo standard error."""
-    columns[name], columns[f"{name}_stderr"] = value, stderr
-
-
-def spread(groups: Sequence[tuple[Tensor, Columns]], rows: int) -> Columns:
-    """Columns of groups of rows as columns of all.
-
-    Args:
-        groups: positions of rows, and their columns.
-        rows: in all. What a row has no column for is NaN, 0, False or "skipped".
-    """
-    found: Columns = {}
-    for index, columns in groups:
-        for name, values in columns.items():
-            some = values.cpu().numpy() if isinstance(values, Tensor) else values
-            if name not in found:
-                blank = np.nan if some.dtype.kind == "f" else "skipped" if some.dtype.kind == "U" else 0
-                kind = some.dtype if some.dtype.kind != "U" else "U16"
-                found[name] = np.full((rows, *some.shape[1:]), blank, dtype=kind)
-            found[name][index.cpu().numpy()] = some
-    return found
-
-
-_IN_NATS = (
-    "elbo",
-    "amortisation_gap",
-    "log_evidence",
-    "approximation_gap",
-    "inference_gap",
-    "family_gap",
-    "jensen_slack",
-    "shortfall",
-    "lower",
-    "upper",
-    "width",
-)
-
-
-def _dataset(columns: Columns, rows: Rows, keys: Tensor, labelled: bool) -> xr.Dataset:
-    arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
-    variables = {n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()}
-    coordinates = rows.coordinates() | {"key": ("row", keys.cpu().numpy())}
-    dataset = xr.Dataset(variables, coords=coordinates)
-    dataset = dataset if labelled else dataset.drop_vars("label", errors="ignore")
-    for name in columns:
-        if name.startswith(_IN_NATS):
-            dataset[name].attrs["units"] = "nats"
-    return dataset

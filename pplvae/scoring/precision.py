@@ -4,20 +4,15 @@ Draws that say "enough" must not be those that are reported: of skewed draws, a 
 looks both better and more precise than it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from pplvae.programs.noise import Stream
-from pplvae.programs.shapes import PerDraw
-from pplvae.scoring.chunks import Columns, spread
 from pplvae.scoring.scores import PILOT_DRAWS
-
-Sample = dict[str, PerDraw]  # by name: draws of the same rows on the same noise, mirrored ones last
-More = Callable[..., Sample]  # called with `particles`, `index` and `stream`, which names the noise
+from pplvae.scoring.tables import Columns
 
 FEWEST_DRAWS = 100  # of fewer, the standard error itself is uncertain: errors would be 5 % larger than it says
 FEWEST_PLAIN_DRAWS = 400  # of guides without a control variate, whose draws are more skewed
@@ -72,6 +67,24 @@ class Precision:
         """Whether all rows have the same number of draws, whatever their errors."""
         return self.fewest == self.most
 
+    def groups(self, index: Tensor, pilot: Columns | None) -> Iterator[tuple[int, Tensor]]:
+        """Numbers of draws, and the rows that take so many: no more of them at once than memory should hold.
+
+        Rows do not meet: how many draws one takes follows from its own pilot sample.
+
+        Args:
+            index: positions of the rows.
+            pilot: what the pilot sample says of them; each `<name>_stderr` is to be small. None if the number of draws
+                is exact.
+        """
+        needed = torch.full((len(index),), self.fewest)
+        if pilot is not None:
+            errors = [values for name, values in pilot.items() if name.endswith("_stderr")]
+            needed = self.needed(torch.stack(errors)).cpu()
+        for count in needed.unique().tolist():
+            for some in index[needed == count].split(max(1, _KEPT_AT_ONCE // count)):
+                yield count, some
+
     def needed(self, errors: Float[Tensor, "estimate row"]) -> Int64[Tensor, " row"]:
         """How many draws bring the errors of the pilot down: the fewest, or that doubled again and again.
 
@@ -81,45 +94,3 @@ class Precision:
         times = torch.where(errors.isfinite().all(0), times, 0.0)
         doublings = times.clamp(min=1, max=2.0**30).log2().ceil()
         return (self.fewest * 2**doublings).clamp(max=self.most).to(torch.int64)
-
-
-def measure_precisely(
-    rows: int,
-    precision: Precision,
-    more: More,
-    estimates: Callable[[Sample], Columns],
-    others: Callable[[Tensor, Sample], Columns],
-) -> Columns:
-    """Columns of rows, each from as many draws as its standard errors need.
-
-    Rows do not meet: how many draws one takes follows from its own pilot sample.
-
-    Args:
-        rows: their number.
-        precision: what is wanted.
-        more: draws of some rows.
-        estimates: from the sample of some rows to columns; each `<name>_stderr` among them is to be small.
-        others: from the positions of some rows, and their sample, to further columns.
-
-    Returns:
-        The columns, and `draws`, how many each row took.
-    """
-    groups = []
-    for piece in torch.arange(rows).split(max(1, _KEPT_AT_ONCE // precision.most)):
-        for count, index in _by_count(piece, precision, more, estimates):
-            sample = more(particles=count, index=index, stream=Stream.SCORE)
-            columns: Columns = {"draws": torch.full((len(index),), count)}
-            groups.append((index, columns | estimates(sample) | others(index, sample)))
-    return spread(groups, rows)
-
-
-def _by_count(
-    piece: Tensor, precision: Precision, more: More, estimates: Callable[[Sample], Columns]
-) -> list[tuple[int, Tensor]]:
-    """Numbers of draws, and the rows that need so many."""
-    if precision.is_exact:
-        return [(precision.fewest, piece)]
-    found = estimates(more(particles=precision.pilot, index=piece, stream=Stream.PILOT))
-    errors = torch.stack([values for name, values in found.items() if name.endswith("_stderr")])
-    needed = precision.needed(errors).cpu()
-    return [(count, piece[needed == count]) for count in needed.unique().tolist()]

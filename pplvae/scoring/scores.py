@@ -1,10 +1,9 @@
 """Draws whose mean is the ELBO of a guide; for a Gaussian one, less noisy by the quadratic part of log p."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
@@ -101,30 +100,26 @@ class GaussianScores:
         """The control variate, whose mean is 0, and log weights."""
         here, batch = self._gaussians.take(index), self._batch.take(index)
 
-        def draw(count: int, start: int) -> Tensor:
+        found = []
+        for start, count in blocks(particles):
             away = here.spread(self._form.noise(here, batch, count, (self._seed, stream, start)))
             log_weights = self._density.value(here.mean + away, batch) - here.log_density(away)
-            control = 0.5 * (times(self._matrices[index], away) * away).sum(-1)
-            return torch.stack([control - self._mean[index], log_weights], -1)
-
-        control, log_weights = in_blocks(draw, particles).unbind(-1)
+            control = 0.5 * (times(self._matrices[index], away) * away).sum(-1) - self._mean[index]
+            found.append(torch.stack([control, log_weights], -1))
+        control, log_weights = joined(found).unbind(-1)
         return control, log_weights
 
 
-def in_blocks(draw: Callable[[int, int], Tensor], particles: int) -> Float[Tensor, "particle row *kind"]:
-    """Draws in blocks whose size depends on nothing but their place: the noise of a draw is named by its block.
+def blocks(particles: int) -> Iterator[tuple[int, int]]:
+    """So many draws in blocks: how many draws stand before each, and its own number.
 
-    Args:
-        draw: from a number of draws, and the number of those before them, to log weights, mirrored ones last.
-        particles: draws in all.
+    The noise of a draw is named by its block, so that a block's size depends on nothing but its place.
     """
-    with torch.no_grad():
-        blocks, start = [], 0
-        while start < particles:
-            count = min(block_of(start), particles - start)
-            blocks.append(draw(count, start).to(torch.float64))
-            start += count
-        return joined(blocks)
+    start = 0
+    while start < particles:
+        count = min(block_of(start), particles - start)
+        yield start, count
+        start += count
 
 
 def block_of(draw: int) -> int:

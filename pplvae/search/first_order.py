@@ -43,7 +43,7 @@ class Guides(Protocol):
         ...
 
 
-MakeBatch = Callable[[Int64[Tensor, " active"], int], Guides]
+MakeGuides = Callable[[Int64[Tensor, " active"], int], Guides]
 
 
 class Status(Enum):
@@ -146,11 +146,11 @@ _OPEN, _CONVERGED, _NONFINITE = 0, 1, 2
 _SELECTED_AT_ONCE = 2**15  # rows × draws
 
 
-def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, start: Lambda | None = None) -> Optimum:
+def optimise(make_guides: MakeGuides, rows: int, schedule: Schedule, seed: int, start: Lambda | None = None) -> Optimum:
     """Maximise every row's ELBO over its own offset, from the amortised guide on.
 
     Args:
-        make_batch: gives the guides of a subset of the chunk's rows (by position) at a number of draws.
+        make_guides: gives the guides of a subset of the chunk's rows (by position) at a number of draws.
         rows: number of rows in the chunk.
         schedule: settings.
         seed: names the noise.
@@ -160,12 +160,12 @@ def optimise(make_batch: MakeBatch, rows: int, schedule: Schedule, seed: int, st
         For each row the best offset by the selection sample (where it began among the candidates), status and steps.
     """
     found = []
-    starts = [Start(start)] if start is not None else make_batch(torch.arange(rows), 2).starts()
+    starts = [Start(start)] if start is not None else make_guides(torch.arange(rows), 2).starts()
     for begin in starts:
         offsets = begin.offsets
         if begin.held:  # what each state asks of the rest is found before any is preferred
-            offsets = _run(_Search(make_batch, rows, schedule, seed, offsets, begin.held)).best
-        found.append(_run(_Search(make_batch, rows, schedule, seed, offsets)))
+            offsets = _run(_Search(make_guides, rows, schedule, seed, offsets, begin.held)).best
+        found.append(_run(_Search(make_guides, rows, schedule, seed, offsets)))
     return _best_of(found)
 
 
@@ -178,16 +178,16 @@ def _run(search: "_Search") -> "_Search":
 class _Search:
     def __init__(
         self,
-        make_batch: MakeBatch,
+        make_guides: MakeGuides,
         rows: int,
         schedule: Schedule,
         seed: int,
         start: Lambda,
         held: Collection[str] = (),
     ) -> None:
-        self._make_batch, self.schedule, self._seed, self._held = make_batch, schedule, seed, held
+        self._make_guides, self.schedule, self._seed, self._held = make_guides, schedule, seed, held
         self.step = 0
-        first = make_batch(torch.arange(rows), 2)
+        first = make_guides(torch.arange(rows), 2)
         self._selection_draws = schedule.selection_draws_for(first.elements())
         self.active = torch.arange(rows, device=first.batch.keys.device)
         self.best = {key: offset.clone() for key, offset in start.items()}
@@ -207,7 +207,7 @@ class _Search:
     def run_window(self) -> None:
         """Take a window of steps, then judge the mean offset of its second half on the selection sample."""
         schedule = self.schedule
-        batch = self._make_batch(self.active, schedule.draws)
+        batch = self._make_guides(self.active, schedule.draws)
         half = schedule.window // 2
         average = {key: torch.zeros_like(offset) for key, offset in self._now.items()}
         self._broken = torch.zeros_like(self._broken)
@@ -247,7 +247,7 @@ class _Search:
         at_once = max(1, _SELECTED_AT_ONCE // self._selection_draws)
         found = []
         for first in range(0, len(self.active), at_once):
-            batch = self._make_batch(self.active[first : first + at_once], self._selection_draws)
+            batch = self._make_guides(self.active[first : first + at_once], self._selection_draws)
             offsets = {key: offset[first : first + at_once] for key, offset in candidate.items()}
             with torch.no_grad():
                 found.append(batch.log_weights(offsets, (self._seed, Stream.SELECT), "matched"))

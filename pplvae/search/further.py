@@ -18,7 +18,7 @@ from torch import Tensor
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Stream
 from pplvae.programs.shapes import Lambda
-from pplvae.search.first_order import Guides, MakeBatch, Optimum, Schedule, Status
+from pplvae.search.first_order import Guides, MakeGuides, Optimum, Schedule, Status
 
 _ROUNDS = 4
 _UPPER = 1.645  # standard errors to the upper 95 % end, where they come from many draws
@@ -30,11 +30,11 @@ _SMALLEST = 0.05  # share of the tolerance that a step must win on its own sampl
 Flat = Float[Tensor, "row number"]
 
 
-def prove(make_batch: MakeBatch, optimum: Optimum, schedule: Schedule, seed: int) -> Optimum:
+def prove(make_guides: MakeGuides, optimum: Optimum, schedule: Schedule, seed: int) -> Optimum:
     """Test where a search has ended, and go on from there while that wins; in place.
 
     Args:
-        make_batch: see `optimise`.
+        make_guides: see `optimise`.
         optimum: of all rows.
         schedule: settings.
         seed: names the noise.
@@ -44,7 +44,7 @@ def prove(make_batch: MakeBatch, optimum: Optimum, schedule: Schedule, seed: int
     for round_ in range(_ROUNDS):
         if len(rows) == 0:
             break
-        rows = rows[~_tested(make_batch, optimum, rows, schedule, seed, round_)]
+        rows = rows[~_tested(make_guides, optimum, rows, schedule, seed, round_)]
     for row in rows.tolist():
         optimum.status[row] = Status.SHORT
     return optimum
@@ -57,13 +57,13 @@ def untested(optimum: Optimum) -> Optimum:
 
 
 def _tested(
-    make_batch: MakeBatch, optimum: Optimum, rows: Tensor, schedule: Schedule, seed: int, round_: int
+    make_guides: MakeGuides, optimum: Optimum, rows: Tensor, schedule: Schedule, seed: int, round_: int
 ) -> Bool[Tensor, " row"]:
     """Whether rows are at their optimum; those that are not have moved on where that has won."""
     now = {key: offset[rows] for key, offset in optimum.offsets.items()}
-    step_batch = make_batch(rows, _STEP_DRAWS * 2**round_)
+    step_batch = make_guides(rows, _STEP_DRAWS * 2**round_)
     moved = _stepped(step_batch, now, (seed, Stream.STEP, 0, round_), _SMALLEST * schedule.tolerance)
-    test_batch = make_batch(rows, _TEST_DRAWS * 2**round_)
+    test_batch = make_guides(rows, _TEST_DRAWS * 2**round_)
     with torch.no_grad():
         address = (seed, Stream.SELECT, 2, round_)
         difference = test_batch.log_weights(moved, address) - test_batch.log_weights(now, address)

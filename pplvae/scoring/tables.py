@@ -1,0 +1,71 @@
+"""Columns of numbers, one per row, and the table that they become."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from pplvae.data import Rows
+
+Columns = dict[str, Any]  # by name: one entry per row, a tensor or an array
+
+
+def add(columns: Columns, name: str, value: Any, stderr: Any) -> None:
+    """An estimate and its Monte Carlo standard error."""
+    columns[name], columns[f"{name}_stderr"] = value, stderr
+
+
+def merged(groups: Sequence[tuple[Tensor, Columns]], rows: int) -> Columns:
+    """Columns of groups of rows as columns of all.
+
+    Args:
+        groups: positions of rows, and their columns.
+        rows: in all. What a row has no column for is NaN, 0, False or "skipped".
+    """
+    found: Columns = {}
+    for index, columns in groups:
+        for name, values in columns.items():
+            some = values.cpu().numpy() if isinstance(values, Tensor) else values
+            if name not in found:
+                blank = np.nan if some.dtype.kind == "f" else "skipped" if some.dtype.kind == "U" else 0
+                kind = some.dtype if some.dtype.kind != "U" else "U16"
+                found[name] = np.full((rows, *some.shape[1:]), blank, dtype=kind)
+            found[name][index.cpu().numpy()] = some
+    return found
+
+
+_IN_NATS = (
+    "elbo",
+    "amortisation_gap",
+    "log_evidence",
+    "approximation_gap",
+    "inference_gap",
+    "family_gap",
+    "jensen_slack",
+    "shortfall",
+    "lower",
+    "upper",
+    "width",
+)
+
+
+def as_dataset(columns: Columns, rows: Rows, keys: Tensor, *, labelled: bool) -> xr.Dataset:
+    """Columns over dimension "row".
+
+    Args:
+        columns: of the rows.
+        rows: give the coordinates.
+        keys: of their content.
+        labelled: whether to keep the rows' labels.
+    """
+    arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
+    variables = {n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()}
+    coordinates = rows.coordinates() | {"key": ("row", keys.cpu().numpy())}
+    dataset = xr.Dataset(variables, coords=coordinates)
+    dataset = dataset if labelled else dataset.drop_vars("label", errors="ignore")
+    for name in columns:
+        if name.startswith(_IN_NATS):
+            dataset[name].attrs["units"] = "nats"
+    return dataset
