@@ -1,12 +1,9 @@
-"""Every exception class, and the words put around a stranger's: what was expected, what came, what to do next."""
+"""Every exception class: each says what was expected, what came, and what to do next."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable
 
 PLATE_HINT = 'wrap the sites of the rows in `with pyro.plate("data", len(v)):`, in the model and in the guide'
-_PROBE_ROWS = 5  # `inspection` tries programs on so many rows at most
 
 
 class PplvaeError(Exception):
@@ -53,22 +50,3 @@ class CaptureError(PplvaeError):
 
 class PplvaeWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
-
-
-@contextmanager
-def in_users_words(what: str, tensors: Sequence[Any]) -> Iterator[None]:
-    """Say which program failed, on rows of which shape, when a user's program raises."""
-    try:
-        yield
-    except PplvaeError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str((len(t), *t.shape[1:])) for t in tensors)
-        hint = ""
-        if len(tensors[0]) <= _PROBE_ROWS:
-            hint = f" (Programs are tried on 3 and {_PROBE_ROWS} rows first: sizes must come from the rows passed in.)"
-        if "Shape mismatch inside plate" in str(error):
-            hint = " The plate's size must be the number of rows that are passed in: " + PLATE_HINT + "."
-        raise ProgramError(
-            f"The {what} raised {type(error).__name__} on rows of shape {shapes}: {error}{hint}"
-        ) from error

@@ -14,7 +14,7 @@ import pplvae
 from pplvae.data import as_rows
 from pplvae.errors import ProgramError, RowwiseError
 from pplvae.isolate import isolated
-from pplvae.programs import discrete, inspection
+from pplvae.programs import discrete
 from pplvae.programs.discrete import States, draw, joint_states, states_of
 from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.noise import RowNoise, row_keys
@@ -80,7 +80,6 @@ def test_summed_over_all_states():
 @pytest.mark.statistical
 def test_drawn_where_there_are_too_many(monkeypatch):
     monkeypatch.setattr(discrete, "MOST_STATES", 8)
-    monkeypatch.setattr(inspection, "MOST_STATES", 8)
     switches = Switches(rows=30)
     result = pplvae.compare(switches.model, switches.guide, switches.v, particles=2000)
     rows = result.rows

@@ -343,7 +343,7 @@ def test_a_row_that_breaks_a_program_does_not_speak_for_all(group):
     assert (found["status"].values[bad] == "nonfinite").all()
     np.testing.assert_allclose(found["amortisation_gap"].values[~bad], whole["amortisation_gap"].values[~bad])
     broken[:7, 2] = -1.0  # one of each three that are tried
-    with pytest.raises(ProgramError, match=r"guide raised ValueError.*scale"):
+    with pytest.raises(ProgramError, match=r"guide failed. `scale` of Normal must be above 0.*such as -1"):
         pplvae.amortisation_gap(model, scale_from_a_column, broken, particles=4)
 
 

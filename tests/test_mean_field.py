@@ -19,7 +19,8 @@ from pplvae.objectives import Objective, ScaleLatents
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import closed_forms
 from pplvae.programs.inspection import inspect_pair
-from pplvae.programs.reading import run_guide, run_model, values_of
+from pplvae.programs.reading import run_guide, run_model
+from pplvae.programs.sites import values_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*poutine.scale")
 COPIES, REPLICATES = 60, 100

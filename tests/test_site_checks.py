@@ -8,7 +8,7 @@ import torch
 
 import pplvae
 from pplvae.errors import ProgramError, RowwiseError
-from pplvae.programs.families import LowerCholeskyAffine
+from pplvae.programs.transforms import LowerCholeskyAffine
 
 
 def model(v):

@@ -9,14 +9,15 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import as_rows
-from pplvae.errors import in_users_words
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import element_names, refuse_global_latents, rows_first
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
-from pplvae.programs.reading import Layout, Program, counted, log_model, run_guide, run_model, values_of
+from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_model
 from pplvae.programs.simulation import simulate, told_apart
+from pplvae.programs.sites import counted, values_of
 from pplvae.results.base import Result
 from pplvae.statistics.calibration import Compared, calibration_lines, latents_of
 

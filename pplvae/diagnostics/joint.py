@@ -9,11 +9,12 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import as_rows
-from pplvae.errors import ShapeError, in_users_words
+from pplvae.errors import ShapeError
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import refuse_global_latents
 from pplvae.programs.estimates import mean_and_stderr
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program, log_weights_of

@@ -10,10 +10,11 @@ import xarray as xr
 from pplvae.data import as_rows
 from pplvae.diagnostics.per_row import measure_rows
 from pplvae.diagnostics.surgery import surgery
-from pplvae.errors import DataError, in_users_words
+from pplvae.errors import DataError
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import refuse_global_latents
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program
 from pplvae.programs.simulation import told_apart

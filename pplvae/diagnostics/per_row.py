@@ -13,18 +13,8 @@ from pplvae.programs.elements import closed_forms, element_kl, element_names, ro
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.families import family_name
 from pplvae.programs.noise import Stream
-from pplvae.programs.reading import (
-    Layout,
-    Program,
-    counted,
-    latents_of,
-    log_guide,
-    log_model,
-    run_guide,
-    run_model,
-    sum_sites,
-    values_of,
-)
+from pplvae.programs.reading import Layout, Program, log_guide, log_model, run_guide, run_model
+from pplvae.programs.sites import counted, latents_of, sum_sites, values_of
 
 TERMS = ("rate", "distortion", "elbo")
 _PRIOR_DRAWS = 10_000  # over all rows

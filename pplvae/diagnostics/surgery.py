@@ -17,17 +17,8 @@ from pplvae.programs.batch import Batch, tile
 from pplvae.programs.elements import rows_first
 from pplvae.programs.families import family_name
 from pplvae.programs.noise import Stream
-from pplvae.programs.reading import (
-    Given,
-    Layout,
-    Program,
-    counted,
-    latents_of,
-    log_guide,
-    log_model,
-    run_guide,
-    values_of,
-)
+from pplvae.programs.reading import Given, Layout, Program, log_guide, log_model, run_guide
+from pplvae.programs.sites import counted, latents_of, values_of
 
 PairDensities = Float[Tensor, "draw row"]
 

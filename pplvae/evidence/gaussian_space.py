@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import RowNoise
-from pplvae.programs.reading import Layout, Program, log_model, run_guide, values_of
+from pplvae.programs.reading import Layout, Program, log_model, run_guide
 from pplvae.programs.shapes import PerDraw, Vectors
+from pplvae.programs.sites import values_of
 from pplvae.search.density import Part, values_at, vectors_of
 from pplvae.search.gaussian import Gaussians
 

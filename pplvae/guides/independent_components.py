@@ -12,7 +12,7 @@ from torch.distributions.transforms import LowerCholeskyTransform
 from pplvae.errors import UnknownNameError
 from pplvae.guides.inverse_transform import Logistic
 from pplvae.nets import MLP
-from pplvae.programs.families import LowerCholeskyAffine
+from pplvae.programs.transforms import LowerCholeskyAffine
 
 
 # These have no free parameters of their own, so that mu(v) and L(v) of the map around them are lambda.

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
-from pplvae.programs.reading import Layout, Program, log_extra, run_guide, run_model, sum_sites, values_of
+from pplvae.programs.reading import Layout, Program, log_extra, run_guide, run_model
 from pplvae.programs.shapes import PerDraw
+from pplvae.programs.sites import sum_sites, values_of
 
 
 class CutDraws(Messenger):
@@ -153,7 +154,7 @@ def _check_drawn(layout: Layout, through: bool) -> None:
     if layout.held:
         reason = f"The latents {list(layout.held)} lie outside the data plate: use `Trace_ELBO`."
     if layout.summed:
-        reason = f"The guide does not draw {list(layout.summed)}: put them into it, or use `TraceEnum_ELBO`."
+        reason = f"The guide does not draw {layout.summed.names}: put them into it, or use `TraceEnum_ELBO`."
     if through and layout.discrete:
         reason = (
             f"The latents {list(layout.discrete)} are discrete, and its gradients flow through draws: use "

@@ -10,7 +10,7 @@ from pplvae.errors import ProgramError
 from pplvae.objectives.draws import Draws, on_average
 from pplvae.programs.elements import rows_first
 from pplvae.programs.families import family_name, unwrapped
-from pplvae.programs.reading import counted
+from pplvae.programs.sites import counted
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from pplvae.errors import ProgramError
 from pplvae.objectives.draws import Draws, on_average
 from pplvae.programs.elements import closed_forms, element_kl, rows_first, site_kl
-from pplvae.programs.reading import counted
+from pplvae.programs.sites import counted
 
 
 @dataclass(frozen=True)

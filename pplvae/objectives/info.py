@@ -11,7 +11,8 @@ from torch import Tensor
 from pplvae.isolate import evaluation_mode
 from pplvae.objectives.draws import Draws, on_average
 from pplvae.programs.elements import rows_first
-from pplvae.programs.reading import counted, run_model
+from pplvae.programs.reading import run_model
+from pplvae.programs.sites import counted
 
 Points = Float[Tensor, "point element"]
 

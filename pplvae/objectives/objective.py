@@ -23,7 +23,8 @@ from pplvae.objectives.pyros import check_suits, taken
 from pplvae.objectives.score import ScoreFunction
 from pplvae.objectives.summed import negative_elbo, reason_against
 from pplvae.programs.batch import Batch
-from pplvae.programs.reading import Layout, PlateIndex, run_guide, run_model, values_of
+from pplvae.programs.reading import Layout, PlateIndex, run_guide, run_model
+from pplvae.programs.sites import values_of
 
 _PYROS: dict[str, Callable[..., Any]] = {
     "Trace_ELBO": infer.Trace_ELBO,
@@ -189,7 +190,7 @@ class Objective:
         weighed = isinstance(kl_weight, Tensor) or kl_weight != 1
         if not self._rowwise and weighed and layout is not None and layout.summed:
             raise ProgramError(
-                f"The latents {list(layout.summed)} are summed out: they have no KL term that `kl_weight` could weigh. "
+                f"The latents {layout.summed.names} are summed out: they have no KL term that `kl_weight` could weigh. "
                 "Put them into the guide, or leave the weight at 1."
             )
 

@@ -10,12 +10,12 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from torch import distributions as td
-from torch.distributions import kl_divergence
 
 from pplvae.objectives.pyros import is_enumerated, needs_score
 from pplvae.programs.batch import Batch
-from pplvae.programs.elements import closed_forms
-from pplvae.programs.reading import Layout, Program, run_guide, run_model, values_of
+from pplvae.programs.elements import closed_forms, closed_kl
+from pplvae.programs.reading import Layout, Program, run_guide, run_model
+from pplvae.programs.sites import values_of
 
 
 def reason_against(objective: Any, layout: Layout | None, guide: Mapping[str, Any], model: Mapping[str, Any]) -> str:
@@ -116,11 +116,7 @@ def _count_alike(q: Any, p: Any) -> bool:
 def _closed_form(q: Any, p: Any, inspected: bool) -> Tensor | None:
     if not inspected and _masks_inside(q) != _masks_inside(p):  # Pyro would take what both let count
         return None
-    try:
-        kl = kl_divergence(q, p)
-    except NotImplementedError:
-        return None
-    return kl if isinstance(kl, Tensor) else None
+    return closed_kl(q, p)
 
 
 def _masks_inside(fn: Any) -> list[int]:

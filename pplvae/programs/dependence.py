@@ -15,7 +15,8 @@ from pplvae.errors import CaptureError
 from pplvae.isolate import generators_kept, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.capture import Captured, is_random, writes
-from pplvae.programs.reading import Program, run_guide, run_model, values_of
+from pplvae.programs.reading import Program, run_guide, run_model
+from pplvae.programs.sites import values_of
 
 
 def depends_on_draws(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> bool:

@@ -1,6 +1,7 @@
 """Discrete latents: all the states that a site of one row can be in, and draws of it by noise that is keyed by row."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,16 +65,35 @@ def states_of(site: Any, dim: int) -> States | None:
         site: an enumerable site.
         dim: axis of the rows in its batch shape, counted from the right.
     """
-    fn, value = site["fn"], site["value"]
-    axis = len(fn.batch_shape) + dim
-    elements = unwrapped(fn)
+    shape = site["value"].movedim(len(site["fn"].batch_shape) + dim, 0).shape[1:]
+    return None if is_masked(site) else _states(site, dim, shape)
+
+
+def states_of_one(site: Any, dim: int) -> States | None:
+    """The states of one member of the plates inside a row, given to all members alike; None where they are too many."""
+    return _states(site, dim, torch.Size(site["fn"].event_shape))
+
+
+def _states(site: Any, dim: int, shape: torch.Size) -> States | None:
+    """The states of as many elements as a shape has, spread over what else a row's value holds."""
+    elements = unwrapped(site["fn"])
     alphabet = elements.enumerate_support(expand=False).reshape(-1, *elements.event_shape)
-    shape = value.movedim(axis, 0).shape[1:]
     count = shape.numel() // max(1, torch.Size(elements.event_shape).numel())
-    if is_masked(site) or len(alphabet) ** count > MOST_STATES:
+    if len(alphabet) ** count > MOST_STATES:
         return None
     index = torch.tensor(list(itertools.product(range(len(alphabet)), repeat=count)), device=alphabet.device)
-    return States(alphabet[index].reshape(-1, *shape), axis)
+    axis = len(site["fn"].batch_shape) + dim
+    whole = site["value"].movedim(axis, 0).shape[1:]
+    values = alphabet[index].reshape(-1, *(1,) * (len(whole) - len(shape)), *shape)
+    return States(values.expand(-1, *whole), axis)
+
+
+def states_together(found: dict[str, States | None]) -> dict[str, States]:
+    """The states of several sites, or none where they are too many together."""
+    known = {name: states for name, states in found.items() if states is not None}
+    if len(known) < len(found) or math.prod(len(states.values) for states in known.values()) > MOST_STATES:
+        return {}
+    return known
 
 
 def joint_states(sites: Mapping[str, States]) -> dict[str, States]:

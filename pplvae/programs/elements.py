@@ -12,7 +12,8 @@ from torch import distributions as td
 from pplvae.errors import ProgramError
 from pplvae.programs.dependence import drawn_in_order
 from pplvae.programs.families import unwrapped
-from pplvae.programs.reading import Layout, counted, row_log_prob
+from pplvae.programs.reading import Layout
+from pplvae.programs.sites import counted, row_log_prob
 
 
 def rows_first(value: Tensor, axis: int) -> Num[Tensor, "batch element"] | Bool[Tensor, "batch element"]:
@@ -89,7 +90,27 @@ def site_kl(q: Any, p: Any, dim: int, *, closed: bool = True) -> Float[Tensor, "
 
 
 def _closed_form(q: Any, p: Any) -> Tensor | None:
+    terms = closed_kl(q, p)
+    return None if terms is None else terms.expand(q.batch_shape)
+
+
+def closed_kl(q: Any, p: Any) -> Tensor | None:
+    """KL(q || p) as torch and Pyro have it in closed form; None where they have none.
+
+    Of two distributions under the same transforms, torch takes the divergence of what was there before. Where a
+    transform sends two places to one (absolute values), that is too large.
+    """
+    if (_folds(q) or _folds(p)) and not (isinstance(q, td.HalfNormal) and isinstance(p, td.HalfNormal)):
+        return None
     try:
-        return td.kl_divergence(q, p).expand(q.batch_shape)
+        terms = td.kl_divergence(q, p)
     except NotImplementedError:
         return None
+    return terms if isinstance(terms, Tensor) else None
+
+
+def _folds(fn: Any) -> bool:
+    fn = unwrapped(fn)
+    return isinstance(fn, td.TransformedDistribution) and (
+        any(not transform.bijective for transform in fn.transforms) or _folds(fn.base_dist)
+    )

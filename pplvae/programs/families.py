@@ -5,48 +5,20 @@ of `map_parameters` with another function.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from pyro.distributions import MaskedMixture, MixtureOfDiagNormals
+from pyro.distributions import FoldedDistribution, MaskedMixture, MixtureOfDiagNormals
 from pyro.distributions import transforms as pyro_transforms
 from pyro.distributions.torch import TransformedDistribution  # pyright: ignore[reportAttributeAccessIssue]
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributions as td
 from torch.distributions import constraints
-from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform, _InverseTransform
+from torch.distributions.transforms import Transform
 
-
-class Parameter(NamedTuple):
-    """One parameter tensor of a distribution, and how its rows lie."""
-
-    name: str
-    value: Tensor
-    constraint: constraints.Constraint
-    axis: int  # of the rows, counted from the right
-
-
-Change = Callable[[Parameter], Tensor]
-
-
-class LowerCholeskyAffine(pyro_transforms.LowerCholeskyAffine):
-    """y = L x + r with L lower triangular, as Pyro's, which takes one matrix for all rows only.
-
-    Args:
-        loc: r, of shape (..., element).
-        scale_tril: L, of shape (..., element, element), with a positive diagonal.
-        cache_size: see `torch.distributions.Transform`.
-    """
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Sum of the logs of the diagonal of L, for every x."""
-        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1).expand(x.shape[:-1])
-
-    def with_cache(self, cache_size: int = 1) -> "LowerCholeskyAffine":
-        """The same map with another cache."""
-        return self if self._cache_size == cache_size else type(self)(self.loc, self.scale_tril, cache_size)
+from pplvae.programs.transforms import Affine, Change, Parameter, flat, is_plain
 
 
 def map_parameters(fn: Any, change: Change, dim: int) -> Any:
@@ -80,13 +52,31 @@ def map_parameters(fn: Any, change: Change, dim: int) -> Any:
         if "base_dist" in held:  # zero-inflated
             held["base_dist"] = map_parameters(fn.base_dist, change, dim)
         return type(fn)(**held, **changed)
+    if isinstance(fn, FoldedDistribution):  # its density is a sum over two places: no Jacobian gives it
+        return FoldedDistribution(map_parameters(fn.base_dist, change, dim), validate_args=False)
     if isinstance(fn, td.TransformedDistribution) and free_parameters(fn.base_dist):
         return TransformedDistribution(map_parameters(fn.base_dist, change, dim), fn.transforms, validate_args=False)
     if isinstance(fn, td.TransformedDistribution):
         shape = fn.base_dist.batch_shape + fn.base_dist.event_shape
-        affine = _Affine(change, dim - len(fn.event_shape), shape)
+        affine = Affine(change, dim - len(fn.event_shape), shape)
         return TransformedDistribution(fn.base_dist, [affine.map(t) for t in fn.transforms], validate_args=False)
     return fn
+
+
+def pathwise(fn: Any) -> Any:
+    """A mixture of diagonal normals in the form of it whose draws have gradients; anything else as it is.
+
+    References:
+        Pathwise derivatives for multivariate distributions (Jankowiak and Karaletsos, 2019), arXiv 1806.01856.
+    """
+    if isinstance(fn, MaskedDistribution):
+        return pathwise(fn.base_dist).mask(fn._mask)
+    parts = getattr(fn, "component_distribution", None)
+    if not isinstance(fn, td.MixtureSameFamily) or not isinstance(parts, td.Independent):
+        return fn
+    if not isinstance(parts.base_dist, td.Normal) or parts.reinterpreted_batch_ndims != 1:
+        return fn
+    return MixtureOfDiagNormals(parts.base_dist.loc, parts.base_dist.scale, fn.mixture_distribution.logits)
 
 
 def free_parameters(fn: Any, dim: int = -1) -> list[Parameter]:
@@ -120,7 +110,7 @@ def conditional_transforms(fn: Any) -> list[str]:
         return conditional_transforms(fn.component0) + conditional_transforms(fn.component1)
     if not isinstance(fn, td.TransformedDistribution) or free_names(fn):
         return []
-    return [type(t).__name__ for t in _flat(fn.transforms) if not _is_plain(t)] + conditional_transforms(fn.base_dist)
+    return [type(t).__name__ for t in flat(fn.transforms) if not is_plain(t)] + conditional_transforms(fn.base_dist)
 
 
 def held_matrices(fn: Any, dim: int) -> bool:
@@ -134,7 +124,7 @@ def held_matrices(fn: Any, dim: int) -> bool:
     shape = fn.base_dist.batch_shape + fn.base_dist.event_shape
     matrices = [
         transform.scale_tril.expand(*shape, shape[-1]).movedim(dim - len(fn.event_shape) - 1, 0)
-        for transform in _flat(fn.transforms)
+        for transform in flat(fn.transforms)
         if isinstance(transform, pyro_transforms.LowerCholeskyAffine)
     ]
     return any(bool((matrix != matrix[0]).any()) for matrix in matrices)
@@ -171,7 +161,7 @@ def unwrapped(fn: Any) -> Any:
 
 def family_name(fn: Any) -> str:
     """The class of a distribution under its wrappers, for messages."""
-    while hasattr(fn, "base_dist") and not fn.arg_constraints:
+    while hasattr(fn, "base_dist") and not fn.arg_constraints and not isinstance(fn, FoldedDistribution):
         fn = fn.base_dist
     return type(fn).__name__
 
@@ -244,71 +234,6 @@ def _held_arguments(fn: Any, names: list[str]) -> dict[str, Any]:
     return {name: getattr(fn, name) for name in others} | unchecked
 
 
-class _Affine:
-    """The shifts and (positive) scales or matrices of affine maps: parameters of a family built on a fixed base."""
-
-    def __init__(self, change: Change, axis: int, shape: torch.Size) -> None:
-        self._change, self._axis, self._shape = change, axis, shape
-        self._count = 0
-
-    def map(self, transform: Any) -> Transform:
-        if isinstance(transform, ComposeTransform):
-            return ComposeTransform([self.map(part) for part in transform.parts])
-        if isinstance(transform, IndependentTransform):
-            return IndependentTransform(self.map(transform.base_transform), transform.reinterpreted_batch_ndims)
-        if isinstance(transform, pyro_transforms.LowerCholeskyAffine):
-            matrix = transform.scale_tril.expand(*self._shape, self._shape[-1])
-            scale_tril = Parameter("scale_tril", matrix, constraints.lower_cholesky, self._axis - 1)
-            return LowerCholeskyAffine(*self._change_both(transform.loc, scale_tril))
-        if not isinstance(transform, td.AffineTransform) or not isinstance(transform.loc, Tensor):
-            return transform
-        if not isinstance(transform.scale, Tensor):
-            return transform
-        # The sign stays with its row: a mirrored base is another family, and a positive size can be moved.
-        size, sign = transform.scale.abs().expand(self._shape), transform.scale.sign()
-        loc, scale = self._change_both(transform.loc, Parameter("scale", size, constraints.positive, self._axis))
-        return td.AffineTransform(loc, scale * sign, event_dim=transform.event_dim)
-
-    def _change_both(self, shift: Tensor, scale: Parameter) -> tuple[Tensor, Tensor]:
-        self._count += 1
-        suffix = "" if self._count == 1 else f"_{self._count}"
-        loc = Parameter("loc" + suffix, shift.expand(self._shape), constraints.real, self._axis)
-        return self._change(loc), self._change(scale._replace(name=scale.name + suffix))
-
-
-def _flat(transforms: Any) -> list[Transform]:
-    flat: list[Transform] = []
-    for transform in transforms:
-        if isinstance(transform, ComposeTransform):
-            flat += _flat(transform.parts)
-        elif isinstance(transform, IndependentTransform):
-            flat += _flat([transform.base_transform])
-        elif isinstance(transform, _InverseTransform):
-            flat += _flat([transform._inv])
-        else:
-            flat.append(transform)
-    return flat
-
-
-def _is_plain(transform: Transform) -> bool:
-    if isinstance(transform, nn.Module):
-        return next(transform.parameters(), None) is None
-    return type(transform).__module__ == td.transforms.__name__ or type(transform) in _PLAIN_PYRO
-
-
 # Parameters that bound the support or are no numbers to move, by distribution.
 _HELD = {"AffineBeta": ("loc", "scale")}
 _ALTERNATIVES = {"probs": "logits", "gate": "gate_logits"}  # arguments that say the same, and which of them is taken
-_PLAIN_PYRO = (
-    LowerCholeskyAffine,
-    pyro_transforms.LowerCholeskyAffine,
-    pyro_transforms.LeakyReLUTransform,
-    pyro_transforms.ELUTransform,
-    pyro_transforms.CholeskyTransform,
-    pyro_transforms.CorrLCholeskyTransform,
-    pyro_transforms.OrderedTransform,
-    pyro_transforms.SimplexToOrderedTransform,
-    pyro_transforms.SoftplusTransform,
-    pyro_transforms.SoftplusLowerCholeskyTransform,
-    pyro_transforms.UnitLowerCholeskyTransform,
-)

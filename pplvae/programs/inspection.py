@@ -1,7 +1,7 @@
 """The door: run a pair on three and on five rows, find out how it is built, and refuse what cannot be compared."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,15 +10,19 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError, in_users_words
+from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError
 from pplvae.isolate import generators_kept, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.dependence import depends_on_draws, unmoved_priors
-from pplvae.programs.discrete import MOST_STATES, States, is_discrete, is_enumerable, joint_states, states_of
+from pplvae.programs.discrete import States, is_discrete, joint_states, states_of, states_together
+from pplvae.programs.failures import check_dtypes, in_users_words
 from pplvae.programs.families import family_name, free_parameters
-from pplvae.programs.reading import Given, Layout, Program, latents_of, run_guide, run_model, values_of
+from pplvae.programs.left_out import left_to_the_model
+from pplvae.programs.reading import Given, Layout, Program, run_guide, run_model
 from pplvae.programs.site_checks import check_latent, check_plates, check_rows_apart, check_sites_match, warn_of_scales
-from pplvae.programs.support import check_support
+from pplvae.programs.sites import latents_of, values_of
+from pplvae.programs.summing import Summed
+from pplvae.programs.support import check_support, is_unchecked
 
 _LOOKED_AT = 100  # rows among which three different ones are sought
 _TRIES = 3  # groups of rows that the programs are tried on, if they fail on the first
@@ -39,36 +43,49 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
             other; its subclass RowwiseError: no data plate, no latent inside it, or a latent that is neither
             reparameterised nor discrete with finitely many states.
     """
+    try:
+        return _inspected(model, guide, tensors, needs_latents=needs_latents)
+    except ProgramError as error:
+        check_dtypes(error, tensors, lambda others: _inspected(model, guide, others, needs_latents=needs_latents))
+        raise
+
+
+def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, needs_latents: bool) -> Layout:
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
     (few_rows, more_rows), plain = _first_run(model, guide, tensors)
     in_guide, in_model = ([getattr(probe, f"{program}_sites") for probe in plain] for program in ("guide", "model"))
     all_guide_dims, held = _row_axes("guide", *in_guide) if in_guide[0] else ({}, [])
     model_dims, _ = _row_axes("model", *in_model)
     guide_dims = {name: dim for name, dim in all_guide_dims.items() if not in_guide[0][name]["is_observed"]}
-    summed = _sites_left_to_the_model(latents_of(in_guide[0]), in_model[0], model_dims)
+    axes = {name: len(in_guide[0][name]["fn"].batch_shape) + dim for name, dim in guide_dims.items()}
+    drawn = values_of(in_guide[0])
+    summed = left_to_the_model(model, few_rows, drawn, axes, in_model[0], model_dims)
     first, second, other = (
         _Probe(model, guide, batch, guide_dims, address, summed)
         for batch, address in ((few_rows, (0,)), (more_rows, (0,)), (few_rows, (1,)))
     )
     local_names = first.local_names
     drawn, drawn_again = latents_of(first.guide_sites), latents_of(other.guide_sites)
-    check_sites_match(drawn, first.model_sites, summed)
+    check_sites_match(drawn, first.model_sites, summed.names if summed else ())
     check_plates(latents_of(first.model_sites), model_dims)
     check_plates(drawn, guide_dims)
     warn_of_scales([*drawn.values(), *first.model_sites.values()])
     latent = {name: site for name, site in drawn.items() if name in guide_dims}
     for name, site in latent.items():
         check_latent(name, site, guide_dims[name], drawn, local_used=bool(local_names))
-    axes = {name: len(site["fn"].batch_shape) + guide_dims[name] for name, site in latent.items()}
-    layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed)
-    check_support(model, guide, layout, tensors)
-    check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
-    check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
+    unchecked = frozenset(
+        name for name, site in first.model_sites.items() if site["is_observed"] and is_unchecked(site)
+    )
+    layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed, unchecked=unchecked)
+    with in_users_words("pair of model and guide", tensors):
+        check_support(model, guide, layout, tensors)
+        check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
+        check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
     if not free and (needs_latents or drawn):
         raise RowwiseError(_nothing_free(latent, held))
     discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
-    states = _states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
+    states = states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
     return replace(
         layout,
         free=tuple(free),
@@ -99,32 +116,6 @@ def _states_followed(
             changing = (k for k, alike in enumerate(same) if not bool(alike))
             found[f"{name}.{parameter.name}"] = tuple(changing)
     return found
-
-
-def _sites_left_to_the_model(
-    guide: dict[str, Any], model: dict[str, Any], model_dims: dict[str, int]
-) -> dict[str, States]:
-    """Discrete latents that only the model has: they are summed out, as `TraceEnum_ELBO` does."""
-    found = {
-        name: states_of(site, model_dims[name])
-        for name, site in model.items()
-        if name in model_dims and name not in guide and not site["is_observed"] and is_enumerable(site["fn"])
-    }
-    states = _states_together(found)
-    if found and not states:
-        raise RowwiseError(
-            f"The discrete latents {list(found)} of the model are not in the guide, and cannot be summed out: they "
-            f"have more than {MOST_STATES} states together, or are masked. Put them into the guide."
-        )
-    return states
-
-
-def _states_together(found: dict[str, States | None]) -> dict[str, States]:
-    """The states of several sites, or none where they are too many together."""
-    known = {name: states for name, states in found.items() if states is not None}
-    if len(known) < len(found) or math.prod(len(states.values) for states in known.values()) > MOST_STATES:
-        return {}
-    return known
 
 
 def _nothing_free(latent: dict[str, Any], held: list[str]) -> str:
@@ -195,10 +186,10 @@ class _Probe:
         batch: Batch,
         dims: dict[str, int] | None = None,
         address: tuple[int, ...] = (0,),
-        summed: Mapping[str, States] | None = None,
+        summed: Summed | None = None,
     ) -> None:
         names = _LocalNames()
-        any_state = {n: States(s.values[:1], s.axis).over(len(batch)) for n, s in (summed or {}).items()}
+        any_state = summed.any_state(len(batch)) if summed is not None else {}
         with torch.no_grad():
             with in_users_words("guide", batch.tensors):
                 self.guide_sites = run_guide(names(guide), batch, dims or {}, None if dims is None else address)
@@ -210,10 +201,15 @@ class _Probe:
 def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
     """The plates whose size follows the number of rows, by name."""
     sizes, before = (
-        {frame.name: frame.size for site in sites.values() for frame in site["cond_indep_stack"]}
+        {frame.name: _size(frame, site) for site in sites.values() for frame in site["cond_indep_stack"]}
         for sites in (more, fewer)
     )
     return [name for name, size in sizes.items() if size == 5 and before.get(name) == 3]
+
+
+def _size(frame: Any, site: Any) -> int:
+    """How many members a plate has; one without a size has as many as its sites show."""
+    return frame.size if frame.size != -1 or frame.dim is None else site["fn"].batch_shape[frame.dim]
 
 
 def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[dict[str, int], list[str]]:

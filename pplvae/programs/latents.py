@@ -15,18 +15,9 @@ from torch.distributions import constraints
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
 from pplvae.programs.families import bijection, family_name
-from pplvae.programs.reading import (
-    Given,
-    Layout,
-    Program,
-    counted,
-    log_guide,
-    log_model,
-    run_guide,
-    run_model,
-    values_of,
-)
+from pplvae.programs.reading import Given, Layout, Program, log_guide, log_model, run_guide, run_model
 from pplvae.programs.shapes import PerDraw, Vectors
+from pplvae.programs.sites import counted, values_of
 
 
 class LatentSpace:

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.data import as_rows
-from pplvae.errors import in_users_words
 from pplvae.programs.batch import Batch
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program, log_weights_of
 

@@ -293,6 +293,21 @@ def _normal(noise: RowNoise, mean: Any, std: Any = 1.0, size: Any = None, **opti
     return mean + std * noise.normals(mean)
 
 
+def _multinomial(
+    noise: RowNoise, weights: Tensor, num_samples: int, replacement: bool = False, **kwargs: Any
+) -> Tensor:
+    """Positions drawn by weights, by the inverse of their distribution function: mirrored draws are far apart."""
+    if num_samples > 1 and not replacement:
+        return torch.multinomial(weights, num_samples, replacement, **kwargs)
+    # Distributions flatten their batch shape for torch; the rows are found in what it was.
+    shape = noise.batch_shape if math.prod(noise.batch_shape) == len(weights) else weights.shape[:-1]
+    uniforms = noise.uniforms(weights.new_empty(()).expand(*shape, num_samples)).reshape(
+        *weights.shape[:-1], num_samples
+    )
+    below = weights.cumsum(-1)
+    return torch.searchsorted(below, uniforms * below[..., -1:]).clamp(max=weights.shape[-1] - 1)
+
+
 # What the `rsample` methods of torch and Pyro call; seen by running each of them.
 _DRAWS: dict[str, Callable[..., Tensor]] = {
     "rand": lambda noise, *size, **kw: noise.uniforms(_empty(*size, **kw)),
@@ -302,6 +317,7 @@ _DRAWS: dict[str, Callable[..., Tensor]] = {
     "normal": _normal,
     "normal_": _normal_,
     "uniform_": _uniform_,
+    "multinomial": _multinomial,
     "exponential_": _exponential_,
     "cauchy_": _cauchy_,
     "_standard_gamma": _standard_gamma,

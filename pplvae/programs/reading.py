@@ -1,27 +1,26 @@
 """The only reader of what a Pyro program does: log p(v_i, h_i) and log q(h_i | v_i), row by row, for any pair."""
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from pyro.distributions.torch_distribution import MaskedDistribution
+from jaxtyping import Float, Int64
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import NonlocalExit
 from pyro.poutine.escape_messenger import EscapeMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch import distributions as td
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
-from pplvae.programs.discrete import States, draw, is_enumerable, joint_states
-from pplvae.programs.families import map_parameters
+from pplvae.programs.discrete import States, draw, is_enumerable
+from pplvae.programs.families import map_parameters, pathwise
 from pplvae.programs.noise import Kind, RowNoise
+from pplvae.programs.sites import latents_of, sum_sites, values_of
+from pplvae.programs.summing import Summed
 
 Program = Callable[..., Any]
 
@@ -41,7 +40,8 @@ class Layout:
         discrete: discrete latent sites of the guide.
         states: of these, where the ELBO sums over them; empty where there are too many and they are drawn.
         follows: for the names in `free`, the positions in `states` of the sites that lambda depends on.
-        summed: states of discrete latents that the guide leaves to the model.
+        summed: the discrete latents that the guide leaves to the model; None where there are none.
+        unchecked: observed sites whose distribution was told to take any value, `validate_args=False`.
         unmoved: latents whose KL term has a closed form that is right, see `dependence.unmoved_priors`.
     """
 
@@ -54,14 +54,16 @@ class Layout:
     discrete: tuple[str, ...] = ()
     states: Mapping[str, States] = field(default_factory=dict)
     follows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    summed: Mapping[str, States] = field(default_factory=dict)
+    summed: Summed | None = None
+    unchecked: frozenset[str] = frozenset()
     unmoved: frozenset[str] = frozenset()
 
 
 class PlateIndex(Messenger):
-    """Tell a subsampling data plate which rows it has been given, instead of letting it draw them.
+    """Tell a data plate which rows it has been given.
 
-    Pyro's plate would permute all its indices at every entry, and they would not be those of the rows passed in.
+    A subsampling plate would permute all its indices at every entry, and they would not be those of the rows passed in.
+    A plate without a size leaves its sites as they are: here it spreads them over the rows, as one with a size does.
 
     Args:
         index: positions of the rows in the whole data set.
@@ -72,8 +74,23 @@ class PlateIndex(Messenger):
         self._index = index
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg) or msg["value"] is not None:
+        if not site_is_subsample(msg):
+            self._spread(msg)
+        elif msg["value"] is None:
+            self._fill(msg)
+
+    def _spread(self, msg: Any) -> None:
+        unsized = [frame.dim for frame in msg["cond_indep_stack"] if frame.size == -1 and frame.dim is not None]
+        if len(unsized) != 1:  # of several it cannot be told which holds the rows: they must say
             return
+        shape = msg["fn"].batch_shape
+        shape = torch.Size((1,) * (-unsized[0] - len(shape))) + shape
+        if shape[unsized[0]] == 1:
+            rows_there = [*shape]
+            rows_there[unsized[0]] = len(self._index)
+            msg["fn"] = msg["fn"].expand(rows_there)
+
+    def _fill(self, msg: Any) -> None:
         plate, rows = msg["fn"], len(self._index)
         if plate.subsample_size == rows:
             msg["value"] = self._index % plate.size
@@ -104,6 +121,14 @@ class Given(Messenger):
             msg["done"] = True
 
 
+class Pathwise(Messenger):
+    """Draw the guide's latents so that the draws have gradients, where its distribution can be written that way."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not site_is_subsample(msg):
+            msg["fn"] = pathwise(msg["fn"])
+
+
 class SiteReader(Messenger):
     """Collect the sample sites of a program as they happen, without building a trace."""
 
@@ -118,48 +143,6 @@ class SiteReader(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg) and not (msg["infer"] or {}).get("_deterministic"):
             self.sites[msg["name"]] = msg
-
-
-def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
-    """Log-probability of a site summed over everything but its rows.
-
-    Masks count, and so does the scale of a plate inside the rows that holds some of its members: it says what all of
-    them are worth. The scales of the data plate and of `poutine.scale` do not.
-    """
-    fn = msg["fn"] if fn is None else fn
-    log_prob = fn.log_prob(msg["value"], *msg["args"], **msg["kwargs"])
-    log_prob = scale_and_mask(log_prob, plates_scale(msg, but=dim), msg["mask"])
-    return log_prob.movedim(dim, 0).flatten(1).sum(1) if log_prob.ndim > 1 else log_prob
-
-
-def plates_scale(msg: Any, but: int | None = None) -> float:
-    """By how much the plates around a site scale it up, which hold some of their members.
-
-    Args:
-        msg: the site.
-        but: axis of a plate that is left out, counted from the right.
-    """
-    frames = [frame for frame in msg["cond_indep_stack"] if but is None or frame.dim != but]
-    return math.prod(frame.full_size / frame.size for frame in frames if frame.full_size)
-
-
-def counted(site: Any, shape: torch.Size | None = None) -> Bool[Tensor, "..."]:
-    """Which elements of a site's value the program's masks let count, those inside `to_event` included.
-
-    Args:
-        site: a sample site.
-        shape: of the value, in other coordinates of the same batch shape perhaps; by default that of a draw.
-    """
-    fn, mask = site["fn"], site["mask"]
-    shape = torch.Size(fn.shape() if shape is None else shape)
-    found = torch.ones(shape, dtype=torch.bool, device=site["value"].device)
-    while mask is not None or isinstance(fn, td.Independent | MaskedDistribution):
-        if mask is not None:
-            mask = torch.as_tensor(mask, device=found.device)
-            found = found & mask.reshape((*mask.shape, *(1,) * (len(shape) - len(fn.batch_shape))))
-        mask = fn._mask if isinstance(fn, MaskedDistribution) else None
-        fn = fn.base_dist if isinstance(fn, td.Independent | MaskedDistribution) else fn
-    return found
 
 
 class _RowAxis(Messenger):
@@ -200,11 +183,11 @@ def run_guide(
     """
     reader = SiteReader()
     if address is None:
-        with PlateIndex(batch.index), reader:
+        with PlateIndex(batch.index), Pathwise(), reader:
             guide(*batch.tiled)
         return reader.sites
     noise = RowNoise(batch.keys, batch.particles, address, kind, batch.repeats)
-    with _RowAxis(noise, dims), PlateIndex(batch.index), reader, noise:
+    with _RowAxis(noise, dims), PlateIndex(batch.index), Pathwise(), reader, noise:
         guide(*batch.tiled)
     return reader.sites
 
@@ -258,29 +241,33 @@ def log_extra(sites: Mapping[str, Any]) -> Float[Tensor, ""]:
     return sum(terms, torch.zeros(()))
 
 
-def sum_sites(
-    sites: Mapping[str, Any], dims: Mapping[str, int], fns: Mapping[str, Any] | None = None
-) -> Float[Tensor, " batch"]:
-    """Sum of the sites' log-probabilities per row; sites that belong to all rows count for none."""
-    terms = [row_log_prob(site, dims[name], (fns or {}).get(name)) for name, site in sites.items() if name in dims]
-    return torch.stack(terms).sum(0)
-
-
 def log_model(
     model: Program, batch: Batch, values: Mapping[str, Tensor], layout: Layout
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Log p(v_i, h_i) and log p(h_i) of tiled rows, in nats; discrete latents that the guide lacks are summed out."""
-    states = joint_states(layout.summed) if layout.summed else {}
-    count = max([1, *(len(site.values) for site in states.values())])
-    if states:
-        size = len(batch) * batch.copies
-        values = {name: _repeated(value, count, layout.axes.get(name)) for name, value in values.items()}
-        values |= {name: site.over(size) for name, site in states.items()}
-    sites = run_model(model, batch.repeated(count), values)
-    joint, prior = (sum_sites(some, layout.model) for some in (sites, latents_of(sites)))
-    if states:
-        joint, prior = (some.unflatten(0, (count, -1)).logsumexp(0) for some in (joint, prior))
-    return joint, prior
+    summed = layout.summed
+    if summed is None:
+        sites = run_model(model, batch, values)
+        joint, prior = (sum_sites(some, layout.model) for some in (sites, latents_of(sites)))
+        return joint, prior
+    sites = run_in_all_states(model, batch, values, layout.axes, summed)
+    return summed.log_sum(sites, layout.model), summed.log_sum(latents_of(sites), layout.model)
+
+
+def run_in_all_states(
+    model: Program, batch: Batch, values: Mapping[str, Tensor], axes: Mapping[str, int], summed: Summed
+) -> dict[str, Any]:
+    """Run a model in every joint state of the latents that are summed out, one after the other, the others given.
+
+    Args:
+        model: p(v, h; theta).
+        batch: tiled rows.
+        values: of the other latents.
+        axes: of the rows in each of these (`Layout.axes`).
+        summed: the latents that are summed out.
+    """
+    given = {name: _repeated(value, summed.count, axes.get(name)) for name, value in values.items()}
+    return run_model(model, batch.repeated(summed.count), given | summed.values(len(batch) * batch.copies))
 
 
 def _repeated(value: Tensor, count: int, axis: int | None) -> Tensor:
@@ -306,13 +293,3 @@ def log_weights_of(
     log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
     log_p, _ = log_model(model, batch, values_of(sites), layout)
     return (log_p - log_q).reshape(batch.copies, len(batch))
-
-
-def latents_of(sites: Mapping[str, Any]) -> dict[str, Any]:
-    """The sites of a program that are not observed."""
-    return {name: site for name, site in sites.items() if not site["is_observed"]}
-
-
-def values_of(sites: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What each latent site drew."""
-    return {name: site["value"] for name, site in latents_of(sites).items()}

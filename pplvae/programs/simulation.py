@@ -17,13 +17,15 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pplvae.data import as_rows
-from pplvae.errors import ProgramError, in_users_words
+from pplvae.errors import ProgramError
 from pplvae.isolate import reseed
 from pplvae.programs.batch import Batch, tile
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.families import family_name
 from pplvae.programs.noise import Stream, row_keys
 from pplvae.programs.opening import opened
-from pplvae.programs.reading import Layout, Program, counted, row_log_prob, run_guide, run_model, values_of
+from pplvae.programs.reading import Layout, Program, run_guide, run_model
+from pplvae.programs.sites import counted, row_log_prob, values_of
 
 _OBSERVE_A_VIEW = (
     "To be simulated, a program must observe the rows that it is given or a view of them (`v`, `v[:, t]`, "

@@ -11,7 +11,7 @@ from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
 from pplvae.programs.discrete import is_discrete, is_enumerable
 from pplvae.programs.elements import rows_first
 from pplvae.programs.families import conditional_transforms, family_name, held_matrices, map_parameters
-from pplvae.programs.reading import counted, plates_scale, row_log_prob
+from pplvae.programs.sites import counted, plates_scale, row_log_prob
 
 
 def check_sites_match(guide: dict[str, Any], model: dict[str, Any], summed: Container[str]) -> None:

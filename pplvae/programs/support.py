@@ -1,5 +1,6 @@
 """Whether a likelihood can have produced the rows that it is given."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,15 @@ from torch import Tensor
 from torch import distributions as td
 
 from pplvae.data import few
-from pplvae.errors import DataError, ProgramError, in_users_words
+from pplvae.errors import DataError, PplvaeWarning, ProgramError
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.discrete import is_masked
-from pplvae.programs.families import family_name
-from pplvae.programs.reading import Layout, Program, counted, latents_of, run_guide, run_model, values_of
+from pplvae.programs.failures import in_users_words
+from pplvae.programs.families import family_name, unwrapped
+from pplvae.programs.reading import Layout, Program, run_guide, run_model
 from pplvae.programs.site_checks import check_masks
+from pplvae.programs.sites import counted, latents_of, values_of
 
 _ROWS_AT_ONCE = 4096
 _DRAWS = 1000  # of all rows together, where masks may change with them
@@ -33,8 +36,8 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
         for start in range(0, len(whole), _ROWS_AT_ONCE):
             batch = whole.take(slice(start, start + _ROWS_AT_ONCE))
             sites, model_sites = _sites(model, guide, layout, batch)
-            expected = ({*layout.model, *layout.held}, {*layout.guide, *layout.held})
-            odd = (model_sites.keys() ^ expected[0]) | (latents_of(sites).keys() ^ expected[1])
+            odd = (model_sites.keys() ^ layout.model.keys()) | (latents_of(sites).keys() ^ layout.guide.keys())
+            odd -= {*layout.held}
             if odd:
                 raise ProgramError(
                     f"The sites {sorted(odd)} exist for some rows and not for others. Every row must have the same "
@@ -42,7 +45,7 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
                 )
             for name, site in model_sites.items():
                 if site["is_observed"]:
-                    _check_site_support(name, site, layout.model[name], start)
+                    _check_site_support(name, site, layout, start)
             check_masks(sites, model_sites, layout.axes)
             latent = (some[name] for some in (sites, model_sites) for name in layout.axes if name in some)
             masked = masked or any(map(is_masked, latent))
@@ -59,8 +62,13 @@ def _sites(model: Program, guide: Program, layout: Layout, batch: Batch) -> tupl
         return sites, run_model(model, batch, values_of(sites))
 
 
-def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:
-    fn, value = site["fn"], site["value"]
+def is_unchecked(site: Any) -> bool:
+    """Whether the program says `validate_args=False` of a site's distribution, where torch would check by default."""
+    return td.Distribution._validate_args and not unwrapped(site["fn"])._validate_args
+
+
+def _check_site_support(name: str, site: Any, layout: Layout, start: int) -> None:
+    fn, value, dim = site["fn"], site["value"], layout.model[name]
     while isinstance(fn, (td.Independent, MaskedDistribution)):  # to see single values, not whole events
         dim -= fn.reinterpreted_batch_ndims if isinstance(fn, td.Independent) else 0
         fn = fn.base_dist
@@ -78,6 +86,17 @@ def _check_site_support(name: str, site: Any, dim: int, start: int) -> None:
     values, where = torch.broadcast_tensors(value, outside.reshape(outside.shape + (1,) * within))
     example = values[where][0]
     kind = family_name(fn)
+    if name in layout.unchecked:
+        warnings.warn(
+            f"Rows {few(rows + start)} (counted from 0) hold values such as {example:.6g} at site {name!r}, which "
+            f"{kind} cannot produce: it takes {_TAKES.get(kind, str(fn.support))}. The program says "
+            "`validate_args=False`, so `log_prob` is taken as it is (of a Bernoulli: minus the cross entropy). It is "
+            "no log-density of such values: gaps are right for this objective; ELBOs and log p(v) are not comparable "
+            f"with those of other likelihoods. {_CURES.get(kind, '')}".rstrip(),
+            PplvaeWarning,
+            stacklevel=2,
+        )
+        return
     raise DataError(
         f"Rows {few(rows + start)} (counted from 0) hold values that the likelihood at site {name!r} cannot produce, "
         f"such as {example:.6g}: {kind} takes {_TAKES.get(kind, str(fn.support))}. "

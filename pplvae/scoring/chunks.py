@@ -11,11 +11,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pplvae.data import Rows
-from pplvae.errors import in_users_words
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.estimates import joined
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Layout, Program
@@ -131,7 +131,8 @@ def _copies(layout: Layout, block: int) -> int:
     """How often a row stands in what a program is called with while a block is scored (see `LocalGuides`)."""
     everything = bool(layout.states) and set(layout.states) == set(layout.axes)
     draws = 2 if layout.held else 1 if everything else block
-    return draws * math.prod(len(states.values) for states in [*layout.states.values(), *layout.summed.values()])
+    states = math.prod(len(states.values) for states in layout.states.values())
+    return draws * states * (layout.summed.count if layout.summed else 1)
 
 
 def over_chunks(

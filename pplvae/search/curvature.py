@@ -20,9 +20,11 @@ from torch.func import grad, jvp, vmap
 from pplvae.isolate import unwarned
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
-from pplvae.programs.families import Parameter, constrained, map_parameters, unconstrained
-from pplvae.programs.reading import Layout, Program, run_model, run_prior, sum_sites
+from pplvae.programs.families import constrained, map_parameters, unconstrained
+from pplvae.programs.reading import Layout, Program, run_model, run_prior
 from pplvae.programs.shapes import Matrices
+from pplvae.programs.sites import sum_sites
+from pplvae.programs.transforms import Parameter
 from pplvae.search.density import Part, values_at
 
 Etas = tuple[Float[Tensor, "row _"], ...]  # each of its own width

@@ -10,8 +10,9 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.capture import Replayed
 from pplvae.programs.chunking import rows_at_once
-from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_prior, sum_sites, values_of
+from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_prior
 from pplvae.programs.shapes import PerDraw, Vectors
+from pplvae.programs.sites import sum_sites, values_of
 
 _MOST_AT_ONCE = 4096  # tiled rows: more are no faster, and pieces that are alike can be captured
 

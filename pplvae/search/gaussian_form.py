@@ -10,8 +10,9 @@ from torch import distributions as td
 from pplvae.programs.batch import Batch
 from pplvae.programs.families import unwrapped
 from pplvae.programs.noise import RowNoise
-from pplvae.programs.reading import Layout, counted
+from pplvae.programs.reading import Layout
 from pplvae.programs.shapes import Lambda, Vectors
+from pplvae.programs.sites import counted
 from pplvae.search.density import Part
 from pplvae.search.gaussian import Factorised, FullCovariance, Gaussians, root_of
 

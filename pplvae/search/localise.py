@@ -17,21 +17,13 @@ from torch import Tensor
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch, tile
 from pplvae.programs.discrete import joint_states
-from pplvae.programs.families import Parameter, constrained, map_parameters, unconstrained
+from pplvae.programs.families import constrained, map_parameters, unconstrained
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Kind
-from pplvae.programs.reading import (
-    Given,
-    Layout,
-    Program,
-    latents_of,
-    log_guide,
-    log_model,
-    run_guide,
-    sum_sites,
-    values_of,
-)
+from pplvae.programs.reading import Given, Layout, Program, log_guide, log_model, run_guide
 from pplvae.programs.shapes import Lambda
+from pplvae.programs.sites import latents_of, sum_sites, values_of
+from pplvae.programs.transforms import Parameter
 from pplvae.search.gaussian_form import GaussianForm
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from pplvae.data import few
 from pplvae.errors import ProgramError
 from pplvae.isolate import validation
-from pplvae.programs.reading import Given, PlateIndex, Program, SiteReader, row_log_prob, values_of
+from pplvae.programs.reading import Given, PlateIndex, Program, SiteReader
+from pplvae.programs.sites import row_log_prob, values_of
 from pplvae.training.preparation import Start
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.data import Rows
-from pplvae.errors import ProgramError, StoreError, in_users_words
+from pplvae.errors import ProgramError, StoreError
 from pplvae.isolate import reseed
 from pplvae.objectives import KLWeight
 from pplvae.programs.batch import Batch
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.reading import Program
 from pplvae.store import CHECKPOINT, clear_run, read_tensors, write_tensors
 from pplvae.training.breakdown import first_not_finite

@@ -12,7 +12,8 @@ from pplvae.isolate import StoreState, called_modules, empty_store, evaluation_m
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair, scaling_plate_size
 from pplvae.programs.opening import floating_dtype
-from pplvae.programs.reading import Layout, Program, log_extra, log_guide, log_model, run_guide, values_of
+from pplvae.programs.reading import Layout, Program, log_extra, log_guide, log_model, run_guide
+from pplvae.programs.sites import values_of
 from pplvae.programs.support import check_support
 from pplvae.training.weights import Fitted, Weights
 

@@ -7,7 +7,8 @@ from pplvae.data import Rows
 from pplvae.isolate import evaluation_mode, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
-from pplvae.programs.reading import Layout, Program, log_model, log_weights_of, run_model, sum_sites
+from pplvae.programs.reading import Layout, Program, log_model, log_weights_of, run_model
+from pplvae.programs.sites import sum_sites
 
 _ROWS_AT_ONCE = 4096
 

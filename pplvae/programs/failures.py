@@ -1,0 +1,230 @@
+"""Why a user's program failed, in words: which site, what was expected, what came, what to write instead.
+
+A traceback says where Python stopped. What its reader needs stands in the frames: the site that was being worked on,
+its distribution, and the line of the program that asked for it.
+"""
+
+import re
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch import distributions as td
+
+from pplvae import errors
+from pplvae.errors import PLATE_HINT, PplvaeError, ProgramError
+from pplvae.isolate import isolated
+from pplvae.programs.families import family_name
+
+_PROBE_ROWS = 5  # `inspection` tries programs on so many rows at most
+_SHORT = {torch.float16: "float16 (half)"}
+_LARGE = 50  # of a number in the rows, where networks expect some around 1
+_LIBRARIES = tuple(str(Path(str(file)).parent) for file in (torch.__file__, pyro.__file__, errors.__file__))
+
+
+@contextmanager
+def in_users_words(what: str, tensors: Sequence[Any]) -> Iterator[None]:
+    """Say which program failed, why, and on rows of which shape, when a user's program raises.
+
+    Args:
+        what: the program.
+        tensors: its rows.
+
+    Raises:
+        ProgramError: in place of whatever the program raises, but for what pplvae itself has said.
+    """
+    try:
+        yield
+    except PplvaeError:
+        raise
+    except Exception as error:
+        raise ProgramError(explained(what, tensors, error)) from error
+
+
+def explained(what: str, tensors: Sequence[Any], error: Exception) -> str:
+    """Why a program failed, in sentences.
+
+    Args:
+        what: the program.
+        tensors: its rows.
+        error: what it raised.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    site, where = _site(frames), _where(error)
+    told = _of_numbers(frames, tensors)
+    if site is not None:
+        told = told or _of_plate(site, str(error), len(tensors[0])) or _of_sizes(site)
+    if told:
+        return f"The {what} failed. {told}{where}"
+    shapes = ", ".join(str((len(tensor), *tensor.shape[1:])) for tensor in tensors)
+    begin = (
+        f"The {what} raised {type(error).__name__} on rows of shape {shapes}: {str(error) or 'without a word'}{where}."
+    )
+    if isinstance(error, TypeError) and "positional argument" in str(error):
+        return (
+            f"{begin} It is called as `{what}(*rows)`, here with {len(tensors)}: pass all that it takes, `rows=(v, c)`."
+        )
+    if len(tensors[0]) <= _PROBE_ROWS and isinstance(error, RuntimeError | ValueError | IndexError | AssertionError):
+        begin += f" (Programs are tried on 3 and {_PROBE_ROWS} rows first: sizes must come from the rows passed in.)"
+    return begin
+
+
+def check_dtypes(error: Exception, tensors: Sequence[Tensor], run: Callable[[Sequence[Tensor]], Any]) -> None:
+    """Say so if programs failed only because of the dtype of their rows.
+
+    Args:
+        error: why they failed.
+        tensors: the rows.
+        run: runs them on other rows.
+
+    Raises:
+        ProgramError: they run on the same numbers in another dtype.
+    """
+    for dtype in (torch.float32, torch.float64):
+        others = [tensor.to(dtype) for tensor in tensors]
+        if all(one.dtype == other.dtype for one, other in zip(tensors, others, strict=True)):
+            continue
+        try:
+            with isolated(0, dtype=dtype):
+                run(others)
+        except Exception:  # then the dtype is not the reason, or not all of it
+            continue
+        came = ", ".join(_SHORT.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")) for tensor in tensors)
+        name = str(dtype).removeprefix("torch.")
+        cast = {torch.float32: "float", torch.float64: "double"}[dtype]
+        raise ProgramError(
+            f"The rows are {came}, and the programs work with {name}: on the same rows as {name} they run. Pass "
+            f'`rows.{cast}()`, of an array `rows.astype("{name}")`.'
+        ) from error
+
+
+def _site(frames: Sequence[FrameType]) -> Any:
+    """The sample site that was being worked on, if there was one."""
+    for frame in reversed(frames):
+        for name in ("msg", "site"):
+            site = frame.f_locals.get(name)
+            if isinstance(site, dict) and site.get("type") == "sample" and isinstance(site["fn"], td.Distribution):
+                return site
+    return None
+
+
+def _where(error: Exception) -> str:
+    """The line of the user's program, if the traceback shows one."""
+    for entry in reversed(traceback.extract_tb(error.__traceback__)):
+        is_user = not entry.filename.startswith(_LIBRARIES) and "site-packages" not in entry.filename
+        if is_user and Path(entry.filename).suffix == ".py" and "contextlib" not in entry.filename and entry.line:
+            return f" ({Path(entry.filename).name}, line {entry.lineno}: `{entry.line}`)"
+    return ""
+
+
+_PLATE = re.compile(r"Shape mismatch inside plate\('(.*)'\) at site .* dim (-\d+), (\d+) vs")
+
+
+def _of_plate(site: Any, text: str, rows: int) -> str:
+    """A site whose batch shape does not fit the plate around it."""
+    found = _PLATE.search(text)
+    if found is None:
+        return ""
+    plate, dim, size = found[1], int(found[2]), int(found[3])
+    kind, shape = family_name(site["fn"]), tuple(site["fn"].batch_shape)
+    begin = (
+        f"The site {site['name']!r} has batch shape {shape} ({kind}). At its axis {dim} it has {shape[dim]}, where the "
+        f"plate {plate!r} has {size}."
+    )
+    # `to_event` should have taken as many axes as lie between the rows and where the plate expects them.
+    missing = next((k for k in range(1, len(shape) + dim + 1) if shape[dim - k] == size), 0)
+    if not missing and size == rows and _one_for_each(shape[dim]):
+        return (
+            f"{begin} The plate is right. The parameters {_one_for_each(shape[dim])} hold a line for each of "
+            f"{shape[dim]} rows: so each row has a guide of its own already, and other rows have none. Compute lambda "
+            "from the rows, `loc, scale = encoder(v)`; let an autoguide cover the latents of all rows only, "
+            '`AutoNormal(pyro.poutine.block(model, hide=["h"]))`.'
+        )
+    if not missing:
+        return f"{begin} The plate's size must be the number of rows that are passed in: {PLATE_HINT}."
+    return (
+        f"{begin} The rows are {missing} further left, and the axes right of them belong to one row: make these its "
+        f"event dimensions, `{kind}(...).to_event({len(site['fn'].event_shape) + missing})`."
+    )
+
+
+def _one_for_each(rows: int) -> list[str]:
+    """Parameters, outside of networks, with so many lines."""
+    store = pyro.get_param_store()
+    names = [name for name in store.keys() if "$$$" not in name]
+    return [name for name in names if store[name].shape[:1] == (rows,)]
+
+
+def _of_numbers(frames: Sequence[FrameType], tensors: Sequence[Any]) -> str:
+    """Numbers that a distribution does not take, as its parameters or as a value; torch prints them all."""
+    for frame in reversed(frames):
+        fn, value, valid = (frame.f_locals.get(name) for name in ("self", "value", "valid"))
+        if not isinstance(fn, td.Distribution) or not isinstance(value, Tensor) or not isinstance(valid, Tensor):
+            continue
+        odd = value.detach()[~valid.expand(value.shape[: valid.ndim])].flatten()
+        if len(odd) == 0:
+            continue
+        what, allowed = f"A value of {type(fn).__name__}", frame.f_locals.get("support")
+        if allowed is None:
+            what, allowed = f"`{frame.f_locals['param']}` of {type(fn).__name__}", frame.f_locals["constraint"]
+        return (
+            f"{what} must be {_allowed(allowed)}. Of {value.numel()} numbers {int((~valid).sum())} are not, such as "
+            f"{float(odd[0]):.4g}.{_of_scale(tensors)}"
+        )
+    return ""
+
+
+def _of_scale(tensors: Sequence[Any]) -> str:
+    """Networks that begin with small weights make of large numbers what no distribution takes."""
+    largest = max((float(t.abs().max()) for t in tensors if t.is_floating_point() and t.numel()), default=0.0)
+    if largest < _LARGE:
+        return ""
+    return (
+        f" The rows go up to {largest:.3g}, and networks expect numbers around 1: standardise the columns, "
+        "`load_data(..., standardise=True)`, or divide them, `load_data(..., scale=255)`."
+    )
+
+
+def _allowed(constraint: Any) -> str:
+    inner = getattr(constraint, "base_constraint", constraint)
+    bound = getattr(inner, "lower_bound", None)
+    if type(inner).__name__ == "_Real":
+        return "finite"
+    if type(inner).__name__ in ("_GreaterThan", "_GreaterThanEq") and not isinstance(bound, Tensor):
+        return f"above {bound:g}" if type(inner).__name__ == "_GreaterThan" else f"{bound:g} or more"
+    return f"in {str(constraint).lstrip('_')}"
+
+
+def _of_sizes(site: Any) -> str:
+    """A value that does not fit the distribution that it is held against."""
+    fn, value = site["fn"], site["value"]
+    if not isinstance(value, Tensor):
+        return ""
+    ours, theirs = tuple(value.shape), tuple(fn.shape())
+    if _fit(ours, theirs):
+        return ""
+    what = "observed site" if site["is_observed"] else "latent"
+    begin = f"At the {what} {site['name']!r} the value has shape {ours} and its {family_name(fn)} {theirs}"
+    if not site["is_observed"]:
+        return f"{begin}: the model and the guide must give a latent one shape."
+    numbers, given = (torch.Size(shape[1:]).numel() for shape in (ours, theirs))
+    if numbers != given:
+        return f"{begin}: a row has {numbers} numbers, and the model gives it {given}."
+    return (
+        f"{begin}: the numbers of a row are as many, in another shape. Write `obs=v.flatten(1)`, or end the decoder "
+        f"with `nn.Unflatten(1, {ours[1:]})`."
+    )
+
+
+def _fit(one: Sequence[int], other: Sequence[int]) -> bool:
+    try:
+        torch.broadcast_shapes(one, other)
+    except RuntimeError:
+        return False
+    return True
