@@ -3,16 +3,17 @@
 import math
 
 import numpy as np
-import pplvae
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pplvae.errors import PplvaeWarning, RowwiseError
-from pplvae.programs.elements import closed_kl
 from pyro.infer import autoguide
 from statistics_ import assert_within
 from torch import nn
+
+import pplvae
+from pplvae.errors import PplvaeWarning, RowwiseError
+from pplvae.programs.elements import closed_kl
 
 V = torch.tensor([[0.3, -1.2, 0.5], [1.5, 0.2, -0.4], [-0.7, 0.9, 1.1], [2.0, -0.3, 0.1], [0.0, 0.6, -1.4]])
 WEIGHT = torch.tensor([1.0, 0.5, -0.4])
@@ -95,7 +96,7 @@ def test_an_autoguide_over_what_belongs_to_all_rows(kind):
         with pyro.plate("rows", len(v)):
             pyro.sample("h", dist.Normal(loc.unsqueeze(-1), scale.unsqueeze(-1)).to_event(1))
 
-    rows = pplvae.amortisation_gap(model, guide, V, particles=4000, max_steps=0).rows
+    rows = pplvae.amortisation_gap(model, guide, V, particles=400, max_steps=0).rows
     with torch.no_grad():
         loc, scale = encoder(V)
     square = loc**2 + scale**2
@@ -106,7 +107,7 @@ def test_an_autoguide_over_what_belongs_to_all_rows(kind):
             variance = float(shared.get_posterior().variance.mean())
     error = (V**2).sum(-1) - 2 * loc * (V @ WEIGHT) + square * ((WEIGHT**2).sum() + 3 * variance)
     exact = -0.5 * error / SPREAD**2 - 1.5 * math.log(2 * math.pi * SPREAD**2) - 0.5 * (square - 1) + scale.log()
-    assert_within(rows["elbo_amortised"].values, exact.numpy(), rows["elbo_amortised_stderr"].values)
+    assert_within(rows["elbo_amortised"].values - exact.numpy(), rows["elbo_amortised_stderr"].values)
 
 
 def mixture_pair(make, prior):
@@ -171,7 +172,7 @@ def test_mixtures_in_both_programs(make, prior):
             return (each + logits[row].log_softmax(-1)).logsumexp(-1)
 
         exact.append(elbo_by_grid(v, log_q, lambda h: prior().log_prob(h.unsqueeze(-1).float()).double()))
-    assert_within(rows["elbo_amortised"].values, np.array(exact), rows["elbo_amortised_stderr"].values)
+    assert_within(rows["elbo_amortised"].values - np.array(exact), rows["elbo_amortised_stderr"].values)
     assert (rows["amortisation_gap"] > 2 * rows["amortisation_gap_stderr"]).any()
     alone = pplvae.log_weights(model, guide, V[2:3], particles=6)
     torch.testing.assert_close(alone, pplvae.log_weights(model, guide, V, particles=6)[:, 2:3])
@@ -231,7 +232,7 @@ def test_folded_latents():
         log_q, log_p = log_folded(h, loc[row], scale[row]), log_folded(h, torch.zeros(()).double(), 1.0)
         log_p = log_p + dist.Normal(h.unsqueeze(-1) * WEIGHT.double(), SPREAD).log_prob(v.double()).sum(-1)
         exact.append(float(torch.trapezoid(log_q.exp() * (log_p - log_q), h)))
-    assert_within(rows["elbo_amortised"].values, np.array(exact), rows["elbo_amortised_stderr"].values)
+    assert_within(rows["elbo_amortised"].values - np.array(exact), rows["elbo_amortised_stderr"].values)
     assert np.isfinite(pplvae.fit(model, guide, V, epochs=2, seed=0).history["objective"]).all()
 
 
@@ -282,6 +283,6 @@ def test_grey_values_where_the_program_says_not_to_check():
             2 * math.pi
         )
         exact = -mean - 0.5 * (scale**2 + loc**2 - 1 - 2 * scale.log())
-    assert_within(rows["elbo_amortised"].values, exact.numpy(), rows["elbo_amortised_stderr"].values)
+    assert_within(rows["elbo_amortised"].values - exact.numpy(), rows["elbo_amortised_stderr"].values)
     with pytest.raises(pplvae.errors.DataError, match="Bernoulli takes 0 or 1"):
         pplvae.amortisation_gap(*grey_pair()[:2], grey)

@@ -155,10 +155,14 @@ def _of_plate(site: Any, text: str, rows: int) -> str:
 
 
 def _one_for_each(rows: int) -> list[str]:
-    """Parameters, outside of networks, with so many lines."""
+    """Parameters, outside of networks, with so many lines, or all of these in one."""
     store = pyro.get_param_store()
-    names = [name for name in store.keys() if "$$$" not in name]
-    return [name for name in names if store[name].shape[:1] == (rows,)]
+    shapes = {name: store[name].shape for name in store.keys() if "$$$" not in name}
+    return [
+        name
+        for name, shape in shapes.items()
+        if shape[:1] == (rows,) or (len(shape) == 1 and rows > 1 and shape[0] % rows == 0)
+    ]
 
 
 def _of_numbers(frames: Sequence[FrameType], tensors: Sequence[Any]) -> str:

@@ -191,6 +191,7 @@ def check_rows_apart(what: str, fewer: dict[str, Any], more: dict[str, Any], dim
         tolerance = 1e-3 if first.dtype == torch.float32 else 1e-6
         expected = torch.cat([first, first[:2]])
         if not torch.allclose(expected, second, rtol=tolerance, atol=tolerance, equal_nan=True):
+            _check_broadcast(what, fewer[name], dims[name])
             odd = int((expected - second).abs().argmax())
             raise ProgramError(
                 f"At the site {name!r} of the {what}, a row's log-probability changed when other rows were added "
@@ -198,3 +199,17 @@ def check_rows_apart(what: str, fewer: dict[str, Any], more: dict[str, Any], dim
                 "influence each other, or the program draws random numbers outside `pyro.sample` in eval mode "
                 "(dropout that ignores `training`, say)."
             )
+
+
+def _check_broadcast(what: str, site: Any, dim: int) -> None:
+    """Refuse a site whose rows stand on two axes: on the plate's, where it had one member, and where they were."""
+    fn, covered = site["fn"], {frame.dim for frame in site["cond_indep_stack"]}
+    axes = range(-1, -1 - len(fn.batch_shape), -1)
+    further = [axis for axis in axes if axis < dim and axis not in covered and fn.batch_shape[axis] > 1]
+    if further:
+        events = len(fn.event_shape) + dim - further[0]
+        raise ProgramError(
+            f"The site {site['name']!r} of the {what} has batch shape {tuple(fn.batch_shape)}: its rows lie at axis "
+            f"{further[0]}, and the plate around it is at axis {dim}, where it was spread over the rows once more. "
+            f"Make the axes right of the rows its event dimensions: `{family_name(fn)}(...).to_event({events})`."
+        )
