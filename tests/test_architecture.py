@@ -27,7 +27,19 @@ ROOMS = {
     "nets": [],
     "flows": [],
     "programs": [
-        *("shapes", "noise", "chunking", "batch", "local", "estimates", "families", "discrete", "capture", "reading"),
+        *(
+            "shapes",
+            "noise",
+            "chunking",
+            "pieces",
+            "batch",
+            "local",
+            "estimates",
+            "families",
+            "discrete",
+            "capture",
+            "reading",
+        ),
         *(
             "dependence",
             "latents",

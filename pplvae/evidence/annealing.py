@@ -33,7 +33,7 @@ class Annealing:
     Attributes:
         start: the base: "guide" (the row's own; where that is Gaussian, with the full covariance that the curvature of
             log p says) or "prior".
-        chains: per row.
+        particles: Monte Carlo draws per row. Each is a chain that goes along the path.
         temperatures: steps of the path; by default the pilot run chooses, per row, as many as bring the standard
             deviation of the log weights down to `spread`.
         spread: nats; see `temperatures`.
@@ -45,7 +45,7 @@ class Annealing:
     """
 
     start: str = "guide"
-    chains: int = 64
+    particles: int = 64
     temperatures: int | None = None
     spread: float = 0.4
     leapfrog: int = 5
@@ -58,13 +58,13 @@ class Annealing:
             raise UnknownNameError("start of the annealing", self.start, _STARTS)
         if self.schedule not in _SCHEDULES:
             raise UnknownNameError("schedule of temperatures", self.schedule, _SCHEDULES)
-        for name, least in (("chains", 2), ("temperatures", 2), ("leapfrog", 1)):
+        for name, least in (("particles", 2), ("temperatures", 2), ("leapfrog", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
 
     def rows_at_once(self) -> int:
         """Rows that fit into memory together."""
-        return max(1, _MOVED_AT_ONCE // self.chains)
+        return max(1, _MOVED_AT_ONCE // self.particles)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Annealer:
     """A batch of rows between their base and their posterior.
 
     Args:
-        space: the latents of the rows, a `LatentSpace` or what has its methods, with `settings.chains` draws each.
+        space: the latents of the rows, a `LatentSpace` or what has its methods, with `settings.particles` draws each.
         batch: the rows, at the same number of draws.
         settings: see `Annealing`.
         seed: names the noise.
