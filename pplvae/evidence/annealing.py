@@ -36,7 +36,7 @@ class Annealing:
         particles: Monte Carlo draws per row. Each is a chain that goes along the path.
         temperatures: steps of the path; by default the pilot run chooses, per row, as many as bring the standard
             deviation of the log weights down to `spread`.
-        spread: nats; see `temperatures`.
+        spread: nats; the standard deviation of the log weights that the pilot run chooses `temperatures` for.
         leapfrog: steps of a Hamiltonian move.
         schedule: of temperatures: "adaptive" (per row: equal steps in standard deviations of the log ratio along the
             path, as the pilot run saw them), "linear", or "sigmoid" (Wu et al., 2017).
