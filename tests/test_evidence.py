@@ -12,7 +12,7 @@ from torch import nn
 
 import pplvae
 from pplvae.errors import ProgramError, UnknownNameError
-from pplvae.evidence.annealing import Path, _equal_lengths, _interpolate
+from pplvae.evidence.annealing import AnnealingPath, _equal_lengths, _interpolate
 from pplvae.programs.estimates import log_mean_exp
 
 DEGREES = {"importance": 499, "ais": 63}  # of freedom behind a standard error: pairs of draws, chains, less one
@@ -218,7 +218,7 @@ def test_paths():
     assert steps[-1] > 3 * steps[0]
     x = torch.tensor([[0.0], [1.0], [3.0]])
     torch.testing.assert_close(_interpolate(x, x**2, torch.tensor([[0.5], [2.0]])), torch.tensor([[0.5], [5.0]]))
-    path = Path(grid, grid, torch.ones(2, 3), torch.ones(2)).take(torch.tensor([1]), 8)
+    path = AnnealingPath(grid, grid, torch.ones(2, 3), torch.ones(2)).take(torch.tensor([1]), 8)
     assert path.temperatures.shape == (9, 1)
     assert path.temperatures[-1] == 1
 

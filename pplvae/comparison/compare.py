@@ -37,7 +37,7 @@ from pplvae.scoring.precision import (
 )
 from pplvae.scoring.scores import Scored
 from pplvae.search.first_order import Schedule
-from pplvae.search.richer_families import Family
+from pplvae.search.richer_families import RicherFamily
 
 _SCREEN = 0.1  # nats
 
@@ -194,7 +194,7 @@ class _Asked:
     schedule: Schedule
     evidence: str | None = None
     annealing: Annealing = field(default_factory=Annealing)
-    ladder: Sequence[Family] = ()
+    ladder: Sequence[RicherFamily] = ()
     screen: float | None = None
     simulated: int = 0
 

@@ -68,7 +68,7 @@ class Annealing:
 
 
 @dataclass(frozen=True)
-class Path:
+class AnnealingPath:
     """What the pilot run found, frozen.
 
     Attributes:
@@ -83,11 +83,11 @@ class Path:
     scale: Float[Tensor, "row element"]
     spread: Float[Tensor, " row"]
 
-    def take(self, index: Tensor, count: int) -> "Path":
+    def take(self, index: Tensor, count: int) -> "AnnealingPath":
         """The paths of some rows, with another number of steps."""
         temperatures = _resampled(self.temperatures[:, index], count)
         step_sizes = _resampled(self.step_sizes[:, index], count)
-        return Path(temperatures, step_sizes, self.scale[index], self.spread[index])
+        return AnnealingPath(temperatures, step_sizes, self.scale[index], self.spread[index])
 
 
 class _Point(NamedTuple):
@@ -121,7 +121,7 @@ class Annealer:
         self._slope = Replayed(self._slope_at, compile=settings.compile)
         self._size = batch.copies * sum(tensor.numel() for tensor in batch.tensors)
 
-    def pilot(self) -> Path:
+    def pilot(self) -> AnnealingPath:
         """Run once to tune step sizes, and to see where along the path the log ratio varies."""
         settings = self._settings
         address = (self._seed, Stream.PILOT)
@@ -141,11 +141,11 @@ class Annealer:
         found, ratio = torch.stack([steps[0], *steps]), torch.stack(ratios)
         spread = (grid.diff(dim=0).unsqueeze(1) * ratio[:-1]).sum(0).std(0)
         if settings.schedule != "adaptive":
-            return Path(grid, found, scale, spread)
+            return AnnealingPath(grid, found, scale, spread)
         temperatures = _equal_lengths(grid, ratio.std(1).nan_to_num(0.0, 0.0, 0.0))
-        return Path(temperatures, _interpolate(grid, found, temperatures), scale, spread)
+        return AnnealingPath(temperatures, _interpolate(grid, found, temperatures), scale, spread)
 
-    def steps_for(self, path: Path) -> Int64[Tensor, " row"]:
+    def steps_for(self, path: AnnealingPath) -> Int64[Tensor, " row"]:
         """How many temperatures each row needs: the variance of the log weights falls as one over their number."""
         count = len(path.temperatures) - 1
         if self._settings.temperatures is not None:
@@ -154,7 +154,7 @@ class Annealer:
         # Powers of two, so that rows run together in few groups.
         return (count * 2 ** times.log2().ceil()).clamp(_FEWEST_TEMPERATURES, _MOST_TEMPERATURES).to(torch.int64)
 
-    def forward(self, path: Path) -> tuple[PerDraw, Float[Tensor, " row"]]:
+    def forward(self, path: AnnealingPath) -> tuple[PerDraw, Float[Tensor, " row"]]:
         """From the base to the posterior.
 
         Returns:
@@ -163,7 +163,7 @@ class Annealer:
         address = (self._seed, Stream.ANNEAL)
         return self._run(self._start(address), path.temperatures, path.step_sizes, path.scale, address)
 
-    def reverse(self, path: Path, exact: Vectors) -> tuple[PerDraw, Float[Tensor, " row"]]:
+    def reverse(self, path: AnnealingPath, exact: Vectors) -> tuple[PerDraw, Float[Tensor, " row"]]:
         """From exact draws of the posterior back to the base.
 
         Args:

@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import as_parts
-from pplvae.evidence.annealing import Annealer, Annealing, Path
+from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
 from pplvae.evidence.log_evidence import check_local, forward_columns, per_path, space_of
 from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import log_mean_exp
@@ -126,7 +126,7 @@ def _bracket_columns(templates: Chunk, settings: Annealing) -> Columns:
     chunk = Chunk(templates.own, made.batch)
     exact = space_of(chunk, torch.arange(len(chunk.batch)), settings.start, 1).vectors(made.values)
 
-    def both_ways(annealer: Annealer, path: Path, index: Tensor) -> Columns:
+    def both_ways(annealer: Annealer, path: AnnealingPath, index: Tensor) -> Columns:
         forward = forward_columns(annealer, path)
         backward, _ = annealer.reverse(path, exact[:, index].expand(settings.particles, -1, -1))
         below, stderr = log_mean_exp(backward, mirrored=False)

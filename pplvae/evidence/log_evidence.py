@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
-from pplvae.evidence.annealing import Annealer, Annealing, Path
+from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
 from pplvae.evidence.gaussian_space import GaussianSpace
 from pplvae.evidence.proposal import Proposal, around_gaussians, around_guide
 from pplvae.programs.estimates import log_mean_exp, with_rounding
@@ -233,14 +233,14 @@ def annealed_evidence(chunk: Chunk, settings: Annealing) -> Columns:
     return per_path(chunk, settings, lambda annealer, path, _: forward_columns(annealer, path))
 
 
-def forward_columns(annealer: Annealer, path: Path) -> Columns:
+def forward_columns(annealer: Annealer, path: AnnealingPath) -> Columns:
     """What the forward run of some rows says."""
     weights, acceptance = annealer.forward(path)
     count = torch.full_like(acceptance, len(path.temperatures) - 1, dtype=torch.int64)
     return evidence_columns(weights, mirrored=False) | {"acceptance": acceptance, "temperatures": count}
 
 
-def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, Path, Tensor], Columns]) -> Columns:
+def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, AnnealingPath, Tensor], Columns]) -> Columns:
     """Pilot all rows of a chunk, then run those that need equally many temperatures together.
 
     Args:

@@ -15,7 +15,7 @@ def rows_with_draws(tensors: Sequence[Tensor], particles: int) -> int:
     """How many rows go through a program at once with all of their draws; at least one.
 
     At most 2^14 rows x draws, and no more than `rows_at_once` allows. `posterior_means` (1000 draws, one thread) of
-    2000 rows of 64 columns, decoder 8-200-200-64, took 26 s and 0.4 GiB so, and 35 s and 3.0 GiB in pieces of 1000 rows; of
+    2000 rows of 64 columns, decoder 8-200-200-64, took 26 s and 0.4 GiB so, and 35 s and 3.0 GiB in pieces of 1000; of
     400 rows of 784 columns, decoder 50-400-400-784, 37 s and 0.5 GiB, and 46 s and 2.4 GiB in pieces of 100.
 
     >>> import torch
