@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from docstrings import sentence_of, text_of
 from oracles import bad_guide, random_linear
 
 import pplvae
@@ -64,18 +65,6 @@ def shared():
 SHARED = pytest.mark.parametrize(("keyword", "names"), shared().items(), ids=shared())
 
 
-def text_of(name, keyword):
-    """What the docstring says of a keyword."""
-    doc = inspect.getdoc(FUNCTIONS[name])
-    found = re.search(rf"^    {keyword}: (.*\n(?:        .*\n)*)", doc + "\n", re.M)
-    assert found, f"{name} does not explain {keyword}"
-    return " ".join(found[1].split())
-
-
-def sentence_of(name, keyword):
-    return re.match(r".*?\.(?= |$)", text_of(name, keyword))[0]
-
-
 def check_alike(keyword, found, exceptions):
     common = {value for name, value in found.items() if (name, keyword) not in exceptions}
     assert len(common) == 1, found
@@ -90,14 +79,14 @@ def test_keywords_of_one_name_have_one_default(keyword, names):
 
 @SHARED
 def test_keywords_of_one_name_are_explained_alike(keyword, names):
-    check_alike(keyword, {name: sentence_of(name, keyword) for name in names}, OTHER_WORDS)
+    check_alike(keyword, {name: sentence_of(FUNCTIONS[name], keyword) for name in names}, OTHER_WORDS)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_argument_is_explained(name):
     for keyword in parameters(name):
-        assert text_of(name, keyword).endswith((".", ":")), keyword
-        assert not re.search(r"\b(the same|likewise|see `\w+`)\.$", text_of(name, keyword)), keyword
+        assert text_of(FUNCTIONS[name], keyword).endswith((".", ":")), keyword
+        assert not re.search(r"\b(the same|likewise|see `\w+`)\.$", text_of(FUNCTIONS[name], keyword)), keyword
 
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in OTHER_ORDER and name != "Annealing"])
