@@ -25,7 +25,7 @@ def measure(work: Workload, settings: Settings) -> list[Line]:
     if settings.quick:
         rows, temperatures = 20, temperatures // 10
     work = work.take(rows)
-    size = {"chains": _CHAINS, "temperatures": temperatures, "leapfrog": _LEAPFROG}
+    size = {"particles": _CHAINS, "temperatures": temperatures, "leapfrog": _LEAPFROG}
     found: dict[str, Tensor] = {}
     acceptance = 0.0
 

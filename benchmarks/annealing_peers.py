@@ -16,14 +16,14 @@ class Chains(NamedTuple):
     acceptance: float  # of all moves
 
 
-def hand_annealing(work: Workload, *, chains: int, temperatures: int, leapfrog: int, step: float) -> Chains:
+def hand_annealing(work: Workload, *, particles: int, temperatures: int, leapfrog: int, step: float) -> Chains:
     """Hamiltonian annealing from the prior, by eager autograd: linear temperatures, one fixed step size.
 
     The gradient at the end of a move serves as that at the start of the next, so a move costs `leapfrog` gradients.
 
     Args:
         work: the model and its rows.
-        chains: per row.
+        particles: chains per row.
         temperatures: steps of the path.
         leapfrog: steps of a move.
         step: size of a leapfrog step, in units of h.
@@ -38,7 +38,7 @@ def hand_annealing(work: Workload, *, chains: int, temperatures: int, leapfrog: 
         (slope,) = torch.autograd.grad(value.sum(), h)
         return value.detach(), slope
 
-    h = torch.randn(chains, len(work.rows), work.latent, device=work.rows.device)
+    h = torch.randn(particles, len(work.rows), work.latent, device=work.rows.device)
     value, slope = likelihood(h)
     log_weights, acceptance = torch.zeros_like(value), []
     for t in range(1, temperatures + 1):
@@ -60,4 +60,4 @@ def hand_annealing(work: Workload, *, chains: int, temperatures: int, leapfrog: 
         slope = torch.where(accepted.unsqueeze(-1), new_slope, slope)
         value = torch.where(accepted, new_value, value)
         acceptance.append(accepted.float().mean())
-    return Chains(log_weights.logsumexp(0) - math.log(chains), float(torch.stack(acceptance).mean()))
+    return Chains(log_weights.logsumexp(0) - math.log(particles), float(torch.stack(acceptance).mean()))

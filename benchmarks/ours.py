@@ -91,10 +91,10 @@ def own_guides(work: Workload, tolerance: float = 0.01) -> tuple[Tensor, Tensor,
 
 
 def annealed(
-    work: Workload, *, chains: int, temperatures: int, leapfrog: int, compile: bool = False
+    work: Workload, *, particles: int, temperatures: int, leapfrog: int, compile: bool = False
 ) -> tuple[Tensor, float]:
     """Log p(v) in nats of every row, annealed from the prior, and the seconds of the run without its pilot."""
-    path = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "schedule": "linear"}
+    path = {"particles": particles, "temperatures": temperatures, "leapfrog": leapfrog, "schedule": "linear"}
     settings = Annealing(start="prior", compile=compile, **path)
     weights, seconds = [], []
 

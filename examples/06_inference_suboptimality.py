@@ -72,7 +72,7 @@ def measured(kind, parts, latent, options):
         settings = {"train": "guide", "epochs": max(1, options.epochs // 3), "batch_size": 200}
         guide = pplvae.fit(after.model, after.guide, parts["train"], **settings).guide
     some = {name: parts[name][: options.rows] for name in ("train", "held-out")}
-    annealing = pplvae.Annealing(chains=16, temperatures=options.temperatures)
+    annealing = pplvae.Annealing(particles=16, temperatures=options.temperatures)
     result = pplvae.compare(fitted.model, guide, some, evidence="ais", annealing=annealing, particles=500)
     print(result, flush=True)
     return result

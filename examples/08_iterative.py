@@ -93,7 +93,7 @@ def draw(found, rows, path):
     axis = torch.linspace(-1, 1, 41) * reach
     grid = centre + torch.cartesian_prod(axis, axis)
     vae = found[PLAIN][0]
-    judge = SemiAmortised(64, 2, HIDDEN, vae.prior, vae.decoder, vae.likelihood, draws=100)
+    judge = SemiAmortised(64, 2, HIDDEN, vae.prior, vae.decoder, vae.likelihood, particles=100)
     with torch.no_grad():
         lam = torch.cat([grid, scale.log().expand_as(grid)], -1)
         elbo = judge.elbo(lam, v.expand(len(lam), -1)).reshape(41, 41).numpy()

@@ -37,9 +37,10 @@ _UNFINISHED = {"NONFINITE": _NONFINITE, "INTERRUPTED": _INTERRUPTED}  # by the n
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
-Seed = Annotated[int, typer.Option(help="Names all random numbers: the same seed gives the same bits.")]
+Seed = Annotated[int, typer.Option(help="Names all noise: the same seed gives the same bits.")]
 Particles = Annotated[
-    int | None, typer.Option(help="Draws per row for scoring, even; by default as many as --stderr needs.")
+    int | None,
+    typer.Option(help="Monte Carlo draws per row. An even number; by default as many as --stderr needs."),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for torch; by default torch's own choice.")]
 
@@ -47,7 +48,7 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads for torch; by def
 @app.command()
 def demo(
     run: Annotated[Path, typer.Option(help="Run folder to write (replaced if it exists).")] = Path("runs/demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 300,
+    epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 300,
     seed: Seed = 0,
 ) -> None:
     """Fit a Bernoulli VAE to the digits bundled with scikit-learn, and report its amortisation gap, offline."""
@@ -77,12 +78,14 @@ def fit(
     latent: Annotated[int, typer.Option(help="Dimension of h.")] = 8,
     objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = "TraceMeanField_ELBO",
     objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 200,
+    epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
     lr: Annotated[float, typer.Option(help="Step size of Adam.")] = 1e-3,
-    clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient of the loss, which is in nats per row.")
+    ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better validation ELBO.")
+        int | None, typer.Option(help="Stop when the validation ELBO has not risen for so many epochs.")
     ] = None,
     compile: Annotated[
         bool, typer.Option(help="Put the training step through torch's compiler: seconds once, then faster steps.")
@@ -99,8 +102,8 @@ def fit(
             "By default mask for air_quality_uci and penguins."
         ),
     ] = None,
-    seed: Seed = 0,
     existing: Annotated[str, typer.Option(help="If the folder holds a run: refuse, resume or overwrite.")] = "refuse",
+    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Fit a model and its guide to rows; write weights, history and settings to a run folder.
@@ -125,15 +128,21 @@ def compare(
     other: Annotated[
         Path | None, typer.Argument(help="A second run that has been compared on the same rows: print the differences.")
     ] = None,
-    seed: Seed = 0,
-    particles: Particles = None,
-    stderr: Annotated[float, typer.Option(help="Nats per row: the largest Monte Carlo standard error.")] = 0.1,
     families: Annotated[str, typer.Option(help="Richer families, by commas: full_covariance, flow, mixture.")] = "",
     evidence: Annotated[str, typer.Option(help="importance, ais, or none to leave log p(v) out.")] = "importance",
     screen: Annotated[float | None, typer.Option(help="Skip rows whose gap is below so many nats for sure.")] = None,
-    margin: Annotated[float, typer.Option(help="With OTHER: nats per row that it may lose.")] = 0.0,
-    tolerance: Annotated[float, typer.Option(help="Nats; smaller optimises each row longer.")] = 0.01,
-    max_steps: Annotated[int, typer.Option(help="Optimisation steps per row at most.")] = 3000,
+    margin: Annotated[float, typer.Option(help="Nats per row that may be lost. With OTHER.")] = 0.0,
+    particles: Particles = None,
+    stderr: Annotated[
+        float,
+        typer.Option(help="The largest Monte Carlo standard error of a row that is asked for, in nats."),
+    ] = 0.1,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Nats per row; a row has converged if the upper 95 % end of its shortfall is below that."),
+    ] = 0.01,
+    max_steps: Annotated[int, typer.Option(help="Steps of the search for each row's own guide, at most.")] = 3000,
+    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Optimise a guide for every train and test row of a run, and print where the nats go.

@@ -26,6 +26,10 @@ _OF_OTHERS = (
 
 # Files, and single tests, that find the most faults a second: closed forms first, and every room of the package once.
 QUICK = {
+    "contracts/test_arguments.py::test_arguments_come_in_one_order",
+    "contracts/test_arguments.py::test_every_argument_is_explained",
+    "contracts/test_arguments.py::test_keywords_of_one_name_are_explained_alike",
+    "contracts/test_arguments.py::test_keywords_of_one_name_have_one_default",
     "contracts/test_guides.py::test_density_integrates_to_one",
     "contracts/test_guides.py::test_shapes_and_dtype",
     "contracts/test_guides.py::test_every_guide_by_name",

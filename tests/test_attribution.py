@@ -14,7 +14,7 @@ from pplvae.comparison.attribution import _causes_and_advice
 from pplvae.models import FactorAnalysis
 from pplvae.results.comparison import Comparison
 
-SEARCH = {"rows": 30, "particles": 60, "tolerance": 0.05, "max_steps": 75}
+SEARCH = {"most_rows": 30, "particles": 60, "tolerance": 0.05, "max_steps": 75}
 OPTIONS = SEARCH | {"epochs": 4, "lr": 3e-3, "batch_size": 32, "hidden": (32,)}
 
 

@@ -107,7 +107,7 @@ def exact_coin(v):
 
 def test_rows_that_can_only_be_zero_or_one():
     """Six hundred simulated rows of which only two differ: each must have draws of its own."""
-    found = calibrate(coin, exact_coin, torch.zeros(1), simulations=600, draws=49)  # few draws, if they were shared
+    found = calibrate(coin, exact_coin, torch.zeros(1), simulated=600, particles=49)  # few draws, if they were shared
     assert found.latents["count"].values.tolist() == [600, 600]
     assert found.outside == []
     assert found.rows["latent"].values.tolist() == [LOG_JOINT, "h"]
@@ -115,13 +115,13 @@ def test_rows_that_can_only_be_zero_or_one():
 
 def test_in_pieces_and_alone():
     model, guide, rows = programs.two_latents_in_a_chain()
-    whole = calibrate(model, guide, rows, draws=19, seed=2)
-    for pieces in (calibrate(model, guide, rows, draws=19, seed=2, chunk_size=size) for size in (1, 5)):
+    whole = calibrate(model, guide, rows, particles=19, seed=2)
+    for pieces in (calibrate(model, guide, rows, particles=19, seed=2, chunk_size=size) for size in (1, 5)):
         np.testing.assert_array_equal(pieces.rows["rank"], whole.rows["rank"])
         np.testing.assert_allclose(pieces.rows["z_score"], whole.rows["z_score"], rtol=1e-8)
-    alone = calibrate(model, guide, rows[7:8], draws=19, seed=2)
+    alone = calibrate(model, guide, rows[7:8], particles=19, seed=2)
     np.testing.assert_array_equal(alone.rows["rank"][0], whole.rows["rank"][7])
-    other = calibrate(model, guide, rows, draws=19, seed=3)
+    other = calibrate(model, guide, rows, particles=19, seed=3)
     assert not np.array_equal(other.rows["rank"], whole.rows["rank"])
 
 
@@ -162,7 +162,7 @@ def test_every_rank_once_is_exactly_uniform():
     compared = Compared(
         ["h"], below, zeros, zeros == 0, zeros != 0, stats.norm.ppf((below + 0.5) / 200), zeros, zeros + 1
     )
-    ranks = _ranks_from(compared, seed=0).assign_attrs(draws=199, confidence=0.95, seed=0)
+    ranks = _ranks_from(compared, seed=0).assign_attrs(particles=199, level=0.95, seed=0)
     summary = latents_of(ranks, compared)
     np.testing.assert_allclose(summary["coverage"][0], summary["nominal"], rtol=1e-12)
     np.testing.assert_allclose(summary["ecdf_difference"], 0.0, atol=1e-12)
@@ -220,7 +220,7 @@ def test_nan_is_counted_and_no_rank():
 @pytest.mark.parametrize("simulations", [5, 12, 30])
 def test_any_number_of_simulations(simulations):
     model, guide, rows = programs.conditional_with_two_tensors()
-    found = calibrate(model, guide, rows, simulations=simulations, draws=9)
+    found = calibrate(model, guide, rows, simulated=simulations, particles=9)
     template = found.rows["row"].values
     assert len(template) == simulations
     assert len(np.unique(template)) == min(simulations, len(rows[0]))
@@ -232,7 +232,7 @@ def test_nominal_coverage_is_what_the_ranks_allow():
     model, guide, rows = programs.functions_with_pyro_param()
     summary = calibrate(model, guide, rows).latents
     np.testing.assert_allclose(summary["nominal"], summary["level"], rtol=1e-12)
-    summary = calibrate(model, guide, rows, draws=10).latents
+    summary = calibrate(model, guide, rows, particles=10).latents
     np.testing.assert_allclose(summary["nominal"], [1 - 6 / 11, 1 - 2 / 11, 1 - 2 / 11, 1.0])
 
 
@@ -250,7 +250,7 @@ def test_nominal_coverage_is_what_the_ranks_allow():
 def test_programs_of_outsiders(program):
     model, guide, rows = program()
     before = process_state()
-    found = calibrate(model, guide, rows, draws=9)
+    found = calibrate(model, guide, rows, particles=9)
     assert process_state() == before
     assert "idle" not in found.rows["latent"].values  # masked
     assert found.latents["coverage"].notnull().all()
@@ -271,7 +271,7 @@ def test_figure_shows_every_latent():
         assert any(above) == (outside > 0)
 
 
-@pytest.mark.parametrize("wrong", [{"draws": 8}, {"simulations": 0}, {"confidence": 1.0}, {"chunk_size": 0}])
+@pytest.mark.parametrize("wrong", [{"particles": 8}, {"simulated": 0}, {"level": 1.0}, {"chunk_size": 0}])
 def test_arguments_are_checked(wrong):
     model, guide, rows = programs.functions_with_pyro_param()
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -12,11 +12,11 @@ from torch import nn
 
 import pplvae
 from pplvae.errors import ProgramError, UnknownNameError
-from pplvae.evidence.annealing import Path, _equal_lengths, _interpolate
+from pplvae.evidence.annealing import AnnealingPath, _equal_lengths, _interpolate
 from pplvae.programs.estimates import log_mean_exp
 
 DEGREES = {"importance": 499, "ais": 63}  # of freedom behind a standard error: pairs of draws, chains, less one
-BRIEF = pplvae.Annealing(chains=16, temperatures=10)
+BRIEF = pplvae.Annealing(particles=16, temperatures=10)
 
 
 @pytest.mark.statistical
@@ -163,7 +163,7 @@ def test_the_bracket_holds_the_exact_value():
 @pytest.mark.statistical
 def test_the_bracket_of_too_short_an_annealing_is_wide():
     program = TwoLatents()
-    brief = pplvae.Annealing(start="prior", temperatures=2, leapfrog=1, schedule="linear", chains=4)
+    brief = pplvae.Annealing(start="prior", temperatures=2, leapfrog=1, schedule="linear", particles=4)
     width, stderr = pplvae.evidence_bracket(program.model, program.guide, torch.zeros(400, 12), annealing=brief).width
     assert width > standard_errors(399) * stderr
 
@@ -218,7 +218,7 @@ def test_paths():
     assert steps[-1] > 3 * steps[0]
     x = torch.tensor([[0.0], [1.0], [3.0]])
     torch.testing.assert_close(_interpolate(x, x**2, torch.tensor([[0.5], [2.0]])), torch.tensor([[0.5], [5.0]]))
-    path = Path(grid, grid, torch.ones(2, 3), torch.ones(2)).take(torch.tensor([1]), 8)
+    path = AnnealingPath(grid, grid, torch.ones(2, 3), torch.ones(2)).take(torch.tensor([1]), 8)
     assert path.temperatures.shape == (9, 1)
     assert path.temperatures[-1] == 1
 
@@ -239,8 +239,8 @@ def test_refusals():
         pplvae.Annealing(start="priro")
     with pytest.raises(UnknownNameError, match="sigmoid"):
         pplvae.Annealing(schedule="sigmoidal")
-    with pytest.raises(ValueError, match="chains"):
-        pplvae.Annealing(chains=1)
+    with pytest.raises(ValueError, match="particles"):
+        pplvae.Annealing(particles=1)
 
     def point(v):
         with pyro.plate("data", len(v)):

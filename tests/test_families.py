@@ -8,13 +8,8 @@ from torch.distributions import transforms
 
 from pplvae.likelihoods.multinomial import RowMultinomial
 from pplvae.likelihoods.zero_inflated_negative_binomial import LogitZeroInflated
-from pplvae.programs.families import (
-    LowerCholeskyAffine,
-    bijection,
-    conditional_transforms,
-    free_parameters,
-    map_parameters,
-)
+from pplvae.programs.families import bijection, conditional_transforms, free_parameters, map_parameters
+from pplvae.programs.transforms import LowerCholeskyAffine
 
 ONES = torch.ones(4, 3)
 LOWER = torch.ones(3, 3).tril(-1)

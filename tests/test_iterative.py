@@ -63,7 +63,7 @@ def linear(seed, rule, **options):
         return (model.mean + h @ model.factors.T,)
 
     parts = StandardNormal(model.latent), mean_of, LinearGaussian(model)
-    guide = RULES[rule](model.visible, model.latent, [5], *parts, draws=2 * model.latent, **options).double()
+    guide = RULES[rule](model.visible, model.latent, [5], *parts, particles=2 * model.latent, **options).double()
     return model, v, guide
 
 
@@ -110,7 +110,7 @@ def test_ascent_reaches_the_best_factorised(seed):
 @pytest.mark.parametrize(("count", "latent"), [(8, 3), (8, 4), (4, 5), (2, 3)])
 def test_draws_are_mirrored_with_unit_moments(name, count, latent):
     law, prior, decoder = Bernoulli(), StandardNormal(latent), MLP(latent, [], [6])
-    z = RULES[name](6, latent, [8], prior, decoder, law, draws=count).draws
+    z = RULES[name](6, latent, [8], prior, decoder, law, particles=count).draws
     assert z.shape == (count, latent)
     assert torch.equal(z[: count // 2], -z[count // 2 :])
     second = z.T @ z / count
@@ -247,7 +247,7 @@ def test_the_guide_alone_is_trained(name):
 def test_refusals():
     law, prior, decoder = Bernoulli(), StandardNormal(2), MLP(2, [8], [6])
     for rule in RULES.values():
-        for options, text in (({"steps": 0}, "steps"), ({"draws": 3}, "even"), ({"draws": 0}, "at least 2")):
+        for options, text in (({"steps": 0}, "steps"), ({"particles": 3}, "even"), ({"particles": 0}, "at least 2")):
             with pytest.raises(ValueError, match=text):
                 rule(6, 2, [8], prior, decoder, law, **options)
     for options in ({"step_size": 0.0}, {"clip": -1.0}):

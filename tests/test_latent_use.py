@@ -430,7 +430,7 @@ def test_discrete_latents_that_the_guide_leaves_to_the_model():
     assert ours.latents["latent"].values.tolist() == ["h"]
     # Two clusters at -3 and 3: a variance of 10, and fourth moments of 138.
     assert_within(ours.latents["prior_variance"] - 10, np.sqrt((138 - 10**2) / (10 * len(v))))
-    assert calibrate(clusters, guide, v, draws=9).rows["latent"].values.tolist() == ["log_joint", "h"]
+    assert calibrate(clusters, guide, v, particles=9).rows["latent"].values.tolist() == ["log_joint", "h"]
 
 
 def conditional_prior():

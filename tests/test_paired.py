@@ -157,13 +157,13 @@ def test_one_bad_part_is_enough():
     assert not paired.worse(part="train")
 
 
-def test_the_level_is_shared_among_parts():
+def test_the_size_is_shared_among_parts():
     differences = np.random.default_rng(4).normal(-0.1, 0.5, 40)
     p = float(pair(differences).summary()["p"].sel(part="test", term="elbo_amortised")) / 2
     paired = pair(np.tile(differences, 2), parts=["train"] * 40 + ["test"] * 40)
-    assert paired.worse(level=1.5 * p, part="test")
-    assert not paired.worse(level=1.5 * p)
-    assert paired.worse(level=2.5 * p)
+    assert paired.worse(alpha=1.5 * p, part="test")
+    assert not paired.worse(alpha=1.5 * p)
+    assert paired.worse(alpha=2.5 * p)
 
 
 def test_rows_that_are_lost():
@@ -187,8 +187,8 @@ def test_verdicts_that_cannot_be_given():
         pair(np.zeros(1)).worse()
     with pytest.raises(ValueError, match="margin"):
         pair(np.zeros(5)).worse(margin=-1)
-    with pytest.raises(ValueError, match="level"):
-        pair(np.zeros(5)).worse(level=1)
+    with pytest.raises(ValueError, match="alpha"):
+        pair(np.zeros(5)).worse(alpha=1)
     str(pair(np.zeros(1)))  # a summary of one row has no errors, but is no reason to stop
 
 
@@ -209,7 +209,7 @@ def test_false_alarms_are_as_rare_as_asked_for(sign):
     alarms = [stats.t.sf(skew_corrected_t(sign * row), 149) < 0.05 for row in drawn]
     assert_frequency(sum(alarms), 2000, 0.05)
     runs = [pair(0.1 * sign * row - 0.5) for row in drawn[:200]]
-    assert_frequency(sum(run.worse(margin=0.5, level=0.05) for run in runs), 200, 0.05)
+    assert_frequency(sum(run.worse(margin=0.5, alpha=0.05) for run in runs), 200, 0.05)
 
 
 def test_settings_that_differ():

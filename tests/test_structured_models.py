@@ -400,7 +400,7 @@ def test_missing_values_have_no_effect(likelihood):
             vae.model, vae.guide, filled, observed
         )
         slopes = torch.autograd.grad(loss, list(vae.parameters()))
-        imputed = vae.impute(filled, observed, draws=3, particles=5)
+        imputed = vae.impute(filled, observed, imputations=3, particles=5)
         assert torch.equal(imputed[:, observed.bool()], v[observed.bool()].expand(3, -1))
         found.append([loss, imputed, *slopes])
     for other in found[1:]:
@@ -414,7 +414,7 @@ def test_imputations_follow_the_conditional():
     missing = [0, 2]
     weight, bias, cov = joint.regress([1 + k for k in missing], [1 + k for k in there])
     mean = v[:, there] @ weight.T + bias
-    drawn = vae.impute(v, observed, draws=10_000)[..., missing]
+    drawn = vae.impute(v, observed, imputations=10_000)[..., missing]
     assert_within(drawn.mean(0) - mean, (cov.diagonal() / 10_000).sqrt())
     products = torch.einsum("nri,nrj->nrij", drawn - mean, drawn - mean)
     assert_within(products.mean(0) - cov, products.std(0) / 100)
@@ -436,7 +436,7 @@ def test_importance_weights_correct_a_bad_guide():
     many = torch.stack([vae.imputed_mean(v, observed, 4000, weighted=True)[:, missing] for _ in range(50)])
     assert_within(many.mean(0) - mean, many.std(0) / 50**0.5, degrees=49)
     # Draws that share 4000 particles have their error in common.
-    drawn = torch.stack([vae.impute(v, observed, draws=1000, particles=4000)[..., missing] for _ in range(50)])
+    drawn = torch.stack([vae.impute(v, observed, imputations=1000, particles=4000)[..., missing] for _ in range(50)])
     assert_within(drawn.mean((0, 1)) - mean, drawn.mean(1).std(0) / 50**0.5, degrees=49)
     squares = (drawn - mean).square().mean(1)
     assert_within(squares.mean(0) - cov.diagonal(), squares.std(0) / 50**0.5, degrees=49)

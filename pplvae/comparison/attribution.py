@@ -11,8 +11,9 @@ import xarray as xr
 from pplvae.comparison.advice import Advice, advice_on
 from pplvae.comparison.compare import amortisation_gap, compare
 from pplvae.comparison.retraining import Elbos, Larger, Retraining, Trained, put_back
-from pplvae.data import Rows, as_rows
+from pplvae.data import Rows
 from pplvae.objectives import Objective
+from pplvae.programs.opening import one_set
 from pplvae.programs.reading import Program
 from pplvae.results.base import Datasets, Result
 from pplvae.results.comparison import Comparison
@@ -36,12 +37,12 @@ class Attribution(Result):
         causes: over dimension "cause", `nats` per row with `stderr` (over rows). Of the gap on training rows,
             under_training and capacity (what training the encoder on closes, and then a larger one, beyond what the
             smaller one closes in as many more rounds; 0, and not sought, where less than `worth` is left for it) and
-            remainder (what neither closes): their sum is the gap. Then
-            generalisation (by how much more the gap is on held-out rows than on training rows, with the remedies of
-            `advice` before it), approximation (what the family costs held-out rows, a lower bound), full_covariance
-            (the part of it that Gaussian covariances would win), evidence_slack (by how much the estimate of log p(v)
-            exceeds that of a single chain on average: where it is large, approximation may be larger than it says).
-            `held_out` with `held_out_stderr`: what the first two remedies win on held-out rows; NaN for other causes.
+            remainder (what neither closes): their sum is the gap. Then generalisation (by how much more the gap is on
+            held-out rows than on training rows, with the remedies of `advice` before it), approximation (what the
+            family costs held-out rows, a lower bound), full_covariance (the part of it that Gaussian covariances would
+            win), evidence_slack (by how much the estimate of log p(v) exceeds that of a single chain on average: where
+            it is large, approximation may be larger than it says). `held_out` with `held_out_stderr`: what the first
+            two remedies win on held-out rows; NaN for other causes.
         advice: most nats first; never empty.
         comparison: of the held-out rows, with the pair as it was passed in.
         training: the same of the training rows, without log p(v).
@@ -108,20 +109,20 @@ class Attribution(Result):
 def attribute(
     model: Program,
     guide: Program,
-    train: Any,
+    rows: Any,
     held_out: Any,
     *,
-    epochs: int = 100,
-    lr: float = 1e-3,
-    batch_size: int = 128,
     objective: Any = "Trace_ELBO",
+    epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 1e-3,
     hidden: Sequence[int] = (256, 256),
     worth: float = 0.1,
-    rows: int = 300,
-    seed: int = 0,
+    most_rows: int = 300,
     particles: int = 1000,
     tolerance: float = 0.01,
     max_steps: int = 3000,
+    seed: int = 0,
     progress: bool = False,
 ) -> Attribution:
     """Find out what is to blame for the gaps of a fitted pair, by removing one suspect after the other.
@@ -132,23 +133,25 @@ def attribute(
     Neither needs to know how the guide is built. The pair is left as it was.
 
     Args:
-        model: p(v, h; theta), fitted.
-        guide: q(h; lambda_phi(v)), fitted.
-        train: the rows that the pair was fitted to.
-        held_out: rows that it has not seen.
-        epochs: of a round of training (more where they make fewer than 500 steps).
-        lr: step size of Adam; a tenth of it in a last round.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. It is fitted.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`. It is fitted.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Of several sets, choose one: the one that the pair was fitted to.
+        held_out: rows that it has not seen, in the same forms.
+        objective: what the trainings maximise: one of `objectives.OBJECTIVES` by name, one of them with options such as
+            `objectives.IWAE(particles=20)`, or any Pyro ELBO object.
+        epochs: passes over the rows. Those of a round of training; there are more where they make fewer than 500 steps.
         batch_size: rows per step.
-        objective: of the trainings, see `fit`.
+        lr: step size of Adam. A tenth of it in a last round.
         hidden: widths of the network that is added.
         worth: nats; less than that is not worth a change.
-        rows: at most so many of each set are compared, chosen by `seed`; all of `train` is trained on.
-        seed: names all noise.
-        particles: draws per row for scoring, even; as many before and after a training, whose effect is then measured
-            on the same draws.
-        tolerance: the same.
-        max_steps: the same.
-        progress: show progress bars.
+        most_rows: so many rows of each set are compared at most, chosen by `seed`; all of `rows` is trained on.
+        particles: Monte Carlo draws per row. An even number; as many before and after a training, whose effect is then
+            measured on the same draws.
+        tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
+        max_steps: steps of the search for each row's own guide, at most.
+        seed: names all noise: the same seed gives the same bits.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         An `Attribution`. Advice names a remedy only if its cause, after the remedies before it, costs more than `worth`
@@ -156,13 +159,16 @@ def attribute(
         standard errors; and an iterative guide only if the trainings had come to their end.
 
     Raises:
-        DataError: see `amortisation_gap`.
-        ProgramError: the same; and a guide without parameters of its own.
+        DataError: rows that cannot be used; ShapeError if their numbers differ.
+        ProgramError: a pair that cannot be compared row by row, or a guide without parameters of its own.
     """
     asked = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "objective": Objective(objective).settings}
-    asked |= {"hidden": str(tuple(hidden)), "worth": worth, "rows": rows}
-    training = as_rows(train)
-    some = {_TRAIN: _some_of(training, rows, seed), _HELD_OUT: _some_of(as_rows(held_out), rows, seed)}
+    asked |= {"hidden": str(tuple(hidden)), "worth": worth, "most_rows": most_rows}
+    training = one_set(rows)
+    some = {
+        _TRAIN: _some_of(training, most_rows, seed),
+        _HELD_OUT: _some_of(one_set(held_out, "held_out"), most_rows, seed),
+    }
     options: dict[str, Any] = {"seed": seed, "particles": particles}
     search = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
     gaps = {

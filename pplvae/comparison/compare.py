@@ -32,7 +32,7 @@ from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, FEWEST_WEIGHTS, Precision
 from pplvae.scoring.tables import Columns, merged
 from pplvae.search.first_order import Schedule
-from pplvae.search.richer_families import Family
+from pplvae.search.richer_families import RicherFamily
 
 _SCREEN = 0.1  # nats
 
@@ -42,11 +42,11 @@ def amortisation_gap(
     guide: Program,
     rows: Any,
     *,
-    seed: int = 0,
     particles: int | None = None,
     stderr: float = 0.1,
     tolerance: float = 0.01,
     max_steps: int = 3000,
+    seed: int = 0,
     chunk_size: int = 1000,
     progress: bool = False,
 ) -> Comparison:
@@ -58,18 +58,20 @@ def amortisation_gap(
     latents alone; parameters come from the programs and the param store as they are.
 
     Args:
-        model: p(v, h; theta), a Pyro program called as `model(*rows)`, with a data plate.
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`; see the README for what a pair needs.
-        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), the whole of it (train and test
-            are then compared side by side), or a mapping from names to any of these.
-        seed: names all noise. The same seed gives the same bits, and a row's answer does not depend on the others.
-        particles: draws per row for scoring, even; by default as many as `stderr` needs.
-        stderr: nats; a row takes 100 draws, or that doubled so often that by a pilot sample none of its Monte Carlo
-            standard errors will be larger, 6400 at most. The pilot's draws are not used for anything else, so that
-            nothing is biased. Without effect where `particles` is given.
-        tolerance: nats; see `Schedule.tolerance`.
-        max_steps: optimisation steps per row at most.
-        chunk_size: rows optimised at once; changes memory and speed, not the result.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. It needs a data plate: the README says what a
+            pair needs.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Several sets, which are all of a mapping or the train and test rows of a whole `Data`, are measured side by
+            side.
+        particles: Monte Carlo draws per row. An even number; by default as many as `stderr` needs.
+        stderr: the largest Monte Carlo standard error of a row that is asked for, in nats. A row takes 100 draws, or
+            that doubled so often that by a pilot sample none of its errors will be larger, 6400 at most. The pilot's
+            draws are not used for anything else, so that nothing is biased. Without effect where `particles` is given.
+        tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
+        max_steps: steps of the search for each row's own guide, at most.
+        seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -103,40 +105,46 @@ def compare(
     annealing: Annealing | None = None,
     screen: bool | float = False,
     simulated: int = 40,
-    seed: int = 0,
     particles: int | None = None,
     stderr: float = 0.1,
     tolerance: float = 0.01,
     max_steps: int = 3000,
+    seed: int = 0,
     chunk_size: int = 1000,
     progress: bool = False,
 ) -> Comparison:
     """The amortisation gap, and what is lost beyond it: an estimate of log p(v) for every row.
 
     Args:
-        model: see `amortisation_gap`, as for all arguments that are not listed here.
-        guide: the same.
-        rows: the same.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. It needs a data plate: the README says what a
+            pair needs.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Several sets, which are all of a mapping or the train and test rows of a whole `Data`, are measured side by
+            side.
         families: richer families in which each row's optimum is sought as well, started from the row's own guide:
             "full_covariance", "flow", "mixture", or yours (see `Transport`).
         evidence: how log p(v) is estimated, on draws of its own: "importance" or "ais", see `log_evidence` (lower
             bounds in expectation, so that the approximation gap is under-estimated); None leaves it out.
-        annealing: settings of "ais".
+        annealing: settings of annealed importance sampling. For "ais".
         screen: optimise only the rows whose gap may exceed so many nats (True: 0.1). Importance weights of the
             encoder's guide bound a row's gap from above where their k-hat is below 0.7; a row whose bound is lower is
             skipped: its `status` is "skipped", its gaps are NaN, and `amortisation_gap_bound` says what it may lose at
             most.
-        simulated: rows that are simulated from the model, and searched from the encoder and from the latents that they
+        simulated: rows to simulate from the model. They are searched from the encoder and from the latents that they
             were made from, to say how often the search misses a better optimum. 0 leaves that out.
-        seed: see `amortisation_gap`.
-        particles: draws per row for scoring, and for the importance weights.
-        stderr: see `amortisation_gap`; also of importance evidence. With any evidence, and with a screen, a row takes
-            1000 draws at least, for k-hat. A family is scored with as many draws as the row's own guide, whatever its
-            own errors.
-        tolerance: see `amortisation_gap`.
-        max_steps: the same.
-        chunk_size: the same.
-        progress: the same.
+        particles: Monte Carlo draws per row. An even number, of importance weights as well; by default as many as
+            `stderr` needs.
+        stderr: the largest Monte Carlo standard error of a row that is asked for, in nats. Importance evidence counts.
+            A row takes 100 draws (1000 with any evidence and with a screen, for k-hat), or that doubled so often that
+            by a pilot sample none of its errors will be larger, 6400 at most. The pilot's draws are not used for
+            anything else, so that nothing is biased. A family is scored with as many draws as the row's own guide,
+            whatever its own errors. Without effect where `particles` is given.
+        tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
+        max_steps: steps of the search for each row's own guide, at most.
+        seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         A `Comparison` whose `rows` also hold `log_evidence`, `approximation_gap` = log_evidence - elbo_local and
@@ -151,8 +159,8 @@ def compare(
     Raises:
         UnknownNameError: an unknown `evidence` or family.
         ValueError: numbers out of range.
-        DataError: see `amortisation_gap`.
-        ProgramError: see `amortisation_gap`.
+        DataError: rows that cannot be used; ShapeError if their numbers differ.
+        ProgramError: a pair that cannot be compared row by row; the message says what to change.
     """
     if evidence is not None:
         check_method(evidence)
@@ -181,7 +189,7 @@ class _Asked:
     schedule: Schedule
     evidence: str | None = None
     annealing: Annealing = field(default_factory=Annealing)
-    ladder: Sequence[Family] = ()
+    ladder: Sequence[RicherFamily] = ()
     screen: float | None = None
     simulated: int = 0
 

@@ -19,12 +19,12 @@ from pplvae.scoring.tables import Columns, add
 from pplvae.search.first_order import Optimum, optimise
 from pplvae.search.further import prove
 from pplvae.search.localise import Start
-from pplvae.search.richer_families import Base, Family, Mixture, flow, full_covariance
+from pplvae.search.richer_families import Base, Mixture, RicherFamily, flow, full_covariance
 
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}
 
 
-def families_of(families: Sequence[Any]) -> list[Family]:
+def families_of(families: Sequence[Any]) -> list[RicherFamily]:
     """Families by name, or as they are.
 
     Raises:
@@ -32,7 +32,7 @@ def families_of(families: Sequence[Any]) -> list[Family]:
         TypeError: neither a name nor a family.
         ValueError: two of one name.
     """
-    found: list[Family] = []
+    found: list[RicherFamily] = []
     for family in [families] if isinstance(families, str) else families:
         if isinstance(family, str):
             if family not in _NAMED:
@@ -51,7 +51,7 @@ def families_of(families: Sequence[Any]) -> list[Family]:
     return found
 
 
-def in_words(family: Family) -> str:
+def in_words(family: RicherFamily) -> str:
     """A family with its options, the same in every process: what Python says of an object by itself is its address."""
     kind = type(family)
     has_words = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
@@ -66,7 +66,7 @@ class Rung:
         family: the richer one.
     """
 
-    def __init__(self, chunk: Chunk, family: Family) -> None:
+    def __init__(self, chunk: Chunk, family: RicherFamily) -> None:
         self._chunk, self._family = chunk, family
         guides = chunk.guides(slice(None), 2)
         draws = chunk.own.schedule.selection_draws_for(guides.elements())
@@ -117,7 +117,7 @@ class RicherGuides:
         elements: how many latent numbers a row has.
     """
 
-    def __init__(self, family: Family, base: Base, batch: Batch, elements: int) -> None:
+    def __init__(self, family: RicherFamily, base: Base, batch: Batch, elements: int) -> None:
         self.batch, self._elements = batch, elements
         self._family, self._base = family, base
 

@@ -8,13 +8,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.data import as_rows
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import element_names, refuse_global_latents, rows_first
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.noise import Stream
-from pplvae.programs.opening import opened
+from pplvae.programs.opening import one_set, opened
+from pplvae.programs.pieces import check_chunk_size, walk
 from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_model
 from pplvae.programs.simulation import simulate, told_apart
 from pplvae.programs.sites import counted, values_of
@@ -31,12 +31,12 @@ class Calibration(Result):
     Attributes:
         rows: over dimensions "row", an entry per simulated row (coordinates: id, part, and label where there is one, of
             its template, which may stand there several times), and "latent": `rank`, how many of the guide's draws lie
-            below the latent that the row was made from (0 to `draws`; NaN where the latent is masked in that row, or
-            something is NaN); `z_score`, (mean of the draws - true latent) / standard deviation of the draws.
+            below the latent that the row was made from (0 to `particles`; NaN where the latent is masked in that row,
+            or something is NaN); `z_score`, (mean of the draws - true latent) / standard deviation of the draws.
         latents: per latent `count`, how many ranks there are, and `lost`, how many more there would be without NaN;
             over dimension "point" `ecdf_difference`, the ranks' ECDF minus that of uniform ranks, with `band_lower` and
-            `band_upper`: the bands hold all points of all latents at once with probability `confidence` if every rank
-            is uniform; `p_value` of each latent's largest departure, not adjusted for the number of latents; `verdict`:
+            `band_upper`: the bands hold all points of all latents at once with probability `level` if every rank is
+            uniform; `p_value` of each latent's largest departure, not adjusted for the number of latents; `verdict`:
             "inside" its band, or in what way outside ("too narrow", "too wide", "too low", "too high": of the guide;
             else "wrong shape"); over dimension "level" `coverage` of central intervals, the `nominal` it should have,
             and `coverage_stderr`, binomial, if the nominal is true; `z_mean` and `z_rms` of the z-scores;
@@ -74,11 +74,12 @@ def calibrate(
     guide: Program,
     rows: Any,
     *,
-    simulations: int | None = None,
-    draws: int = 199,
-    confidence: float = 0.95,
+    simulated: int | None = None,
+    level: float = 0.95,
+    particles: int = 199,
     seed: int = 0,
-    chunk_size: int = 80,
+    chunk_size: int = 1000,
+    progress: bool = False,
 ) -> Calibration:
     """Check a guide against its own model: simulate latents h and rows v, and rank h among draws from q(h | v).
 
@@ -88,18 +89,21 @@ def calibrate(
     "log_joint", which shows both. The check speaks of rows that the model makes, not of the data.
 
     Args:
-        model: p(v, h; theta), called as `model(*rows)`; it must be possible to simulate from it (`draw_rows`).
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
-        rows: templates: covariates and masks are kept, what the model observes is replaced. A tensor or array, a tuple
-            of them, or rows from `load_data`.
-        simulations: how many rows to simulate, as many as there are rows by default; another number takes rows at even
-            distances, or several times.
-        draws: from the guide per simulated row. With 199, central intervals of 50, 80, 90 and 95 % have exactly that
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. It must be possible to simulate from it.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Of several sets, choose one. They serve as templates: covariates and masks are kept, what the model observes
+            is replaced.
+        simulated: rows to simulate from the model. As many as there are rows by default; another number takes rows at
+            even distances, or several times.
+        level: probability of an interval. Here it is that of bands which hold all ranks of a calibrated guide, over
+            points and latents together.
+        particles: Monte Carlo draws per row. With 199, central intervals of 50, 80, 90 and 95 % have exactly that
             nominal coverage.
-        confidence: with which the bands hold all ranks of a calibrated guide, over points and latents together.
-        seed: names all noise.
-        chunk_size: rows simulated at once. Changes memory and speed, and the result only where the program draws
-            numbers whose noise cannot be keyed by row (Poisson counts, say).
+        seed: names all noise: the same seed gives the same bits.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers only where the program draws some
+            whose noise cannot be keyed by row (Poisson counts, say).
+        progress: show a progress bar, on a terminal.
 
     Returns:
         A `Calibration`.
@@ -114,27 +118,29 @@ def calibrate(
         the bands; Simulation-based calibration checking for Bayesian computation (Modrák et al., 2023), arXiv
         2211.02383, for the rank of the joint density.
     """
-    _check_arguments(simulations, draws, confidence, chunk_size)
-    some = as_rows(rows)
-    index = np.arange(simulations or len(some)) * len(some) // (simulations or len(some))
+    _check_arguments(simulated, particles, level)
+    check_chunk_size(chunk_size)
+    some = one_set(rows)
+    index = np.arange(simulated or len(some)) * len(some) // (simulated or len(some))
+    shown = {"doing": "simulating", "progress": progress}
     with opened(model, guide, some.tensors, seed) as layout, torch.no_grad():
         refuse_global_latents(layout, "Calibration")
         whole = told_apart(Batch.of(some.tensors).take(torch.from_numpy(index)))
         with validation(False):  # the pair has been checked on every row
             chunks = [
-                _compared(model, guide, layout, whole.take(slice(start, start + chunk_size)), draws, seed)
-                for start in range(0, len(whole), chunk_size)
+                _compared(model, guide, layout, whole.take(piece), particles, seed)
+                for piece in walk(some.tensors, particles, rows=len(whole), chunk_size=chunk_size, **shown)
             ]
     found = _joined(chunks)
-    settings = {"simulations": len(index), "draws": draws, "confidence": confidence, "seed": seed}
+    settings = {"simulated": len(index), "particles": particles, "level": level, "seed": seed}
     ranks = _ranks_from(found, seed).assign_coords(some[index].coordinates()).assign_attrs(settings)
     return Calibration(ranks, latents_of(ranks, found))
 
 
-def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, draws: int, seed: int) -> Compared:
+def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, particles: int, seed: int) -> Compared:
     """Simulate some rows, draw from the guide, and compare latent by latent."""
     made = simulate(model, layout, batch, (seed, Stream.SIMULATE))
-    tiled = made.batch.times(draws)
+    tiled = made.batch.times(particles)
     with in_users_words("pair of model and guide", made.tensors):
         model_sites = run_model(model, made.batch, made.values)
         guide_sites = run_guide(guide, tiled, layout.guide, (seed, Stream.SCORE))
@@ -149,7 +155,7 @@ def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, draw
         masks = [rows_first(counted(sites[name]), axis)[: len(batch)] for sites in (model_sites, guide_sites)]
         used.append(masks[0] & masks[1])
     used.insert(0, torch.ones_like(used[0][:, :1]))
-    true, among = torch.cat(truth, 1).double(), torch.cat(drawn, 1).double().unflatten(0, (draws, -1))
+    true, among = torch.cat(truth, 1).double(), torch.cat(drawn, 1).double().unflatten(0, (particles, -1))
     below, ties, missing = (among < true).sum(0), (among == true).sum(0), true.isnan() | among.isnan().any(0)
     counts = torch.cat(used, 1)
     arrays: list[Tensor] = [below, ties, counts & ~missing, counts & missing, true, among.mean(0), among.var(0)]
@@ -174,9 +180,9 @@ def _ranks_from(found: Compared, seed: int) -> xr.Dataset:
     return xr.Dataset({"rank": (dims, rank), "z_score": (dims, z_score)}, coords={"latent": found.names})
 
 
-def _check_arguments(simulations: int | None, draws: int, confidence: float, chunk_size: int) -> None:
-    for name, value, least in (("simulations", simulations, 1), ("draws", draws, 9), ("chunk_size", chunk_size, 1)):
+def _check_arguments(simulated: int | None, particles: int, level: float) -> None:
+    for name, value, least in (("simulated", simulated, 1), ("particles", particles, 9)):
         if value is not None and value < least:
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` is a probability between 0 and 1, such as 0.95; got {level}.")

@@ -8,7 +8,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.data import as_rows
 from pplvae.errors import ShapeError
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
@@ -16,7 +15,8 @@ from pplvae.programs.elements import refuse_global_latents
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.noise import Stream
-from pplvae.programs.opening import opened
+from pplvae.programs.opening import one_set, opened
+from pplvae.programs.pieces import check_chunk_size, walk
 from pplvae.programs.reading import Program, log_weights_of
 from pplvae.programs.simulation import told_apart
 from pplvae.results.base import Result
@@ -73,7 +73,8 @@ def joint_kl(
     *,
     particles: int = 100,
     seed: int = 0,
-    chunk_size: int = 150,
+    chunk_size: int = 1000,
+    progress: bool = False,
 ) -> JointDivergence:
     """The divergence that fitting minimises, where the distribution of the rows is known.
 
@@ -81,21 +82,25 @@ def joint_kl(
     inference lose, together. Zero if and only if the model is p_* and the guide its posterior.
 
     Args:
-        model: p(v, h; theta), called as `model(*rows)`.
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
-        rows: independent draws from p_*: a tensor or array, a tuple of them, or rows from `load_data`.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Of several sets, choose one. They must be independent draws from p_*.
         log_true: called as `log_true(*rows)`: log p_*(v_i) in nats, shape (row,).
-        particles: draws per row for the ELBO.
-        seed: names the noise.
-        chunk_size: rows per run; changes memory and speed, not the result.
+        particles: Monte Carlo draws per row.
+        seed: names all noise: the same seed gives the same bits.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        progress: show a progress bar, on a terminal.
 
     Raises:
         DataError: rows that cannot be used; ShapeError: `log_true` gives another shape.
         ProgramError: a pair whose rows cannot be told apart.
     """
-    if particles < 2 or chunk_size < 1:
-        raise ValueError(f"`particles` must be at least 2 and `chunk_size` 1, got {particles} and {chunk_size}.")
-    some = as_rows(rows)
+    if particles < 2:
+        raise ValueError(f"`particles` must be at least 2, got {particles}.")
+    check_chunk_size(chunk_size)
+    some = one_set(rows)
+    shown = {"doing": "scoring", "progress": progress}
     with opened(model, guide, some.tensors, seed) as layout, torch.no_grad():
         refuse_global_latents(layout, "The joint divergence")
         truth = log_true(*some.tensors)
@@ -105,8 +110,10 @@ def joint_kl(
             )
         whole = told_apart(Batch.of(some.tensors))
         with validation(False), in_users_words("pair of model and guide", some.tensors):
-            chunks = [whole.take(slice(i, i + chunk_size)).times(particles) for i in range(0, len(whole), chunk_size)]
-            weights = [log_weights_of(model, guide, layout, chunk, (seed, Stream.SCORE)) for chunk in chunks]
+            weights = [
+                log_weights_of(model, guide, layout, whole.take(piece).times(particles), (seed, Stream.SCORE))
+                for piece in walk(some.tensors, particles, rows=len(whole), chunk_size=chunk_size, **shown)
+            ]
     elbo, elbo_stderr = mean_and_stderr(torch.cat(weights, 1).double(), mirrored=False)
     columns = {
         "log_true": truth.double(),

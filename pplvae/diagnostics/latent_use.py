@@ -7,7 +7,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from pplvae.data import as_rows
 from pplvae.diagnostics.per_row import measure_rows
 from pplvae.diagnostics.surgery import surgery
 from pplvae.errors import DataError
@@ -15,7 +14,8 @@ from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import refuse_global_latents
 from pplvae.programs.failures import in_users_words
-from pplvae.programs.opening import opened
+from pplvae.programs.opening import one_set, opened
+from pplvae.programs.pieces import check_chunk_size, walk
 from pplvae.programs.reading import Program
 from pplvae.programs.simulation import told_apart
 from pplvae.results.base import Result
@@ -27,12 +27,11 @@ class LatentUse(Result):
     """What the rows do to the latents.
 
     Attributes:
-        rows: over dimension "row" (coordinates: id, part, and label where there is one), in nats: `rate`,
-            KL(q(h | v) || p(h)); `distortion`, -E_q log p(v | h); `elbo`, which is -rate - distortion on the same
-            draws; each with `<name>_stderr` (Monte Carlo). Over "latent", `kl` of each scalar latent (given the sites
-            before), NaN where it has no density of its own (a full covariance, a flow); over "site", `site_kl`, the
-            total of each site. Both are NaN for a point mass, and for a model that has discrete latents of its own to
-            sum over.
+        rows: over dimension "row" (coordinates: id, part, and label where there is one), in nats: `rate`, KL(q(h | v)
+            || p(h)); `distortion`, -E_q log p(v | h); `elbo`, which is -rate - distortion on the same draws; each with
+            `<name>_stderr` (Monte Carlo). Over "latent", `kl` of each scalar latent (given the sites before), NaN where
+            it has no density of its own (a full covariance, a flow); over "site", `site_kl`, the total of each site.
+            Both are NaN for a point mass, and for a model that has discrete latents of its own to sum over.
         latents: over dimension "latent": `kl` with `kl_stderr` over rows, `exact` (closed form at each draw);
             `active_variance`, Var_v E_q[h], without the noise of the draws; `aggregated_variance`, of h under q(h), and
             `prior_variance`; `active`, whether the first is above `threshold` times the last; `status`: "active";
@@ -79,24 +78,27 @@ def latent_use(
     guide: Program,
     rows: Any,
     *,
-    particles: int = 100,
     threshold: float = 0.01,
     mixture_draws: int = 2000,
+    particles: int = 100,
     seed: int = 0,
-    chunk_size: int = 150,
+    chunk_size: int = 1000,
+    progress: bool = False,
 ) -> LatentUse:
     """Measure how much of its latents a pair uses on some rows.
 
     Args:
-        model: p(v, h; theta), called as `model(*rows)`.
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
-        rows: a tensor or array, a tuple of them, or rows from `load_data`.
-        particles: draws per row.
-        threshold: of Var_v E_q[h] in units of the prior's variance (1 for the usual prior), above which a latent
-            counts as active.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Of several sets, choose one.
+        threshold: of Var_v E_q[h] in units of the prior's variance (1 for the usual prior), above which a latent counts
+            as active.
         mixture_draws: draws, in all, that are held against the mixture of all rows, for `aggregate`; 0 leaves it out.
-        seed: names the noise.
-        chunk_size: rows per run; changes memory and speed, not the result.
+        particles: Monte Carlo draws per row.
+        seed: names all noise: the same seed gives the same bits.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         A `LatentUse`. Over N rows, I_q(n; h) cannot exceed log N (`log_rows`): it is lower in expectation than over
@@ -114,10 +116,10 @@ def latent_use(
     for name, value, least in (("particles", particles, 2), ("mixture_draws", mixture_draws, 0)):
         if value < least:
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    if chunk_size < 1:
-        raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
+    check_chunk_size(chunk_size)
     settings = {"particles": particles, "threshold": threshold, "mixture_draws": mixture_draws, "seed": seed}
-    some = as_rows(rows)
+    shown = {"doing": "scoring", "progress": progress}
+    some = one_set(rows)
     if len(some) < 2:
         raise DataError("The use of latents is a comparison of rows: expected at least 2 of them, got 1.")
     with opened(model, guide, some.tensors, seed) as layout, torch.no_grad():
@@ -125,8 +127,8 @@ def latent_use(
         whole = told_apart(Batch.of(some.tensors))
         with validation(False), in_users_words("pair of model and guide", some.tensors):
             chunks = [
-                measure_rows(model, guide, layout, whole.take(slice(i, i + chunk_size)), particles, len(whole), seed)
-                for i in range(0, len(whole), chunk_size)
+                measure_rows(model, guide, layout, whole.take(piece), particles, len(whole), seed)
+                for piece in walk(some.tensors, particles, rows=len(whole), chunk_size=chunk_size, **shown)
             ]
             aggregate = surgery(model, guide, layout, whole, draws=mixture_draws, chunk_size=chunk_size, seed=seed)
     found = xr.concat(chunks, dim="row", data_vars="minimal", coords="minimal", compat="override", join="override")

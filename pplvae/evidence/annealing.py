@@ -33,10 +33,10 @@ class Annealing:
     Attributes:
         start: the base: "guide" (the row's own; where that is Gaussian, with the full covariance that the curvature of
             log p says) or "prior".
-        chains: per row.
+        particles: Monte Carlo draws per row. Each is a chain that goes along the path.
         temperatures: steps of the path; by default the pilot run chooses, per row, as many as bring the standard
             deviation of the log weights down to `spread`.
-        spread: nats; see `temperatures`.
+        spread: nats; the standard deviation of the log weights that the pilot run chooses `temperatures` for.
         leapfrog: steps of a Hamiltonian move.
         schedule: of temperatures: "adaptive" (per row: equal steps in standard deviations of the log ratio along the
             path, as the pilot run saw them), "linear", or "sigmoid" (Wu et al., 2017).
@@ -45,7 +45,7 @@ class Annealing:
     """
 
     start: str = "guide"
-    chains: int = 64
+    particles: int = 64
     temperatures: int | None = None
     spread: float = 0.4
     leapfrog: int = 5
@@ -58,17 +58,17 @@ class Annealing:
             raise UnknownNameError("start of the annealing", self.start, _STARTS)
         if self.schedule not in _SCHEDULES:
             raise UnknownNameError("schedule of temperatures", self.schedule, _SCHEDULES)
-        for name, least in (("chains", 2), ("temperatures", 2), ("leapfrog", 1)):
+        for name, least in (("particles", 2), ("temperatures", 2), ("leapfrog", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
 
     def rows_at_once(self) -> int:
         """Rows that fit into memory together."""
-        return max(1, _MOVED_AT_ONCE // self.chains)
+        return max(1, _MOVED_AT_ONCE // self.particles)
 
 
 @dataclass(frozen=True)
-class Path:
+class AnnealingPath:
     """What the pilot run found, frozen.
 
     Attributes:
@@ -83,11 +83,11 @@ class Path:
     scale: Float[Tensor, "row element"]
     spread: Float[Tensor, " row"]
 
-    def take(self, index: Tensor, count: int) -> "Path":
+    def take(self, index: Tensor, count: int) -> "AnnealingPath":
         """The paths of some rows, with another number of steps."""
         temperatures = _resampled(self.temperatures[:, index], count)
         step_sizes = _resampled(self.step_sizes[:, index], count)
-        return Path(temperatures, step_sizes, self.scale[index], self.spread[index])
+        return AnnealingPath(temperatures, step_sizes, self.scale[index], self.spread[index])
 
 
 class _Point(NamedTuple):
@@ -104,7 +104,7 @@ class Annealer:
     """A batch of rows between their base and their posterior.
 
     Args:
-        space: the latents of the rows, a `LatentSpace` or what has its methods, with `settings.chains` draws each.
+        space: the latents of the rows, a `LatentSpace` or what has its methods, with `settings.particles` draws each.
         batch: the rows, at the same number of draws.
         settings: see `Annealing`.
         seed: names the noise.
@@ -121,7 +121,7 @@ class Annealer:
         self._slope = Replayed(self._slope_at, compile=settings.compile)
         self._size = batch.copies * sum(tensor.numel() for tensor in batch.tensors)
 
-    def pilot(self) -> Path:
+    def pilot(self) -> AnnealingPath:
         """Run once to tune step sizes, and to see where along the path the log ratio varies."""
         settings = self._settings
         address = (self._seed, Stream.PILOT)
@@ -141,11 +141,11 @@ class Annealer:
         found, ratio = torch.stack([steps[0], *steps]), torch.stack(ratios)
         spread = (grid.diff(dim=0).unsqueeze(1) * ratio[:-1]).sum(0).std(0)
         if settings.schedule != "adaptive":
-            return Path(grid, found, scale, spread)
+            return AnnealingPath(grid, found, scale, spread)
         temperatures = _equal_lengths(grid, ratio.std(1).nan_to_num(0.0, 0.0, 0.0))
-        return Path(temperatures, _interpolate(grid, found, temperatures), scale, spread)
+        return AnnealingPath(temperatures, _interpolate(grid, found, temperatures), scale, spread)
 
-    def steps_for(self, path: Path) -> Int64[Tensor, " row"]:
+    def steps_for(self, path: AnnealingPath) -> Int64[Tensor, " row"]:
         """How many temperatures each row needs: the variance of the log weights falls as one over their number."""
         count = len(path.temperatures) - 1
         if self._settings.temperatures is not None:
@@ -154,7 +154,7 @@ class Annealer:
         # Powers of two, so that rows run together in few groups.
         return (count * 2 ** times.log2().ceil()).clamp(_FEWEST_TEMPERATURES, _MOST_TEMPERATURES).to(torch.int64)
 
-    def forward(self, path: Path) -> tuple[PerDraw, Float[Tensor, " row"]]:
+    def forward(self, path: AnnealingPath) -> tuple[PerDraw, Float[Tensor, " row"]]:
         """From the base to the posterior.
 
         Returns:
@@ -163,7 +163,7 @@ class Annealer:
         address = (self._seed, Stream.ANNEAL)
         return self._run(self._start(address), path.temperatures, path.step_sizes, path.scale, address)
 
-    def reverse(self, path: Path, exact: Vectors) -> tuple[PerDraw, Float[Tensor, " row"]]:
+    def reverse(self, path: AnnealingPath, exact: Vectors) -> tuple[PerDraw, Float[Tensor, " row"]]:
         """From exact draws of the posterior back to the base.
 
         Args:

@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import as_parts
-from pplvae.evidence.annealing import Annealer, Annealing, Path
+from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
 from pplvae.evidence.log_evidence import check_local, forward_columns, per_path, space_of
 from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import log_mean_exp
@@ -67,9 +67,9 @@ def evidence_bracket(
     rows: Any,
     *,
     annealing: Annealing | None = None,
-    seed: int = 0,
     tolerance: float = 0.01,
     max_steps: int = 3000,
+    seed: int = 0,
     chunk_size: int = 1000,
     progress: bool = False,
 ) -> Bracket:
@@ -81,22 +81,25 @@ def evidence_bracket(
     simulated rows only; it certifies settings as far as real rows are like them.
 
     Args:
-        model: see `amortisation_gap`, as for all arguments that are not listed here.
-        guide: the same.
-        rows: the same; templates.
-        annealing: the settings to certify.
-        seed: see `amortisation_gap`.
-        tolerance: the same.
-        max_steps: the same.
-        chunk_size: the same.
-        progress: the same.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. It needs a data plate: the README says what a
+            pair needs.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Several sets, which are all of a mapping or the train and test rows of a whole `Data`, are measured side by
+            side. They serve as templates.
+        annealing: settings of annealed importance sampling. They are what is certified.
+        tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
+        max_steps: steps of the search for each row's own guide, at most.
+        seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         A `Bracket`.
 
     Raises:
-        DataError: see `amortisation_gap`.
-        ProgramError: the same; and a model that cannot be simulated from.
+        DataError: rows that cannot be used; ShapeError if their numbers differ.
+        ProgramError: a pair that cannot be compared row by row, or a model that cannot be simulated from.
 
     References:
         Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse, Ghahramani and Adams, 2015),
@@ -124,9 +127,9 @@ def _bracket_columns(templates: Chunk, settings: Annealing) -> Columns:
     chunk = Chunk(templates.own, made.batch)
     exact = space_of(chunk, torch.arange(len(chunk.batch)), settings.start, 1).vectors(made.values)
 
-    def both_ways(annealer: Annealer, path: Path, index: Tensor) -> Columns:
+    def both_ways(annealer: Annealer, path: AnnealingPath, index: Tensor) -> Columns:
         forward = forward_columns(annealer, path)
-        backward, _ = annealer.reverse(path, exact[:, index].expand(settings.chains, -1, -1))
+        backward, _ = annealer.reverse(path, exact[:, index].expand(settings.particles, -1, -1))
         below, stderr = log_mean_exp(backward, mirrored=False)
         columns: Columns = {}
         add(columns, "lower", forward["log_evidence"], forward["log_evidence_stderr"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
-from pplvae.evidence.annealing import Annealer, Annealing, Path
+from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
 from pplvae.evidence.gaussian_space import GaussianSpace
 from pplvae.evidence.proposal import Proposal, around_gaussians, around_guide
 from pplvae.programs.estimates import log_mean_exp, with_rounding
@@ -40,11 +40,11 @@ class Evidence(Result):
 
     Attributes:
         rows: over dimension "row", in nats: `log_evidence` with `log_evidence_stderr` (Monte Carlo) and
-            `log_evidence_bias`, about how much too low it is for being the logarithm of a mean; `jensen_slack`, by
-            how much it exceeds the mean log weight (what one draw would give); `effective_sample_size` of the weights;
+            `log_evidence_bias`, about how much too low it is for being the logarithm of a mean; `jensen_slack`, by how
+            much it exceeds the mean log weight (what one draw would give); `effective_sample_size` of the weights;
             `pareto_k` of their tail; `draws`, how many were used; for annealing `acceptance`, the mean over all moves,
-            and the number of `temperatures`.
-            The attribute `bound` says on which side of the truth the estimate lies in expectation.
+            and the number of `temperatures`. The attribute `bound` says on which side of the truth the estimate lies in
+            expectation.
     """
 
     kind: ClassVar[str] = "evidence"
@@ -75,33 +75,38 @@ def log_evidence(
     rows: Any,
     *,
     method: str = "importance",
+    annealing: Annealing | None = None,
     particles: int | None = None,
     stderr: float = 0.01,
-    annealing: Annealing | None = None,
-    seed: int = 0,
     tolerance: float = 0.01,
     max_steps: int = 3000,
+    seed: int = 0,
     chunk_size: int = 1000,
     progress: bool = False,
 ) -> Evidence:
     """Estimate log p(v_i) of every row from its own optimised guide, by an estimator declared beforehand.
 
     Args:
-        model: see `amortisation_gap`, as for all arguments that are not listed here.
-        guide: the same.
-        rows: the same.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. It needs a data plate: the README says what a
+            pair needs.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Several sets, which are all of a mapping or the train and test rows of a whole `Data`, are measured side by
+            side.
         method: "importance", the importance-weighted bound (Burda et al., 2016), from a mixture around the row's own
             guide that has heavier tails and the prior in it, or from the guide itself where latents are discrete or
-            masked; "ais", annealed
-            importance sampling with Hamiltonian moves (see `Annealing`).
-        particles: draws per row for importance weighting, even; by default as many as `stderr` needs.
-        stderr: nats; as in `amortisation_gap`. A row takes 1000 draws at least, for k-hat, and 20 000 at most.
-        annealing: settings of annealing.
-        seed: see `amortisation_gap`.
-        tolerance: the same.
-        max_steps: see `amortisation_gap`.
-        chunk_size: the same.
-        progress: the same.
+            masked; "ais", annealed importance sampling with Hamiltonian moves.
+        annealing: settings of annealed importance sampling. For "ais", which takes its number of draws from there.
+        particles: Monte Carlo draws per row. An even number, for "importance"; by default as many as `stderr` needs.
+        stderr: the largest Monte Carlo standard error of a row that is asked for, in nats. For "importance": a row
+            takes 1000 draws, or that doubled so often that by a pilot sample its error will not be larger, 20 000 at
+            most. The pilot's draws are not used for anything else, so that nothing is biased. Without effect where
+            `particles` is given.
+        tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
+        max_steps: steps of the search for each row's own guide, at most.
+        seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         An `Evidence`. Both methods give a lower bound in expectation: low by about half the squared standard error
@@ -110,8 +115,8 @@ def log_evidence(
 
     Raises:
         UnknownNameError: an unknown method.
-        DataError: see `amortisation_gap`.
-        ProgramError: see `amortisation_gap`.
+        DataError: rows that cannot be used; ShapeError if their numbers differ.
+        ProgramError: a pair that cannot be compared row by row; the message says what to change.
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), arXiv 1509.00519; On the quantitative analysis of
@@ -222,14 +227,14 @@ def annealed_evidence(chunk: Chunk, settings: Annealing) -> Columns:
     return per_path(chunk, settings, lambda annealer, path, _: forward_columns(annealer, path))
 
 
-def forward_columns(annealer: Annealer, path: Path) -> Columns:
+def forward_columns(annealer: Annealer, path: AnnealingPath) -> Columns:
     """What the forward run of some rows says."""
     weights, acceptance = annealer.forward(path)
     count = torch.full_like(acceptance, len(path.temperatures) - 1, dtype=torch.int64)
     return evidence_columns(weights, mirrored=False) | {"acceptance": acceptance, "temperatures": count}
 
 
-def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, Path, Tensor], Columns]) -> Columns:
+def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, AnnealingPath, Tensor], Columns]) -> Columns:
     """Pilot all rows of a chunk, then run those that need equally many temperatures together.
 
     Args:
@@ -251,8 +256,8 @@ def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, Path, T
 
 def annealer_of(chunk: Chunk, index: Tensor, settings: Annealing) -> Annealer:
     """Chains of some rows of a chunk, from where the settings say."""
-    batch = chunk.batch.take(index).times(settings.chains)
-    space = space_of(chunk, index, settings.start, settings.chains)
+    batch = chunk.batch.take(index).times(settings.particles)
+    space = space_of(chunk, index, settings.start, settings.particles)
     return Annealer(space, batch, settings, chunk.own.seed)
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from pplvae.data import as_parts
 from pplvae.evidence.log_evidence import check_local
 from pplvae.programs.noise import Stream
+from pplvae.programs.pieces import rows_with_draws
 from pplvae.programs.reading import Program
 from pplvae.results.arviz import smoothed_weights
 from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, over_chunks
-from pplvae.scoring.tables import Columns
+from pplvae.scoring.tables import Columns, merged
 from pplvae.search.first_order import Schedule
 from pplvae.statistics.evidence import posterior_lines, posterior_summary, posterior_warnings
 
@@ -57,32 +58,35 @@ def posterior_means(
     guide: Program,
     rows: Any,
     *,
-    seed: int = 0,
     particles: int = 1000,
     tolerance: float = 0.01,
     max_steps: int = 3000,
-    chunk_size: int = 100,
+    seed: int = 0,
+    chunk_size: int = 1000,
     progress: bool = False,
 ) -> PosteriorMeans:
     """Posterior means of the latents, by importance weighting the row's own guide with a Pareto-smoothed tail.
 
     Args:
-        model: see `amortisation_gap`, as for all arguments that are not listed here.
-        guide: the same.
-        rows: the same.
-        seed: the same.
-        particles: draws per row, at least 25; all draws of a chunk are in memory at once.
-        tolerance: see `amortisation_gap`.
-        max_steps: the same.
-        chunk_size: the same.
-        progress: the same.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. It needs a data plate: the README says what a
+            pair needs.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Several sets, which are all of a mapping or the train and test rows of a whole `Data`, are measured side by
+            side.
+        particles: Monte Carlo draws per row. At least 25, for a tail to be fitted.
+        tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
+        max_steps: steps of the search for each row's own guide, at most.
+        seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
+        chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         A `PosteriorMeans`.
 
     Raises:
-        DataError: see `amortisation_gap`.
-        ProgramError: the same; and latents that are discrete or belong to all rows.
+        DataError: rows that cannot be used; ShapeError if their numbers differ.
+        ProgramError: a pair that cannot be compared row by row, or latents that are discrete or belong to all rows.
 
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), arXiv 1507.02646.
@@ -101,7 +105,15 @@ def posterior_means(
 
 
 def _means(chunk: Chunk, particles: int) -> Columns:
-    space = chunk.guides(slice(None), particles).space(chunk.optimum.offsets)
+    everyone = torch.arange(len(chunk.batch))
+    pieces = everyone.split(rows_with_draws(chunk.batch.tensors, particles))
+    return merged([(index, _means_of(chunk, index, particles)) for index in pieces], len(everyone))
+
+
+def _means_of(chunk: Chunk, index: Tensor, particles: int) -> Columns:
+    """Of some rows of a chunk."""
+    offsets = {key: offset[index] for key, offset in chunk.optimum.offsets.items()}
+    space = chunk.guides(index, particles).space(offsets)
     with torch.no_grad():
         u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
         log_weights, pareto_k = smoothed_weights((space.log_joint(u) - log_q).to(torch.float64))

@@ -45,7 +45,7 @@ class Component(NamedTuple):
     log_density: Callable[[Vectors], PerDraw]
 
 
-class Weights(NamedTuple):
+class ImportanceWeights(NamedTuple):
     """Importance weights, drawn in strata.
 
     Attributes:
@@ -79,7 +79,7 @@ class Proposal:
     def __init__(self, components: Sequence[Component], log_joint: Callable[[Vectors], PerDraw], seed: int) -> None:
         self._components, self._log_joint, self._seed = components, log_joint, seed
 
-    def __call__(self, particles: int, stream: int) -> Weights:
+    def __call__(self, particles: int, stream: int) -> ImportanceWeights:
         """About so many weights, with the noise of a stream."""
         counts = [max(2, round(component.share * particles)) for component in self._components]
         shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
@@ -91,7 +91,7 @@ class Proposal:
             u = torch.cat(drawn)
             each = torch.stack([component.log_density(u) for component in self._components]).to(torch.float64)
             mixture = (each.nan_to_num(-torch.inf, -torch.inf) + shares.log().to(each).reshape(-1, 1, 1)).logsumexp(0)
-            return Weights(self._log_joint(u).to(torch.float64) - mixture, counts)
+            return ImportanceWeights(self._log_joint(u).to(torch.float64) - mixture, counts)
 
 
 def around_gaussians(

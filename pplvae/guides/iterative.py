@@ -19,7 +19,7 @@ from pplvae.priors import Prior
 from pplvae.programs.batch import tile
 
 Features = Float[Tensor, "row feature"]
-Rows = Float[Tensor, "row column"]
+Visible = Float[Tensor, "row column"]
 Totals = Float[Tensor, "row 1"]
 Lambda = Float[Tensor, "row two_latent"]  # means, then log standard deviations
 
@@ -44,7 +44,7 @@ class Refined(nn.Module):
         decoder: from h to the heads of the likelihood, the model's own.
         likelihood: p(v | h), the model's own.
         steps: of refinement.
-        draws: z per row and step; even.
+        particles: Monte Carlo draws per row and step: z; even.
 
     Raises:
         ValueError: fewer than one step, or a number of draws that is not even and positive.
@@ -61,25 +61,25 @@ class Refined(nn.Module):
         decoder: Callable[[Tensor], tuple[Tensor, ...]],
         likelihood: Likelihood,
         steps: int,
-        draws: int,
+        particles: int,
     ) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {steps}: without any, use FactorisedGaussian.")
-        if draws < 2 or draws % 2:
-            raise ValueError(f"`draws` must be even (they are mirrored) and at least 2, got {draws}.")
+        if particles < 2 or particles % 2:
+            raise ValueError(f"`particles` must be even (draws are mirrored) and at least 2, got {particles}.")
         self.encoder = MLP(visible, hidden, [latent, latent])
         self.steps = steps
         # In a tuple, since they belong to the model: as submodules they would stand in its weights under two names.
         self._model = (prior, decoder, likelihood)
         self.draws: Tensor
-        self.register_buffer("draws", _mirrored_draws(draws, latent))
+        self.register_buffer("draws", _mirrored_draws(particles, latent))
 
     def refines(self, *model: object) -> bool:
         """Whether it climbs the ELBO of the model with this prior, decoder and likelihood."""
         return all(ours is theirs for ours, theirs in zip(self._model, model, strict=True))
 
-    def forward(self, features: Features, v: Rows, total: Totals | None = None) -> Distribution:
+    def forward(self, features: Features, v: Visible, total: Totals | None = None) -> Distribution:
         """q(h | v) with batch shape (row,) and event shape (latent,).
 
         Args:
@@ -89,7 +89,7 @@ class Refined(nn.Module):
         """
         return _gaussian(self.path(features, v, total)[-1])
 
-    def path(self, features: Features, v: Rows, total: Totals | None = None) -> list[Lambda]:
+    def path(self, features: Features, v: Visible, total: Totals | None = None) -> list[Lambda]:
         """The encoder's λ and those after each step: means and log standard deviations side by side."""
         path = [torch.cat(self.encoder(features), -1)]
         for step in range(self.steps):
@@ -106,7 +106,7 @@ class Refined(nn.Module):
         """
         raise NotImplementedError
 
-    def slope(self, lam: Lambda, v: Rows, total: Totals | None = None) -> Lambda:
+    def slope(self, lam: Lambda, v: Visible, total: Totals | None = None) -> Lambda:
         """∇_λ ELBO of each row, in nats per unit of λ; differentiable itself unless gradients are switched off."""
         through = torch.is_grad_enabled()
         with torch.enable_grad():  # validation and comparisons run without gradients, and this needs one
@@ -115,7 +115,7 @@ class Refined(nn.Module):
             (slope,) = torch.autograd.grad(self.elbo(at, v, total).sum(), at, create_graph=through)
         return slope
 
-    def elbo(self, lam: Lambda, v: Rows, total: Totals | None = None) -> Float[Tensor, " row"]:
+    def elbo(self, lam: Lambda, v: Visible, total: Totals | None = None) -> Float[Tensor, " row"]:
         """The ELBO that is climbed, in nats per row: the mean over the guide's own draws, entropy in closed form."""
         prior, decoder, likelihood = self._model
         count = len(self.draws)
@@ -149,7 +149,7 @@ class Iterative(Refined):
         decoder: from h to the heads of the likelihood, the model's own.
         likelihood: p(v | h), the model's own.
         steps: of refinement.
-        draws: see `Refined`.
+        particles: see `Refined`.
 
     Raises:
         ValueError: see `Refined`.
@@ -167,9 +167,9 @@ class Iterative(Refined):
         decoder: Callable[[Tensor], tuple[Tensor, ...]],
         likelihood: Likelihood,
         steps: int = 3,
-        draws: int = 8,
+        particles: int = 8,
     ) -> None:
-        super().__init__(visible, latent, hidden, prior, decoder, likelihood, steps, draws)
+        super().__init__(visible, latent, hidden, prior, decoder, likelihood, steps, particles)
         # ELU rather than ReLU: the sign of a gradient matters, and so do second derivatives.
         self.network = MLP(4 * latent, hidden, [2 * latent, 2 * latent], nn.ELU)
 
@@ -194,7 +194,7 @@ class SemiAmortised(Refined):
         decoder: from h to the heads of the likelihood, the model's own.
         likelihood: p(v | h), the model's own.
         steps: of refinement.
-        draws: see `Refined`.
+        particles: see `Refined`.
         step_size: of all elements, to begin with.
         clip: longest gradient of a row, in nats per unit of λ.
 
@@ -214,11 +214,11 @@ class SemiAmortised(Refined):
         decoder: Callable[[Tensor], tuple[Tensor, ...]],
         likelihood: Likelihood,
         steps: int = 3,
-        draws: int = 8,
+        particles: int = 8,
         step_size: float = 0.05,
         clip: float = 5.0,
     ) -> None:
-        super().__init__(visible, latent, hidden, prior, decoder, likelihood, steps, draws)
+        super().__init__(visible, latent, hidden, prior, decoder, likelihood, steps, particles)
         if not (step_size > 0 and clip > 0):
             raise ValueError(f"`step_size` and `clip` must be positive, got {step_size} and {clip}.")
         self.log_step = nn.Parameter(torch.full((steps, 2 * latent), math.log(step_size)))

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 from pplvae.errors import DataError, ShapeError
 from pplvae.programs.noise import row_keys
 
-Rows = Float[Tensor, "row column"]
+Visible = Float[Tensor, "row column"]
 
 
 class PerRow(nn.Module):
@@ -48,7 +48,7 @@ class PerRow(nn.Module):
         self.mean = nn.Parameter(torch.zeros(len(keys), latent))
         self.log_scale = nn.Parameter(torch.zeros(len(keys), latent))
 
-    def forward(self, v: Rows) -> Distribution:
+    def forward(self, v: Visible) -> Distribution:
         """q(h | v) with batch shape (row,) and event shape (latent,).
 
         Raises:
@@ -57,7 +57,7 @@ class PerRow(nn.Module):
         place = self._find(v)
         return dist.Normal(self.mean[place], self.log_scale[place].exp()).to_event(1)
 
-    def _find(self, v: Rows) -> Int64[Tensor, " row"]:
+    def _find(self, v: Visible) -> Int64[Tensor, " row"]:
         keys = _keys(v)
         place = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
         unseen = torch.nonzero(self.keys[place] != keys).flatten()

@@ -16,7 +16,7 @@ from pplvae.priors import PRIORS, Prior
 _SOURCES = {name: PRIORS[name] for name in ("independent-mixtures", "laplace", "logistic", "student-t")}
 _SHARE = 0.01  # of the smallest variance, taken for noise where there are as many sources as columns
 
-Rows = Float[Tensor, "row column"]
+Visible = Float[Tensor, "row column"]
 Mixing = Float[Tensor, "column source"]
 
 
@@ -66,7 +66,7 @@ class ICA(nn.Module):
         self.prior = _sources(prior, latent)
 
     @classmethod
-    def from_rows(cls, rows: Rows, latent: int, *, prior: str | Prior = "independent-mixtures") -> "ICA":
+    def from_rows(cls, rows: Visible, latent: int, *, prior: str | Prior = "independent-mixtures") -> "ICA":
         """A model that begins at the principal components of some rows, turned at random, and at their noise.
 
         That is the maximum likelihood of probabilistic PCA, which is where Gaussian sources would end.

@@ -42,7 +42,7 @@ class IncompleteVAE(nn.Module):
 
     >>> vae = IncompleteVAE(3, 1)
     >>> v, observed = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1.0, 1.0, 0.0]])
-    >>> vae.impute(v, observed, draws=10)[:, 0, :2].unique(dim=0)
+    >>> vae.impute(v, observed, imputations=10)[:, 0, :2].unique(dim=0)
     tensor([[1., 2.]])
     """
 
@@ -84,24 +84,25 @@ class IncompleteVAE(nn.Module):
 
     @torch.no_grad()
     def impute(
-        self, v: Tensor, observed: Tensor, draws: int = 100, *, particles: int | None = None
-    ) -> Float[Tensor, "draw row column"]:
+        self, v: Tensor, observed: Tensor, imputations: int = 100, *, particles: int | None = None
+    ) -> Float[Tensor, "imputation row column"]:
         """Draw missing entries given the observed ones, which stay as they are.
 
         Args:
             v: the rows; what stands in missing entries has no effect.
             observed: 1 where an entry is observed, 0 where it is missing; of the same shape.
-            draws: imputations of each row.
-            particles: draws of the guide for each row, among which the h of an imputation is chosen by importance
-                weight, so that imputations follow p(v_missing | v_observed) as `particles` grows, whatever the guide
-                (sampling importance resampling; Mattei and Frellsen, 2019). By default h is the guide's own draw.
+            imputations: of each row.
+            particles: Monte Carlo draws per row, of the guide, among which the h of an imputation is chosen by
+                importance weight, so that imputations follow p(v_missing | v_observed) as `particles` grows, whatever
+                the guide (sampling importance resampling; Mattei and Frellsen, 2019). By default h is the guide's own
+                draw.
         """
         seen = self._checked(v, observed)
-        h, log_weights = self._weighted(v, seen, draws if particles is None else particles)
+        h, log_weights = self._weighted(v, seen, imputations if particles is None else particles)
         if particles is not None:
-            chosen = td.Categorical(logits=log_weights.T).sample(torch.Size([draws]))
+            chosen = td.Categorical(logits=log_weights.T).sample(torch.Size([imputations]))
             h = h.gather(0, chosen.unsqueeze(-1).expand(-1, -1, h.shape[-1]))
-        drawn = self.decoder(h.flatten(0, 1)).sample().unflatten(0, (draws, len(v)))
+        drawn = self.decoder(h.flatten(0, 1)).sample().unflatten(0, (imputations, len(v)))
         return torch.where(seen, v, drawn)
 
     @torch.no_grad()
@@ -113,9 +114,9 @@ class IncompleteVAE(nn.Module):
         Args:
             v: the rows; what stands in missing entries has no effect.
             observed: 1 where an entry is observed, 0 where it is missing; of the same shape.
-            particles: draws of the guide for each row.
-            weighted: weight them by self-normalised importance weights (Mattei and Frellsen, 2019), which
-                corrects the guide's error as `particles` grows.
+            particles: Monte Carlo draws per row, of the guide.
+            weighted: weight them by self-normalised importance weights (Mattei and Frellsen, 2019), which corrects the
+                guide's error as `particles` grows.
 
         Raises:
             ProgramError: the likelihood has no mean (categories).

@@ -15,7 +15,7 @@ from torch import distributions as td
 from pplvae.models.checks import check_columns, unique_name
 from pplvae.programs.shapes import PerRow
 
-Rows = Float[Tensor, "row column"]
+Visible = Float[Tensor, "row column"]
 PerLatent = Float[Tensor, "row latent"]
 
 
@@ -66,7 +66,7 @@ class FactorAnalysis(nn.Module):
         with pyro.plate("data", len(v)):
             pyro.sample("h", dist.Normal(self.encoder(v), self.log_scale.exp()).to_event(1))
 
-    def exact_guide(self, v: Rows) -> None:
+    def exact_guide(self, v: Visible) -> None:
         """The posterior p(h | v) as a guide: every log weight is log p(v)."""
         with pyro.plate("data", len(v)):
             pyro.sample("h", self.posterior(v))  # pyright: ignore[reportArgumentType]
@@ -76,19 +76,19 @@ class FactorAnalysis(nn.Module):
         scaled = self.factors / self.noise.unsqueeze(-1)
         return torch.eye(self.latent).to(self.factors) + self.factors.T @ scaled
 
-    def posterior(self, v: Rows) -> td.MultivariateNormal:
+    def posterior(self, v: Visible) -> td.MultivariateNormal:
         """p(h | v), exactly; batch shape (row,)."""
         precision = self.posterior_precision()
         natural = ((v - self.mean) / self.noise) @ self.factors
         mean = torch.linalg.solve(precision, natural.T).T
         return dist.MultivariateNormal(mean, covariance_matrix=torch.linalg.inv(precision))
 
-    def log_evidence(self, v: Rows) -> PerRow:
+    def log_evidence(self, v: Visible) -> PerRow:
         """Log p(v), exactly, in nats per row."""
         marginal = dist.LowRankMultivariateNormal(self.mean, self.factors, self.noise)
         return marginal.log_prob(v)
 
-    def best_factorised(self, v: Rows) -> tuple[PerLatent, PerLatent]:
+    def best_factorised(self, v: Visible) -> tuple[PerLatent, PerLatent]:
         """Mean and standard deviation of the factorised Gaussian with the highest ELBO of each row.
 
         Its precision is the diagonal of the posterior's precision (not the inverse of the posterior's variances).
@@ -96,7 +96,7 @@ class FactorAnalysis(nn.Module):
         mean = self.posterior(v).mean
         return mean, self.posterior_precision().diagonal().rsqrt().expand_as(mean)
 
-    def elbo(self, v: Rows, loc: PerLatent, scale: PerLatent) -> PerRow:
+    def elbo(self, v: Visible, loc: PerLatent, scale: PerLatent) -> PerRow:
         """ELBO of a factorised Gaussian N(loc, diag(scale²)) per row, exactly, in nats."""
         posterior, precision = self.posterior(v), self.posterior_precision()
         error = loc - posterior.mean
@@ -114,7 +114,7 @@ class FactorAnalysis(nn.Module):
         precision = self.posterior_precision()
         return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
 
-    def amortisation_gap(self, v: Rows, loc: PerLatent, scale: PerLatent) -> PerRow:
+    def amortisation_gap(self, v: Visible, loc: PerLatent, scale: PerLatent) -> PerRow:
         """The best factorised ELBO minus that of N(loc, diag(scale²)), per row, exactly, in nats; never negative."""
         return self.elbo(v, *self.best_factorised(v)) - self.elbo(v, loc, scale)
 

@@ -50,7 +50,7 @@ def calibration_ecdf(calibration: _Calibration) -> Figure:
 
     # Latents that are masked in some rows have fewer ranks and wider bands: the widest is drawn.
     lower, upper = summary["band_lower"].min("latent").values, summary["band_upper"].max("latent").values
-    label = f"{100 * summary.attrs['confidence']:.0f} % band"
+    label = f"{100 * summary.attrs['level']:.0f} % band"
     axes.fill_between(points, with_ends(lower), with_ends(upper), color="#DDDDDD", linewidth=0, label=label)
     axes.axhline(0, color="black", linewidth=0.8)
     outside = calibration.outside

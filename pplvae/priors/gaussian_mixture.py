@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pplvae.priors.mixture import Mixture
+from pplvae.priors.mixture import MixtureByRow
 
 
 class GaussianMixture(nn.Module):
@@ -39,4 +39,4 @@ class GaussianMixture(nn.Module):
     def forward(self, like: Tensor) -> Distribution:
         """A mixture of normals with independent coordinates."""
         components = dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
-        return Mixture(dist.Categorical(logits=self.logits), components)
+        return MixtureByRow(dist.Categorical(logits=self.logits), components)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pplvae.priors.mixture import Mixture
+from pplvae.priors.mixture import MixtureByRow
 
 PerComponent = Float[Tensor, "latent component"]
 
@@ -40,7 +40,7 @@ class IndependentMixtures(nn.Module):
     def forward(self, like: Tensor) -> Distribution:
         """A mixture for every coordinate."""
         loc, scale = self._standardised()
-        return Mixture(dist.Categorical(logits=self.logits), dist.Normal(loc, scale)).to_event(1)
+        return MixtureByRow(dist.Categorical(logits=self.logits), dist.Normal(loc, scale)).to_event(1)
 
     def _standardised(self) -> tuple[PerComponent, PerComponent]:
         """Means and scales, shifted and stretched so that every coordinate has mean 0 and variance 1."""

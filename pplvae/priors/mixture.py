@@ -10,7 +10,7 @@ from torch import Tensor
 from pplvae.programs.discrete import draw
 
 
-class Mixture(dist.MixtureSameFamily):  # pyright: ignore[reportAttributeAccessIssue, reportUntypedBaseClass]
+class MixtureByRow(dist.MixtureSameFamily):  # pyright: ignore[reportAttributeAccessIssue, reportUntypedBaseClass]
     """`MixtureSameFamily` that can be annealed, and drawn from row by row.
 
     No bijection is registered for torch's support of a mixture, and its draws choose the component by

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pplvae.errors import ProgramError, ShapeError
-from pplvae.priors.mixture import Mixture
+from pplvae.priors.mixture import MixtureByRow
 
 _SMALL = 0.1
 
@@ -75,4 +75,4 @@ class VampPrior(nn.Module):
                 f"The family of a VampPrior must give one distribution per row, but {type(self.family).__name__} gave "
                 f"batch shape {tuple(components.batch_shape)} for {count} pseudo-inputs."
             )
-        return Mixture(dist.Categorical(logits=self.pseudo_inputs.new_zeros(count)), components)
+        return MixtureByRow(dist.Categorical(logits=self.pseudo_inputs.new_zeros(count)), components)

@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplvae.data import as_rows
 from pplvae.programs.batch import Batch
 from pplvae.programs.failures import in_users_words
-from pplvae.programs.opening import opened
+from pplvae.programs.opening import one_set, opened
 from pplvae.programs.reading import Program, log_weights_of
 
 
@@ -19,11 +18,12 @@ def log_weights(
     """Importance weights of independent draws from the guide, in eval mode, without the data plate's scale.
 
     Args:
-        model: p(v, h; theta), called as `model(*rows)`.
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
-        rows: a tensor or array, a tuple of them, or rows from `load_data`.
-        particles: draws per row; all of them are in memory at once.
-        seed: names the noise; a row's draws do not depend on the other rows.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Of several sets, choose one.
+        particles: Monte Carlo draws per row. All of them are in memory at once.
+        seed: names all noise: the same seed gives the same bits. A row's draws do not depend on the other rows.
 
     Returns:
         Log p(v_i, h_si) - log q(h_si | v_i) in nats, without gradients. Its mean over draws estimates the ELBO of each
@@ -35,8 +35,7 @@ def log_weights(
     """
     if particles < 1:
         raise ValueError(f"`particles` must be at least 1, got {particles}.")
-    some = as_rows(rows)
-    tensors = some.tensors
+    tensors = one_set(rows).tensors
     with opened(model, guide, tensors, seed) as layout, torch.no_grad():
         batch = Batch.of(tensors)
         with in_users_words("pair of model and guide", tensors):

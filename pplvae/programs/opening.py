@@ -1,11 +1,14 @@
 """The one way in: a pair in a process state of its own, inspected, ready to be run on its rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pplvae.data import Rows, as_rows
+from pplvae.errors import DataError
 from pplvae.isolate import evaluation_mode, isolated
 from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.reading import Layout, Program
@@ -29,6 +32,28 @@ def opened(model: Program, guide: Program, tensors: Sequence[Tensor], seed: int)
     """
     with isolated(seed, dtype=floating_dtype(tensors)), evaluation_mode(model, guide):
         yield inspect_pair(model, guide, tensors)
+
+
+def one_set(rows: Any, argument: str = "rows") -> Rows:
+    """Rows where one set of them is wanted: as `as_rows` takes them, or a mapping with a single name.
+
+    Args:
+        rows: what a user passed.
+        argument: the caller's name for it, used in messages.
+
+    Raises:
+        DataError: several sets, or rows that cannot be used.
+    """
+    if not isinstance(rows, Mapping):
+        return as_rows(rows, argument=argument)
+    if len(rows) != 1:
+        names = ", ".join(map(repr, rows)) or "none"
+        choice = f" Choose one: `{argument}[{next(iter(rows))!r}]`." if rows else ""
+        raise DataError(
+            f"`{argument}` must be one set of rows, got a mapping with {len(rows)} of them: {names}.{choice}"
+        )
+    ((name, some),) = rows.items()
+    return as_rows(some, argument=f"{argument}[{name!r}]", name=str(name))
 
 
 def floating_dtype(tensors: Sequence[Tensor]) -> torch.dtype | None:

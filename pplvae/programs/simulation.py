@@ -16,14 +16,13 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pplvae.data import as_rows
 from pplvae.errors import ProgramError
 from pplvae.isolate import reseed
 from pplvae.programs.batch import Batch, tile
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.families import family_name
 from pplvae.programs.noise import Stream, row_keys
-from pplvae.programs.opening import opened
+from pplvae.programs.opening import one_set, opened
 from pplvae.programs.reading import Layout, Program, run_guide, run_model
 from pplvae.programs.sites import counted, row_log_prob, values_of
 
@@ -66,7 +65,7 @@ def draw_rows(model: Program, guide: Program, rows: Any, *, seed: int = 0) -> Si
         DataError: rows that cannot be used.
         ProgramError: a pair whose rows cannot be told apart, or a model that cannot be simulated from.
     """
-    tensors = as_rows(rows).tensors
+    tensors = one_set(rows).tensors
     with opened(model, guide, tensors, seed) as layout:
         return simulate(model, layout, told_apart(Batch.of(tensors)), (seed, Stream.SIMULATE))
 

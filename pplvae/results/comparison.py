@@ -102,6 +102,9 @@ class Comparison(Result):
 def load_comparison(path: str | Path) -> Comparison:
     """Read what `Comparison.save` wrote.
 
+    Args:
+        path: of the file.
+
     Raises:
         StoreError: no such file, damaged, or not a comparison of this version.
     """

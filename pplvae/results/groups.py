@@ -69,10 +69,10 @@ def gap_by_group(
         comparison: of the rows.
         labels: one entry per row of the comparison (all of its parts, in its order), of any type; by default its
             `label` coordinate. Rows whose entry is missing (None, NaN) are left out.
-        part: take the rows of this part only; by default all parts are pooled.
+        part: take the rows of this part only. By default all parts are pooled.
         term: which column: "amortisation_gap", or any other in nats.
-        level: of the intervals; a group is flagged where its adjusted p-value is below 1 - level.
-        seed: of permutations and resamples; numbers of their own, the process's generators are not touched.
+        level: probability of an interval. A group is flagged where its adjusted p-value is below 1 - level.
+        seed: names all noise: the same seed gives the same bits. That is permutations and resamples.
 
     Returns:
         A `Groups`.

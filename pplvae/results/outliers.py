@@ -87,7 +87,7 @@ def outlier_scores(inside: Comparison | xr.Dataset, outside: Comparison | xr.Dat
 
     Args:
         inside: rows of the kind that the pair was fitted to, held out; a comparison with one part, or `.part(name)`.
-        outside: rows of another kind, compared with the same pair; likewise.
+        outside: rows of another kind, compared with the same pair; a comparison with one part, or `.part(name)`.
 
     Returns:
         An `Outliers`. Rows without a finite score (status nonfinite or skipped) are left out and counted.

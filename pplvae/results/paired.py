@@ -80,7 +80,7 @@ class PairedRuns(Result):
         return paired_summary(self.rows)
 
     def worse(
-        self, margin: float = 0.0, level: float = 0.01, *, term: str = "elbo_amortised", part: str | None = None
+        self, margin: float = 0.0, alpha: float = 0.01, *, term: str = "elbo_amortised", part: str | None = None
     ) -> bool:
         """Whether the second is worse by more than a margin, for a build that fails when a guide got worse.
 
@@ -90,19 +90,20 @@ class PairedRuns(Result):
 
         Args:
             margin: nats per row that may be lost.
-            level: probability of saying so where exactly the margin was lost; divided by the number of parts.
+            alpha: size of the test, the probability of saying so where exactly the margin was lost; divided by the
+                number of parts.
             term: which mean.
             part: look at this part only.
 
         Raises:
             UnknownNameError: no such part or term.
-            ValueError: a negative margin, or a level outside (0, 1).
+            ValueError: a negative margin, or an alpha outside (0, 1).
             DataError: fewer than two rows to test on.
         """
         if not margin >= 0:
             raise ValueError(f"`margin` is how many nats per row may be lost, 0 or more; got {margin}.")
-        if not 0 < level < 1:
-            raise ValueError(f"`level` is a probability between 0 and 1, such as 0.01; got {level}.")
+        if not 0 < alpha < 1:
+            raise ValueError(f"`alpha` is a probability between 0 and 1, such as 0.01; got {alpha}.")
         chosen = self.parts if part is None else [part]
         sign = -1 if HIGHER_IS_BETTER.get(term) else 1
         verdicts = []
@@ -111,7 +112,7 @@ class PairedRuns(Result):
             if len(losses) < 2:
                 raise DataError(f"Part {name!r} has {len(losses)} rows that both could measure; a test needs 2.")
             p = float(stats.t.sf(skew_corrected_t(losses - margin), len(losses) - 1))
-            verdicts.append(p < level / len(chosen) or self._lost(name) > 0)
+            verdicts.append(p < alpha / len(chosen) or self._lost(name) > 0)
         return any(verdicts)
 
     def _lost(self, part: str) -> int:
@@ -127,7 +128,7 @@ def compare_runs(first: Comparison, second: Comparison, *, part: str | None = No
     Args:
         first: the comparison to start from.
         second: of another guide, or another model, on the same rows.
-        part: pair the rows of this part only; by default both must have the same parts.
+        part: take the rows of this part only. By default both must have the same parts.
 
     Raises:
         UnknownNameError: no such part.

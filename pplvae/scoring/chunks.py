@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pplvae.data import Rows
 from pplvae.isolate import validation
@@ -18,6 +17,7 @@ from pplvae.programs.estimates import joined
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
+from pplvae.programs.pieces import check_chunk_size, progress_bar
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, PerDraw
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
@@ -167,14 +167,13 @@ def over_chunks(
         attribute "lambda" names what is free in a row's own guide, "held" the latents that belong to all rows and are
         drawn from their guide as it is; "first_order_because" says why the second-order method was not used, if so.
     """
-    if chunk_size < 1:
-        raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
+    check_chunk_size(chunk_size)
     labelled = all(part.labels is not None for part in parts.values())
     found: list[xr.Dataset] = []
     about: dict[str, dict[str, str]] = {}
     looked: dict[str, Any] = {}
     total = sum(len(part) for part in parts.values())
-    with tqdm(total=total, desc="comparing", unit="row", disable=None if progress else True) as bar:
+    with progress_bar(total, "comparing", "row", progress=progress) as bar:
         for part in parts.values():
             with opened(model, guide, part.tensors, seed) as layout:
                 whole = batch_of(part.tensors)

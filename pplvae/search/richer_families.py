@@ -76,7 +76,7 @@ class Branch(NamedTuple):
 
 
 @runtime_checkable
-class Family(Protocol):
+class RicherFamily(Protocol):
     """What `compare(families=...)` needs of a family."""
 
     @property
@@ -126,7 +126,7 @@ class Transport:
     def branches(
         self, lam: Parameters, base: Base, address: tuple[int, ...], kind: Kind, *, stick_the_landing: bool
     ) -> list[Branch]:
-        """See `Family`."""
+        """See `RicherFamily`."""
         x, log_x = base.draw(address, kind)
         y, log_det = self.forward(lam, x)
         log_q = log_x - log_det
@@ -158,7 +158,7 @@ class Mixture:
     def branches(
         self, lam: Parameters, base: Base, address: tuple[int, ...], kind: Kind, *, stick_the_landing: bool
     ) -> list[Branch]:
-        """See `Family`."""
+        """See `RicherFamily`."""
         log_weights = lam["logits"].log_softmax(-1)
         inner = {key: value.detach() for key, value in lam.items()} if stick_the_landing else lam
         found = []

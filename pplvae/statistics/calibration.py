@@ -31,21 +31,21 @@ def latents_of(ranks: xr.Dataset, compared: Compared) -> xr.Dataset:
         ranks: `Calibration.rows`.
         compared: what they are made of.
     """
-    draws, seed, latents = ranks.attrs["draws"], ranks.attrs["seed"], ranks.sizes["latent"]
-    alpha = (1 - ranks.attrs["confidence"]) / latents  # Bonferroni
-    points = np.arange(1, draws + 1) / (draws + 1)
-    margin = np.round((draws + 1) * (1 - np.array(LEVELS)) / 2)  # ranks left out on each side
-    nominal = 1 - 2 * margin / (draws + 1)
+    particles, seed, latents = ranks.attrs["particles"], ranks.attrs["seed"], ranks.sizes["latent"]
+    alpha = (1 - ranks.attrs["level"]) / latents  # Bonferroni
+    points = np.arange(1, particles + 1) / (particles + 1)
+    margin = np.round((particles + 1) * (1 - np.array(LEVELS)) / 2)  # ranks left out on each side
+    nominal = 1 - 2 * margin / (particles + 1)
     found: dict[str, list[Any]] = {}
     for i in range(latents):
         used = compared.used[:, i]
         rank, z_score = ranks["rank"].values[used, i], ranks["z_score"].values[used, i]
         count = len(rank)
-        uniform = UniformRanks.of(count, draws, alpha, seed)
-        below = np.searchsorted(np.sort(rank), np.arange(draws), side="right")
+        uniform = UniformRanks.of(count, particles, alpha, seed)
+        below = np.searchsorted(np.sort(rank), np.arange(particles), side="right")
         difference = below / max(count, 1) - points
         lower, upper = uniform.band
-        inside = (rank[:, None] >= margin) & (rank[:, None] <= draws - margin)
+        inside = (rank[:, None] >= margin) & (rank[:, None] <= particles - margin)
         prior = compared.truth[used, i].var(ddof=1) if count > 1 else np.nan
         p_value = uniform.p_value(below)
         line = {
@@ -89,8 +89,8 @@ def calibration_lines(summary: xr.Dataset) -> list[str]:
     levels = [f"{100 * level:.0f} %" for level in summary["level"].values]
     width = max(len("latent"), *(len(str(name)) for name in summary["latent"].values))
     lines = [
-        f"Ranks of {summary.attrs['simulations']} simulated rows among {summary.attrs['draws']} draws: "
-        f"{outside.sum()} of {len(outside)} outside the {100 * summary.attrs['confidence']:.0f} % band "
+        f"Ranks of {summary.attrs['simulated']} simulated rows among {summary.attrs['particles']} draws: "
+        f"{outside.sum()} of {len(outside)} outside the {100 * summary.attrs['level']:.0f} % band "
         "(simultaneous over latents).",
         "",
         f"{'latent':<{width}}  {'verdict':<11}  p-value  coverage of " + " ".join(f"{x:>5}" for x in levels),

@@ -14,14 +14,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 from torch.optim import Optimizer
-from tqdm.auto import tqdm
 
 from pplvae._version import __version__
-from pplvae.data import Data, Rows, as_rows
+from pplvae.data import Data, Rows
 from pplvae.errors import PplvaeWarning, StoreError, UnknownNameError
 from pplvae.isolate import held_in_evaluation, isolated
 from pplvae.objectives import KLWeight, Objective
 from pplvae.programs.noise import row_keys
+from pplvae.programs.opening import one_set
+from pplvae.programs.pieces import progress_bar
 from pplvae.programs.reading import Program
 from pplvae.store import (
     HISTORY,
@@ -104,9 +105,9 @@ def fit(
     patience: int | None = None,
     validation_particles: int = 10,
     compile: bool = False,
-    seed: int = 0,
     run: str | Path | None = None,
     existing: str = "refuse",
+    seed: int = 0,
     progress: bool = False,
 ) -> Fit:
     """Fit a model and its guide by stochastic variational inference.
@@ -116,35 +117,36 @@ def fit(
     `earlier.guide` to go on from an earlier fit), and the caller's store is left alone.
 
     Args:
-        model: p(v, h; theta): any callable that Pyro can run as `model(*rows)`.
-        guide: q(h; lambda_phi(v)), called as `guide(*rows)`; for a model without latents, a program that draws nothing
-            (`models.no_latents`): what is maximised, and validated, is then log p(v).
-        rows: a tensor or array, a tuple of them (passed on positionally), rows from `load_data` (`data.train`), or the
-            whole of it (its train part, with its valid part for validation).
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`. For a model without latents, a program that
+            draws nothing (`models.no_latents`): what is maximised, and validated, is then log p(v).
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Of several sets, choose one; of a whole `Data` the train rows are taken, with its valid rows for validation.
         validation: rows for the validation ELBO, in the same forms; the weights of its best epoch are kept.
-        objective: one of `objectives.OBJECTIVES` by name ("TraceMeanField_ELBO", "IWAE", ...), one of them with options
-            such as `objectives.IWAE(particles=20)`, or any Pyro ELBO object.
+        objective: what is maximised: one of `objectives.OBJECTIVES` by name ("TraceMeanField_ELBO", "IWAE", ...), one
+            of them with options such as `objectives.IWAE(particles=20)`, or any Pyro ELBO object.
         epochs: passes over the rows.
-        batch_size: rows per step; the last batch of an epoch may be smaller.
-        lr: step size of the default optimiser, Adam.
+        batch_size: rows per step. The last batch of an epoch may be smaller.
+        lr: step size of Adam. Where `optimiser` is given, Adam is not used.
         train: "both", or "guide" to hold the model fixed: only parameters that the guide alone uses are moved.
-        optimiser: from a list of parameters to a torch optimiser, such as
-            `functools.partial(torch.optim.AdamW, lr=1e-3)`; replaces Adam.
+        optimiser: from a list of parameters to a torch optimiser, such as `functools.partial(torch.optim.AdamW,
+            lr=1e-3)`; replaces Adam.
         kl_weight: weight of the KL term, or a function of the epoch (a float) such as `objectives.warm_up(20)`.
         clip: largest norm of the gradient of the loss, which is in nats per row.
         patience: stop when the validation ELBO has not risen for so many epochs.
         validation_particles: draws per validation row and epoch; even. The noise is the same in every epoch.
-        compile: whether to put the whole training step through torch's compiler: some seconds once for each shape
-            of network (kept on disk), then the fastest steps. It rounds and fuses differently, so that losses are
-            those of the plain step for a while only. By default a step is captured as a graph and replayed, with the
-            numbers of the plain step; programs that cannot be captured, because a Python branch is taken on a tensor's
-            value, or not be replayed (an LSTM on a CPU), are run as they are written, and those with latents that are
-            not reparameterised, or are enumerated, by Pyro's own code. `Fit.steps` says which it was. What
-            `torch.compile` has wrapped runs as it is written.
-        seed: of data order, latent noise, and parameters that the programs initialise when first run.
+        compile: whether to put the whole training step through torch's compiler: some seconds once for each shape of
+            network (kept on disk), then the fastest steps. It rounds and fuses differently, so that losses are those of
+            the plain step for a while only. By default a step is captured as a graph and replayed, with the numbers of
+            the plain step; programs that cannot be captured, because a Python branch is taken on a tensor's value, or
+            not be replayed (an LSTM on a CPU), are run as they are written, and those with latents that are not
+            reparameterised, or are enumerated, by Pyro's own code. `Fit.steps` says which it was. What `torch.compile`
+            has wrapped runs as it is written.
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
             interrupted; `epochs` may be raised), or "overwrite", once the first epoch is over.
+        seed: names all noise: the same seed gives the same bits. That is the order of the rows, the latents' noise, and
+            parameters that the programs initialise when they are first run.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -159,8 +161,8 @@ def fit(
     """
     if isinstance(rows, Data):
         rows, validation = rows.train, rows.valid if validation is None and len(rows.valid) else validation
-    training = as_rows(rows)
-    held_out = None if validation is None else as_rows(validation, argument="validation")
+    training = one_set(rows)
+    held_out = None if validation is None else one_set(validation, "validation")
     _check_numbers(epochs=epochs, batch_size=batch_size, validation_particles=validation_particles)
     if patience is not None and held_out is None:
         raise ValueError("`patience` counts epochs of the validation ELBO: pass `validation` rows with it.")
@@ -207,9 +209,7 @@ def fit(
         loop = Loop(*given, overwrite=existing == "overwrite")
         if existing == "resume":
             loop.resume()
-        with tqdm(
-            total=epochs, initial=loop.epoch, desc="fitting", unit="epoch", disable=None if progress else True
-        ) as bar:
+        with progress_bar(epochs, "fitting", "epoch", progress=progress, done=loop.epoch) as bar:
             try:
                 with held_in_evaluation(start.held):
                     status, message = loop.run(epochs, kl_weight, patience, bar)
@@ -242,14 +242,16 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
 
     Args:
         run: the folder.
-        model: the program, built as it was for the fit.
-        guide: likewise.
-        rows: any rows of the kind it was fitted on: the programs are run on a few of them, to create their parameters.
+        model: p(v, h; theta), a Pyro program called as `model(*rows)`. Built as it was for the fit.
+        guide: q(h; lambda_phi(v)), a Pyro program called as `guide(*rows)`. Likewise.
+        rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
+            Of several sets, choose one. Any rows of the kind that it was fitted on will do: the programs are run on a
+            few of them, to create their parameters.
 
     Raises:
         StoreError: missing or damaged files, another version, or weights of another program.
     """
-    folder, some = Path(run), as_rows(rows)
+    folder, some = Path(run), one_set(rows)
     content = read_json(folder / RUN)
     snapshot, _ = read_tensors(folder / WEIGHTS)
     history = open_datasets(folder / HISTORY, "history")["history"]

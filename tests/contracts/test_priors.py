@@ -254,7 +254,7 @@ def test_it_is_annealed_row_by_row(name):
     torch.manual_seed(0)
     vae, rows = composed_vae(6, 2, [8], prior=name).double(), (torch.rand(8, 6) < 0.5).double()
     for start in ("guide", "prior"):
-        settings = Annealing(start=start, chains=4, temperatures=3, leapfrog=1)
+        settings = Annealing(start=start, particles=4, temperatures=3, leapfrog=1)
         options = {"method": "ais", "annealing": settings, "max_steps": 3}
         whole, part = (pplvae.log_evidence(vae.model, vae.guide, some, **options) for some in (rows, rows[5:]))
         np.testing.assert_allclose(part.rows["log_evidence"], whole.rows["log_evidence"][5:], rtol=1e-9)

@@ -25,7 +25,7 @@ from pplvae.statistics.settings import FOUND, settings_that_differ
 from pplvae.store import open_datasets, write_datasets
 
 HOSTILE = ("<script>alert(1)</script>", "$\\frac{1}$", "two\nlines", "$a_{b$", "\x1b[2J", "a/b%2F")
-BRIEF = pplvae.Annealing(chains=8, temperatures=5)
+BRIEF = pplvae.Annealing(particles=8, temperatures=5)
 SEARCH = {"max_steps": 5}
 QUICK = SEARCH | {"particles": 60}
 ATTRIBUTION = QUICK | {"worth": 50.0, "epochs": 1, "hidden": (4,)}
@@ -99,7 +99,7 @@ CASES = {
     "posterior means": Case(
         pplvae.PosteriorMeans, pplvae.posterior_means, plainly(pplvae.posterior_means, particles=400, max_steps=25)
     ),
-    "calibration": Case(pplvae.Calibration, pplvae.calibrate, plainly(pplvae.calibrate, draws=9)),
+    "calibration": Case(pplvae.Calibration, pplvae.calibrate, plainly(pplvae.calibrate, particles=9)),
     "latent use": Case(
         pplvae.LatentUse, pplvae.latent_use, plainly(pplvae.latent_use, particles=4, mixture_draws=30), fewest=2
     ),
