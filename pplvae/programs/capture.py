@@ -5,7 +5,7 @@ written into them later. What is no tensor (numbers, branches taken, the size of
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import unwarned
 
 _aten = torch.ops.aten
-_ALIASES = (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default)
-_RESHAPES = (_aten.expand.default, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default)
+# Views that may reach beyond their source, or change the sign of what they show.
+_NOT_AS_THEY_LIE = (_aten.as_strided.default, _aten._conj.default, _aten._neg_view.default)
 _OF_SHAPE_ONLY = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default, _aten.new_zeros.default)
 
 # `Replayed` captures when its calls have gone through so many numbers, with so many more for the Python of each. A
@@ -44,10 +44,7 @@ class Captured:
     def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
         try:
             with unwarned():
-                from torch.fx.experimental.proxy_tensor import make_fx  # imported late: it takes half a second
-
-                # Through a lambda, since a method's own argument would be counted among the inputs.
-                self.graph = make_fx(lambda *some: function(*some))(*inputs)
+                self.graph = _traced(function, inputs)
             self.bound = self._simplified()
         except Exception as error:
             raise CaptureError(clause(error)) from error
@@ -65,6 +62,18 @@ class Captured:
         """Run the graph, without recording gradients."""
         with torch.no_grad():
             return self.graph.forward(*inputs, *self.bound)
+
+
+def _traced(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> fx.GraphModule:
+    # Imported late: it takes a second.
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # torch notes the shape of every result in a mode for fake tensors: in a new one each time, 0.4 ms, unless one is set.
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        # Through a lambda, since a method's own argument would be counted among the inputs.
+        return make_fx(lambda *some: function(*some))(*inputs)
 
 
 def clause(error: Exception) -> str:
@@ -103,24 +112,30 @@ def _lift_attributes(graph: fx.GraphModule) -> _Bound:
 
 
 def _drop_aliases(graph: fx.GraphModule) -> None:
-    """Leave out what changes no number. Not a bit of any result changes."""
+    """Replace a view by the first tensor on its way that lies in the same memory in the same way: the same numbers."""
     for node in list(graph.graph.nodes):
-        source = node.args[0] if node.op == "call_function" and node.args else None
-        if not isinstance(source, fx.Node):
-            continue
-        if node.target in _ALIASES or (node.target in _RESHAPES and _lies_as(node, source)):
-            node.replace_all_uses_with(source)
-        elif node.target is _aten.t.default and source.target is _aten.t.default:
-            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
-        elif node.target is _aten.pow.Tensor_Scalar and node.args[1] == 1 and not _written([node, source]):
-            node.replace_all_uses_with(source)
+        first = source = node
+        while _is_view(source):
+            source = source.args[0]
+            first = source if _lies_as(node, source) else first
+        if first is not node:
+            node.replace_all_uses_with(first)
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a node gives out the memory of its first argument, without writing into it."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.returns or not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    shared = schema.returns[0].alias_info
+    return shared is not None and not shared.is_write and node.target not in _NOT_AS_THEY_LIE
 
 
 def _lies_as(node: fx.Node, other: fx.Node) -> bool:
     ours, theirs = node.meta.get("val"), other.meta.get("val")
     if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
         return False
-    return ours.shape == theirs.shape and ours.stride() == theirs.stride()
+    return (ours.shape, ours.stride(), ours.dtype) == (theirs.shape, theirs.stride(), theirs.dtype)
 
 
 def _fold_constants(graph: fx.GraphModule, bound: _Bound) -> None:
@@ -178,10 +193,6 @@ def writes(node: fx.Node) -> bool:
     """Whether an operation writes into one of its inputs."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
-
-
-def _written(nodes: Iterable[fx.Node]) -> bool:
-    return any(writes(user) for node in nodes for user in node.users)
 
 
 def is_random(node: fx.Node) -> bool:
