@@ -27,18 +27,9 @@ ROOMS = {
     "nets": [],
     "flows": [],
     "programs": [
-        *("shapes", "noise", "chunking", "batch", "local", "estimates", "families", "discrete", "capture", "reading"),
-        *(
-            "dependence",
-            "latents",
-            "elements",
-            "site_checks",
-            "support",
-            "inspection",
-            "opening",
-            "simulation",
-            "log_weights",
-        ),
+        *("shapes", "keys", "noise", "chunking", "batch", "local", "estimates", "families", "discrete", "capture"),
+        *("reading", "dependence", "latents", "elements", "site_checks", "support", "inspection", "opening"),
+        *("simulation", "log_weights"),
     ],
     "statistics": [
         "settings",

@@ -11,7 +11,8 @@ from conftest import process_state
 from scipy import stats
 from statistics_ import LEVEL, assert_spread_is_one, assert_within
 
-from pplvae.programs.noise import RowNoise, _match_moments, matchable, row_keys
+from pplvae.programs.keys import row_keys
+from pplvae.programs.noise import RowNoise, _match_moments, matchable
 
 COUNT = 20_000
 

@@ -157,7 +157,7 @@ class Objective:
         scale: float,
         kl_weight: float,
     ) -> Float[Tensor, ""]:
-        """Set every parameter's `.grad` to the gradient of the negative objective; Pyro's objectives by their own code.
+        """Set every parameter's `.grad` to the gradient of one of Pyro's objectives, negative, by Pyro's own code.
 
         Args:
             model: see `loss`, as for all arguments that are not listed here.
@@ -173,10 +173,6 @@ class Objective:
         """
         for parameter in parameters:
             parameter.grad = None
-        if self._rowwise:
-            loss = self.loss(model, guide, layout, batch, scale, kl_weight)
-            loss.backward()
-            return loss.detach()
         self._check(layout, kl_weight)
         with PlateIndex(batch.index), ScaleLatents(kl_weight):
             return self._pyros_backward(model, guide, batch.tensors, parameters, scale)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -36,32 +35,6 @@ class Stream(IntEnum):
     SCREEN = 10
 
 
-def row_keys(tensors: Sequence[Tensor]) -> Int64[Tensor, " row"]:
-    """A 64-bit key for each row, the same on every machine.
-
-    Args:
-        tensors: with one row of each making up a row.
-
-    Returns:
-        The BLAKE2 hash of the row's bytes in all tensors, one after the other; equal rows share a key.
-    """
-    parts = [_bytes_of_rows(tensor) for tensor in tensors]
-    rows = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    width, content = rows.shape[1], memoryview(rows.reshape(-1))
-    begin, keys = hashlib.blake2b(digest_size=8).copy, bytearray()
-    for first in range(0, len(rows) * width, width) if width else [0] * len(rows):
-        hashing = begin()  # to copy a hash that has seen nothing takes half the time of making one
-        hashing.update(content[first : first + width])
-        keys += hashing.digest()
-    return torch.from_numpy(np.frombuffer(keys, "<i8").astype(np.int64)).to(tensors[0].device)
-
-
-def _bytes_of_rows(tensor: Tensor) -> np.ndarray:
-    """Axes (row, byte); the least significant byte of a number first."""
-    rows = tensor.detach().cpu().reshape(len(tensor), math.prod(tensor.shape[1:])).numpy()
-    return np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).view(np.uint8)
-
-
 class RowNoise(TorchFunctionMode):
     """While active, torch's random functions draw numbers that belong to rows.
 
@@ -72,7 +45,7 @@ class RowNoise(TorchFunctionMode):
     torch's generator.
 
     Args:
-        keys: one key per row, from `row_keys`.
+        keys: one key per row, from `keys.row_keys`.
         particles: how often the rows stand in the batch.
         address: seed, stream, step, ...: integers that name this run of the guide.
         kind: "independent"; "antithetic": draw s + particles / 2 mirrors draw s (-z for normals, 1 - u for uniforms),

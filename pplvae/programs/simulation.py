@@ -21,7 +21,8 @@ from pplvae.errors import ProgramError, in_users_words
 from pplvae.isolate import reseed
 from pplvae.programs.batch import Batch, tile
 from pplvae.programs.families import family_name
-from pplvae.programs.noise import Stream, row_keys
+from pplvae.programs.keys import row_keys
+from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Layout, Program, counted, row_log_prob, run_guide, run_model, values_of
 

@@ -21,7 +21,7 @@ from pplvae.data import Data, Rows, as_rows
 from pplvae.errors import PplvaeWarning, StoreError, UnknownNameError
 from pplvae.isolate import held_in_evaluation, isolated
 from pplvae.objectives import KLWeight, Objective
-from pplvae.programs.noise import row_keys
+from pplvae.programs.keys import row_keys
 from pplvae.programs.reading import Program
 from pplvae.store import (
     HISTORY,
