@@ -22,7 +22,8 @@ ROOMS = {
     "netcdf": [],
     "store": [],
     "data": [
-        *("table", "scaling", "download", "readers", "split", "rows", "registry", "missing", "files", "load"),
+        *("table", "scaling", "download", "readers", "originals", "split", "rows", "registry"),
+        *("convert", "missing", "files", "load"),
     ],
     "nets": [],
     "flows": [],
