@@ -191,7 +191,9 @@ def test_cells_come_first(monkeypatch):
 
 def test_files_of_r_need_a_reader(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "rdata", None)
-    with pytest.raises(DataError, match=r"'a\.rda' is a file of R: `pip install rdata` reads it"):
+    with pytest.raises(
+        DataError, match=r"'a\.rda' is a file of R: reading it needs rdata, `pip install 'pplvae\[data\]'`"
+    ):
         originals.cortex_zeisel([tmp_path / "a.rda"])
 
 

@@ -176,7 +176,9 @@ def _from_r(path: Path) -> Any:
     try:
         import rdata  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise DataError(f"{path.name!r} is a file of R: `pip install rdata` reads it.") from error
+        raise DataError(
+            f"{path.name!r} is a file of R: reading it needs rdata, `pip install 'pplvae[data]'`."
+        ) from error
     return rdata.read_rda(path)
 
 
