@@ -103,13 +103,13 @@ class Objective:
                 f"`pyro.infer.Trace_ELBO(num_particles=5)`; got {objective!r}."
             )
         self._objective: Any = objective
-        # Pyro fills in `max_plate_nesting` at the first step: it is no setting of the user's.
+        # Pyro sets `max_plate_nesting` at the first step; it is not the user's.
         kept = {key: value for key, value in vars(objective).items() if key != "max_plate_nesting"}
         options = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         self.settings = ", ".join([type(objective).__name__, *(f"{key}={value}" for key, value in options.items())])
 
     def reason_for_pyro(self, model: Any, guide: Any, layout: Layout | None, batch: Batch) -> str:
-        """Why the objective has to run on Pyro's own code, in a clause; nothing where `loss` does.
+        """Why the objective has to run on Pyro's own code, as a clause; "" where `loss` is right.
 
         Raises:
             ProgramError: one of Pyro's objectives that these programs do not suit.

@@ -19,8 +19,8 @@ _aten = torch.ops.aten
 _NOT_AS_THEY_LIE = (_aten.as_strided.default, _aten._conj.default, _aten._neg_view.default)
 _OF_SHAPE_ONLY = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default, _aten.new_zeros.default)
 
-# `Replayed` captures when its calls have gone through so many numbers, with so many more for the Python of each. A
-# capture takes 0.05 to 0.1 s, 2 s more in a new process, and saves a quarter to a half of every call from then on.
+# When `Replayed` captures: each call counts its numbers, and _CALL for its Python; at _WORTH in all it captures. That
+# takes 0.05 to 0.1 s, 1 s more in a new process, and saves a quarter to a half of every later call.
 _WORTH, _CALL = 2**22, 2**15
 _UNCHECKED = 100
 CAPTURED_TOLERANCE, COMPILED_TOLERANCE = 1e-5, 1e-4  # relative to the largest number; a compiler rounds differently
@@ -96,7 +96,7 @@ def _add_input(graph: fx.GraphModule, name: str, like: fx.Node) -> fx.Node:
 
 
 def _lift_attributes(graph: fx.GraphModule) -> _Bound:
-    """Make inputs of the tensors that the graph holds as attributes: looked up once, and visible to a compiler."""
+    """Turn tensors that the graph holds as attributes into inputs: looked up once, and seen by a compiler."""
     inputs: dict[str, fx.Node] = {}
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":

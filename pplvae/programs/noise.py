@@ -150,7 +150,7 @@ _LOWER = 2**32 - 1
 
 
 def matchable(elements: int) -> int:
-    """How many draws it takes that all their second moments can be matched, in single precision to 0.0005 at worst."""
+    """The fewest draws whose second moments can all be matched, in single precision to 0.0005 at worst."""
     return math.ceil(1.04 * elements) + 2
 
 
@@ -158,7 +158,7 @@ _SMALLEST_ROOT = 1e-3  # of a unit second moment, beside the elements before it
 
 
 def _match_moments(z: Float[Tensor, "particle row element"]) -> Float[Tensor, "particle row element"]:
-    """Normals of each row with identity second moments over its draws; unit ones only where draws are too few."""
+    """Give each row's normals identity second moments over its draws; only unit variances where draws are too few."""
     particles, _, elements = z.shape
     unit = z / z.square().mean(0).sqrt()
     if particles < matchable(elements):

@@ -133,7 +133,7 @@ def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
 
 
 def plates_scale(msg: Any, but: int | None = None) -> float:
-    """By how much the plates around a site scale it up, which hold some of their members.
+    """The factor by which plates that hold only some of their members scale a site up.
 
     Args:
         msg: the site.
@@ -220,7 +220,7 @@ def run_model(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dic
 def run_prior(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dict[str, Any]:
     """Run a model on tiled rows no further than to the last of its latents, which are given; its sample sites by name.
 
-    What makes the rows of them, most of the work perhaps, is not run.
+    The likelihood, which may be most of the work, is not run.
     """
     reader, waiting = SiteReader(), set(values)
 
@@ -284,7 +284,7 @@ def log_model(
 
 
 def _repeated(value: Tensor, count: int, axis: int | None) -> Tensor:
-    """A latent of tiled rows, all of it several times; one that belongs to all rows as it is."""
+    """Repeat a latent of tiled rows; return one that belongs to all rows as it is."""
     if axis is None:
         return value
     rows_first = value.movedim(axis, 0)

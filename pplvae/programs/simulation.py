@@ -105,7 +105,7 @@ def simulate(model: Program, layout: Layout, batch: Batch, address: tuple[int, .
 
 
 def told_apart(batch: Batch) -> Batch:
-    """Give equal rows keys of their own, by which of them comes first: they would share their noise otherwise."""
+    """Give rows of the same content different keys, by their order: they would share their noise otherwise."""
     keys = batch.keys.cpu().numpy()
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
@@ -198,7 +198,7 @@ class _DrawRows(Messenger):
 def _check_the_same_again(
     drawn: Mapping[str, Float[Tensor, " batch"]], sites: Mapping[str, Any], dims: Mapping[str, int]
 ) -> None:
-    """What a site was drawn with must be what the program computes from the finished rows."""
+    """Check that each site was drawn with the log-probability that the program gives it on the finished rows."""
     for name, before in drawn.items():
         after = row_log_prob(sites[name], dims[name])
         tolerance = 1e-3 if before.dtype == torch.float32 else 1e-6

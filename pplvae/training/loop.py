@@ -141,7 +141,7 @@ class Loop:
         return None
 
     def _weight(self, kl_weight: KLWeight, now: float) -> float | Tensor:
-        """A KL weight that changes is a tensor: a number would be captured as it is."""
+        """The KL weight of a step; a tensor if it changes, since a number would be captured as it is."""
         if not isinstance(kl_weight, Callable):
             return now
         return next(iter(self._start.trained.values())).detach().new_full((), now)
@@ -165,7 +165,7 @@ class Loop:
         bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
 
     def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
-        """Where a loss that is not finite came from, in a sentence; nothing if a step raised for another reason."""
+        """Say where a loss that is not finite came from; say nothing if a step raised for another reason."""
         when = f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
         found = first_not_finite(self._model, self._guide, self._start, batch, index, self._train.ids, error)
         if found or error is not None:
@@ -185,7 +185,7 @@ class Loop:
         return dataset
 
     def take_folder(self) -> Path:
-        """The run folder, without what an earlier run left there: for when there is something to put in its place."""
+        """The run folder, emptied of an earlier run's files: to be called with something to put in their place."""
         assert self._folder is not None
         if self._overwrite:
             clear_run(self._folder)

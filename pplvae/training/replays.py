@@ -13,7 +13,7 @@ from pplvae.programs.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Capt
 
 
 class Found(NamedTuple):
-    """What a step computes: the loss, and a gradient for each parameter that it depends on, or None."""
+    """What a step computes: the loss, and for each parameter its gradient, or None if the loss does not depend on it."""
 
     loss: Float[Tensor, ""]
     slopes: list[Tensor | None]
@@ -28,7 +28,7 @@ class Replay:
         updates: whether it also moves the parameters.
         tolerance: see `differs`.
         steps: taken so far.
-        checked: the last of them that was held against the plain one.
+        checked: number of the last step that was compared with the plain one.
     """
 
     run: Callable[[Batch, float | Tensor], Found]
@@ -80,7 +80,16 @@ def replay_of(
 
 
 def differs(one: Found, other: Found, tolerance: float) -> str:
-    """What of two steps differs by more than so much of its largest number; nothing if they agree."""
+    """Compare two steps.
+
+    Args:
+        one: a step.
+        other: the same step, computed in another way.
+        tolerance: largest difference allowed, relative to the largest number of the second.
+
+    Returns:
+        "loss" or "gradient", whichever differs first; "" if they agree.
+    """
     if not agree(one.loss, other.loss, tolerance):
         return "loss"
     if [slope is None for slope in one.slopes] != [slope is None for slope in other.slopes]:

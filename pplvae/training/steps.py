@@ -97,7 +97,7 @@ class Steps:
         loss = self._replay(self._replays[key], batch, kl_weight) if key in self._replays else None
         if loss is not None:
             return loss
-        with validation(first):  # it shows that shapes and supports are right
+        with validation(first):  # the first step of a kind shows whether shapes and supports are right
             found = self._plain(batch, kl_weight)
         self._update(found)
         return found.loss
@@ -111,7 +111,7 @@ class Steps:
             self._how, self._reason = How.PYRO, reason
 
     def _kind(self, batch: Batch, kl_weight: float | Tensor) -> Any:
-        """What a captured step takes for granted."""
+        """What two batches must have in common for one captured step to serve both."""
         shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in batch.tensors)
         modes = tuple(module.training for module in self._start.modules)
         weight = None if isinstance(kl_weight, Tensor) else kl_weight
@@ -160,7 +160,7 @@ class Steps:
             warnings.warn(f"The step is not compiled: {reason}.", PplvaeWarning, stacklevel=2)
 
     def _replay(self, replay: Replay, batch: Batch, kl_weight: float | Tensor) -> Tensor | None:
-        """A fast step; None if it could not be taken, and the plain one is to be."""
+        """Take a fast step and return its loss; None if it failed, and the plain step is still to be taken."""
         replay.steps += 1
         # After 1, 2, 4, ... steps, then every hundredth.
         if replay.steps < replay.checked + min(max(replay.checked, 1), _LONGEST_UNCHECKED):
@@ -170,7 +170,7 @@ class Steps:
             return None if found is None else found.loss
         before = self._state()
         with generators_kept(), validation(replay.steps == 1):
-            reseed_beside_torch(replay.steps)  # numbers from there must not happen to be those of the capture
+            reseed_beside_torch(replay.steps)  # else NumPy's numbers could repeat those of the capture
             plain = self._plain(batch, kl_weight)
         buffers = _copies(self._start.weights.buffers)
         self._restore(before)
