@@ -28,7 +28,8 @@ ROOMS = {
     "nets": [],
     "flows": [],
     "programs": [
-        *("shapes", "keys", "noise", "chunking", "batch", "local", "estimates", "families", "discrete", "capture"),
+        *("shapes", "keys", "noise", "chunking", "batch", "local", "estimates", "families", "discrete"),
+        *("price", "capture"),
         *("reading", "dependence", "latents", "elements", "site_checks", "support", "inspection", "opening"),
         *("simulation", "log_weights"),
     ],

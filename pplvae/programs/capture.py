@@ -4,6 +4,7 @@ What the function reads from elsewhere (parameters, buffers, tensors in closures
 written into them later. What is no tensor (numbers, branches taken, the size of a batch) is frozen as it was.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, fx
 
 from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import unwarned
+from pplvae.programs.price import Until
 
 _aten = torch.ops.aten
 # Views that may reach beyond their source, or change the sign of what they show.
@@ -32,20 +34,26 @@ class Captured:
     Args:
         function: of tensors, to a sequence of tensors. It may differentiate, and draw from torch's generator.
         inputs: what it is run on; the graph is one for their shapes, dtypes and device.
+        seconds: after which the capture is given up.
 
     Attributes:
         graph: takes the inputs, then `bound`.
         bound: tensors that the function read from elsewhere, and what depends on nothing.
 
     Raises:
-        CaptureError: the function failed under capture; the usual reason is a Python branch on a tensor's value.
+        CaptureError: the function failed under capture, or was too long; the usual reason is a Python branch on a
+            tensor's value.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], seconds: float = math.inf
+    ) -> None:
         try:
-            with unwarned():
+            with unwarned(), Until(seconds):
                 self.graph = _traced(function, inputs)
             self.bound = self._simplified()
+        except CaptureError:
+            raise
         except Exception as error:
             raise CaptureError(clause(error)) from error
 

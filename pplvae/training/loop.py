@@ -72,7 +72,7 @@ class Loop:
         self._start, self._steps, self._optimiser = start, steps, optimiser
         self._settings, self._folder, self._overwrite = settings, folder, overwrite
         self.weights = start.weights
-        self.epoch = 0
+        self.epoch = self._epochs = 0
         self.best_epoch = -1
         self._best_value = -float("inf")
         self._best = self.weights.copy()
@@ -84,6 +84,7 @@ class Loop:
 
     def run(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
         """Run epochs until something ends the fit."""
+        self._epochs = epochs
         # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")
@@ -122,7 +123,8 @@ class Loop:
             try:
                 with in_users_words("objective", batch):
                     # torch's own noise needs no keys
-                    losses.append(self._steps(Batch.without_keys(batch, index), self._weight(kl_weight, weight)))
+                    here = Batch.without_keys(batch, index), self._weight(kl_weight, weight)
+                    losses.append(self._steps(*here, _alike(first, size, len(order), self._epochs - self.epoch)))
             except ProgramError as error:
                 trouble = self._diagnose(len(losses), index, batch, error)
                 if not trouble:
@@ -236,6 +238,12 @@ class Loop:
             self._optimiser.load_state_dict({"state": slots, "param_groups": content["optimiser_groups"]})
         except (KeyError, ValueError) as error:
             raise StoreError(f"{str(path)!r} is damaged ({error}); start anew with `existing='overwrite'`.") from error
+
+
+def _alike(first: int, size: int, rows: int, epochs: int) -> int:
+    """How many batches of the same number of rows there are from the one at `first` to the end of so many epochs."""
+    whole = rows // size
+    return epochs if first >= whole * size else whole * epochs - first // size
 
 
 def _at(kl_weight: KLWeight, epoch: float) -> float:
