@@ -33,9 +33,15 @@ def gradients(objective, vae, v, repeats):
     parts = {"encoder": list(vae.family.parameters()), "decoder": list(vae.decoder.parameters())}
     everything = [p for part in parts.values() for p in part]
     layout, batch = inspect_pair(vae.model, vae.guide, (v,)), Batch.of((v,))
+    given = vae.model, vae.guide, layout, batch
+    by_pyro = objective.reason_for_pyro(*given)
     found = {name: [] for name in parts}
     for _ in range(repeats):
-        objective.backward(vae.model, vae.guide, layout, batch, everything, 1 / len(v), 1.0)
+        if by_pyro:
+            objective.backward(*given, everything, 1 / len(v), 1.0)
+        else:
+            vae.zero_grad()
+            objective.loss(*given, 1 / len(v), 1.0).backward()
         for name, part in parts.items():
             found[name].append(torch.cat([p.grad.flatten() for p in part]).double())
     return {name: torch.stack(lines) for name, lines in found.items()}

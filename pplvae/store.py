@@ -103,9 +103,7 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
     def write(temporary: Path) -> None:
         about = {"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
         root = xr.Dataset(attrs=about | {"digest": digest_of(written)})
-        root.to_netcdf(temporary, engine="h5netcdf")
-        for name, dataset in written.items():
-            dataset.to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
+        xr.DataTree.from_dict({"/": root, **written}).to_netcdf(temporary, engine="h5netcdf")
 
     try:
         return write_whole(path, write)
@@ -121,15 +119,12 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
     """
     _check_exists(path)
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as root:
-            attributes = dict(root.attrs)
-        if attributes.get("kind") != kind:
-            raise StoreError(f"{str(path)!r} holds no {kind} of pplvae (its kind is {attributes.get('kind')!r}).")
-        _check_format(path, int(attributes["format"]))
-        groups: dict[str, xr.Dataset] = {}
-        for name in json.loads(attributes["groups"]):
-            with xr.open_dataset(path, engine="h5netcdf", group=name) as dataset:
-                groups[name] = dataset.load()
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            attributes = tree.attrs
+            if attributes.get("kind") != kind:
+                raise StoreError(f"{str(path)!r} holds no {kind} of pplvae (its kind is {attributes.get('kind')!r}).")
+            _check_format(path, int(attributes["format"]))
+            groups = {name: tree[name].to_dataset().load() for name in json.loads(attributes["groups"])}
         if attributes.get("digest", digest_of(groups)) != digest_of(groups):  # files of earlier versions have none
             raise ValueError("its content is not what was written")
         groups = {name: read_back(dataset) for name, dataset in groups.items()}

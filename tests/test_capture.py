@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from pplvae.errors import CaptureError, PplvaeWarning
@@ -87,6 +88,41 @@ def test_literals_are_folded():
     assert not any(word in name for name in names for word in ("exp", "sqrt", "ones_like", "lift_fresh"))
     assert any(bound is weight for bound in captured.bound)
     same(captured, function, torch.randn(3))
+
+
+def test_views_that_show_their_source_as_it_lies_are_left_out():
+    def function(u):
+        same = u.t().t().detach().expand(3, 3).view(3, 3).permute(1, 0).mT
+        return [same + 1]
+
+    captured = Captured(function, [torch.zeros(3, 3)])
+    assert [str(node.target) for node in captured.graph.graph.nodes if node.op == "call_function"] == [
+        "aten.add.Tensor"
+    ]
+    same(captured, function, torch.randn(3, 3))
+
+
+def test_views_that_look_like_their_source_and_show_other_numbers_are_kept():
+    """The second window reaches past the first, and a conjugate lies where the number does."""
+
+    def function(u):
+        z = torch.complex(u, u + 1)
+        return [u[:2].as_strided((2,), (1,), 1) * 2, torch.view_as_real(z.conj() * 2)]
+
+    same(Captured(function, [torch.zeros(3)]), function, torch.randn(3))
+
+
+def test_shapes_are_noted_in_one_mode(monkeypatch):
+    """A mode for each operation takes as long as all the rest of a capture."""
+    made, begin = [], FakeTensorMode.__init__
+
+    def counting(self, *args, **options):
+        made.append(self)
+        begin(self, *args, **options)
+
+    monkeypatch.setattr(FakeTensorMode, "__init__", counting)
+    Captured(slope(torch.randn(4, 6)), [torch.randn(5, 4)])
+    assert len(made) == 1
 
 
 def test_a_literal_that_is_written_to_is_made_afresh():

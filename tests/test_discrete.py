@@ -17,7 +17,8 @@ from pplvae.isolate import isolated
 from pplvae.programs import discrete
 from pplvae.programs.discrete import States, draw, joint_states, states_of
 from pplvae.programs.inspection import inspect_pair
-from pplvae.programs.noise import RowNoise, row_keys
+from pplvae.programs.keys import row_keys
+from pplvae.programs.noise import RowNoise
 
 PRIOR = torch.tensor([0.2, 0.3, 0.5, 0.7], dtype=torch.float64)
 

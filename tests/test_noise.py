@@ -1,5 +1,8 @@
 """Noise keyed by row: the right distributions, and numbers that belong to rows."""
 
+import hashlib
+import struct
+
 import numpy as np
 import pyro.distributions as dist
 import pytest
@@ -8,13 +11,30 @@ from conftest import process_state
 from scipy import stats
 from statistics_ import LEVEL, assert_spread_is_one, assert_within
 
-from pplvae.programs.noise import RowNoise, _match_moments, matchable, row_keys
+from pplvae.programs.keys import row_keys
+from pplvae.programs.noise import RowNoise, _match_moments, matchable
 
 COUNT = 20_000
 
 
 def keys(rows=COUNT):
     return row_keys([torch.arange(rows, dtype=torch.float64)])
+
+
+def test_a_key_is_the_hash_of_a_rows_bytes():
+    """In every tensor, one after the other, and whatever the tensors' strides: written out with `struct`."""
+    pixels = torch.randn(3, 4, 2, dtype=torch.float32)[:, ::2]
+    counts, empty, seen = torch.tensor([3, -1, 2**40]), torch.zeros(3, 0), torch.tensor([True, False, True])
+    expected = []
+    for i in range(3):
+        row = struct.pack("<4fq?", *pixels[i].flatten().tolist(), int(counts[i]), bool(seen[i]))
+        expected += struct.unpack("<q", hashlib.blake2b(row, digest_size=8).digest())
+    assert row_keys([pixels, counts, empty, seen]).tolist() == expected
+
+
+def test_no_rows_and_rows_of_nothing_have_keys():
+    assert row_keys([torch.zeros(0, 4)]).shape == (0,)
+    assert len(row_keys([torch.zeros(3, 0)]).unique()) == 1
 
 
 FAMILIES = {

@@ -103,7 +103,7 @@ def test_bad_files(comparison, tmp_path):
 def test_nothing_is_left_half_written(comparison, tmp_path, monkeypatch):
     target = comparison.save(tmp_path / "gap.nc")
     before = target.read_bytes()
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(xr.DataTree, "to_netcdf", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         comparison.save(target)
     assert target.read_bytes() == before

@@ -1,5 +1,7 @@
 """Training steps: what is replayed is what the program does, and where it cannot be, that is noticed and said."""
 
+import re
+
 import numpy as np
 import programs
 import pyro
@@ -44,7 +46,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(steps_module, "_PLAIN_FIRST", 2)
 
 
-def run(program, count, *, objective="Trace_ELBO", weight=None, seed=0, **options):
+def run(program, count, *, objective="Trace_ELBO", weight=None, seed=0, to_come=np.inf, **options):
     """Steps on a pair's rows: the losses, what ran them, and the parameters afterwards."""
     torch.manual_seed(seed)
     model, guide, rows = program()
@@ -55,7 +57,7 @@ def run(program, count, *, objective="Trace_ELBO", weight=None, seed=0, **option
         taking = Steps(model, guide, start, Objective(objective), optimiser, **options)
         reseed(seed)
         batch = Batch.of(rows)
-        losses = [float(taking(batch, 1.0 if weight is None else weight(i))) for i in range(count)]
+        losses = [float(taking(batch, 1.0 if weight is None else weight(i), to_come)) for i in range(count)]
     return losses, str(taking), start.weights.copy()
 
 
@@ -284,6 +286,13 @@ def test_a_loss_that_is_nan_moves_nothing(monkeypatch, at_once):
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
+@pytest.fixture
+def whatever_it_costs(monkeypatch):
+    """A capture is made for few steps too."""
+    monkeypatch.setattr(steps_module, "_SHARE", np.inf)
+
+
+@pytest.mark.usefixtures("whatever_it_costs")
 def test_fit_says_what_ran_its_steps(tmp_path):
     model, v = random_linear(0, rows=40)
     fit = pplvae.fit(model.model, model.guide, v, epochs=60, batch_size=40, run=tmp_path / "run")
@@ -294,6 +303,7 @@ def test_fit_says_what_ran_its_steps(tmp_path):
     assert few.steps == "plain: there were fewer than 50 steps of one kind"
 
 
+@pytest.mark.usefixtures("whatever_it_costs")
 def test_a_resumed_fit_is_captured_at_another_step_and_equals_the_whole(tmp_path):
     def whole(folder, epochs, existing="refuse"):
         model, v = random_linear(0, rows=50)
@@ -307,6 +317,38 @@ def test_a_resumed_fit_is_captured_at_another_step_and_equals_the_whole(tmp_path
     np.testing.assert_array_equal(once.history["objective"], twice.history["objective"])
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_capture_for_few_steps_is_not_begun(monkeypatch):
+    monkeypatch.setattr(replays, "Captured", None)
+    model, v = random_linear(0, rows=40)
+    fit = pplvae.fit(model.model, model.guide, v, epochs=60, batch_size=40)
+    assert re.fullmatch(r"plain: to capture its \d+ operations would take too long for so few steps", fit.steps)
+
+
+def test_a_capture_that_takes_too_long_is_stopped_without_a_trace(monkeypatch, at_once):
+    """Its price was said to be nothing, and it may take none of the time."""
+    monkeypatch.setattr(steps_module, "price", lambda _: 0.0)
+    monkeypatch.setattr(steps_module, "_SHARE", 1e-12)
+    program = programs.convolutions_with_batchnorm_and_dropout
+    losses, how, weights = run(program, 8, to_come=8)
+    plain, _, plain_weights = plainly(monkeypatch, program, 8)
+    assert how.startswith("plain: to capture it would have taken too long")
+    assert losses == plain
+    assert all(torch.equal(tensor, plain_weights[name]) for name, tensor in weights.items())
+
+
+def test_steps_know_how_many_of_their_kind_are_to_come(monkeypatch):
+    counted, take = [], Steps.__call__
+
+    def counting(self, batch, kl_weight, to_come):
+        counted.append((len(batch), to_come))
+        return take(self, batch, kl_weight, to_come)
+
+    monkeypatch.setattr(Steps, "__call__", counting)
+    model, v = random_linear(0, rows=50)
+    pplvae.fit(model.model, model.guide, v, epochs=2, batch_size=20)
+    assert counted == [(20, 4), (20, 3), (10, 2), (20, 2), (20, 1), (10, 1)]
 
 
 def test_objectives_of_ours_still_need_rows():

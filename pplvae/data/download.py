@@ -2,10 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pplvae.data.table import Table
 from pplvae.errors import DataError
@@ -15,7 +18,14 @@ FOLDER = "PPLVAE_DATA"  # the environment variable
 
 @dataclass(frozen=True)
 class File:
-    """One file: its name in the cache, its SHA-256, and the addresses with these very bytes, if there are any."""
+    """One file.
+
+    Attributes:
+        name: in the cache.
+        sha256: of its bytes or, without an address, of the arrays in it: of an archive that anybody can make again,
+            the bytes hang on the time and the compressor.
+        urls: addresses with these very bytes.
+    """
 
     name: str
     sha256: str
@@ -66,7 +76,8 @@ def obtain(name: str, sources: Sequence[Source], about: str) -> tuple[Source, li
     if not cached and not public:
         missing = [str(folder / file.name) for file in sources[0].files if not lies(file) and not file.urls]
         raise DataError(
-            f"{name!r} cannot be downloaded: its file is a conversion without a public address. Put a copy at "
+            f"{name!r} cannot be downloaded: its file is a conversion without a public address. Make it from the "
+            f"public files by `python -m pplvae.data.convert {name} FILE ...` (`--help` says more), or put a copy at "
             f"{', '.join(map(repr, missing))}, or name the folder that has {name!r} in it by the environment variable "
             f"{FOLDER}. About it: {about}"
         )
@@ -79,9 +90,29 @@ def obtain(name: str, sources: Sequence[Source], about: str) -> tuple[Source, li
     return chosen, [folder / file.name for file in chosen.files]
 
 
-def _check(path: Path, file: File) -> None:
+def digest_of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, types, shapes and content of arrays, the same on every machine."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name], arrays[name].dtype.newbyteorder("<"))
+        found.update(repr((name, values.dtype.kind, values.dtype.itemsize, values.shape)).encode())
+        found.update(values.tobytes())
+    return found.hexdigest()
+
+
+def _digest_of(path: Path, file: File) -> str:
+    if not file.urls:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return digest_of_arrays({name: archive[name] for name in archive.files})
+        except (ValueError, AttributeError, EOFError, zipfile.BadZipFile):
+            pass  # no archive of arrays: the digest of whatever it is differs too
     with path.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _check(path: Path, file: File) -> None:
+    found = _digest_of(path, file)
     if found != file.sha256:
         raise DataError(
             f"{str(path)!r} is damaged, or another version: its SHA-256 is {found}, expected {file.sha256}. Delete it"

@@ -38,8 +38,9 @@ def load_data(
     By name (hyphens or underscores): "digits" comes with scikit-learn; "mnist", "mnist_static_binarized" and
     "fashion_mnist" (the first 20000 of its 60000 training rows) are downloaded; of "omniglot", "frey_faces",
     "caltech101_silhouettes", "pbmc_facs", "cortex_zeisel", "newsgroups20_bow", "jsb_chorales", "air_quality_uci" and
-    "penguins" a copy must be put into the cache folder by hand, and the message says where. The cache folder is
-    `$PPLVAE_DATA`, else the user's own; checksums are verified each time. `data.about` says whose a data set is.
+    "penguins" an archive is made once from public files by `python -m pplvae.data.convert`, or a copy is put into the
+    cache folder; the message says how and where. The cache folder is `$PPLVAE_DATA`, else the user's own; checksums
+    are verified each time. `data.about` says whose a data set is.
 
     Grey pictures are scaled to [0, 1]. Rows of counts are `(v, total)`, total of shape (row, 1): the library size over
     all genes, or the words of a document. The chorales are `(v, lengths)`: v of shape (row, time, 88), padded with

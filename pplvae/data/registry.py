@@ -1,14 +1,14 @@
 """The data sets that `load_data` knows by name: their files, how they are read, and whose they are.
 
 A new data set is a reader and an entry here. An address stands here only if it serves the very bytes of the checksum;
-the other files are conversions without a public address, and a copy has to be put into the cache folder by hand.
+the other files are made from public ones (`CONVERSIONS`), and their checksum is that of the arrays in them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pplvae.data import readers
+from pplvae.data import originals, readers
 from pplvae.data.download import File, Source, obtain
 from pplvae.data.table import Table
 from pplvae.errors import UnknownNameError
@@ -35,6 +35,14 @@ class DataSet:
     scale: float = 1.0
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """How the archive of a data set is made: from which public files, in order, and by what."""
+
+    files: tuple[str, ...]
+    arrays: originals.Convert
+
+
 def read_named(name: str, labels: str | None) -> Table:
     """Read a data set of `DATA_SETS`.
 
@@ -58,7 +66,7 @@ def _public(name: str, sha256: str, folders: Sequence[str]) -> File:
     return File(name, sha256, tuple(folder + name for folder in folders))
 
 
-def _by_hand(name: str, sha256: str, read: Callable[[Sequence[Path], str | None], Table]) -> tuple[Source]:
+def _converted(name: str, sha256: str, read: Callable[[Sequence[Path], str | None], Table]) -> tuple[Source]:
     return (Source((File(name, sha256),), read),)
 
 
@@ -76,7 +84,7 @@ _FASHION_TEST = (
     _public("t10k-images-idx3-ubyte.gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", _FASHION),
     _public("t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", _FASHION),
 )
-_FASHION_FIRST = File("train20k.npz", "b7dc334dc8dc0b221d8a528099478fcd5cddf4dff3c909cc1a0230da2db815d1")
+_FASHION_FIRST = File("train20k.npz", "268d5dbbfe4ef7c6995e6553bdf446130cf1784e2da5204e8629d8500d76bdae")
 _AMAT_FILES = (
     _public("binarized_mnist_train.amat", "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d", _AMAT),
     _public("binarized_mnist_valid.amat", "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2", _AMAT),
@@ -98,9 +106,9 @@ DATA_SETS = {
     ),
     "mnist_static_binarized": DataSet(
         (
-            *_by_hand(
+            *_converted(
                 "mnist_static_binarized.npz",
-                "beaea15ed3ad2000df9938ec970c3a2af02fcc825fe54aea50d7f9146c0dcff2",
+                "a2ef47dae293839437b371ca1d58f92dd82c46241123017fb437a5066d7246ae",
                 readers.packed_bits,
             ),
             Source(_AMAT_FILES, readers.amat),
@@ -119,8 +127,8 @@ DATA_SETS = {
         scale=255,
     ),
     "omniglot": DataSet(
-        _by_hand(
-            "omniglot_28x28.npz", "e88369ff7eebd0b520ce24ba3af4622cbb31aceae71a683cf815c2bd94caf205", readers.omniglot
+        _converted(
+            "omniglot_28x28.npz", "bc116106562237657dc83564aac76b92f21bb67142376f7720d9a248fc9f7ec2", readers.omniglot
         ),
         "Handwritten characters of 50 alphabets (Lake, Salakhutdinov and Tenenbaum, 2015; MIT), shrunk to 28×28, grey, "
         "with a random split: not the `chardata.mat` of the IWAE papers. From github.com/bitsandscraps/omniglot.",
@@ -128,8 +136,8 @@ DATA_SETS = {
         scale=255,
     ),
     "frey_faces": DataSet(
-        _by_hand(
-            "frey_faces.npz", "b31ddb973f41a99244168000379cc79c3f1e4402c3604814fe3699002931659b", readers.frey_faces
+        _converted(
+            "frey_faces.npz", "6de4e411054021e8929112166646b7b5557b081079fe30edb0ebde80bbd2118a", readers.frey_faces
         ),
         "1965 video frames of a face, grey, 28×20 (B. Frey and S. Roweis). No licence stated. From "
         "github.com/jmtomczak/vae_vampprior, datasets/Freyfaces/freyfaces.pkl. The frames follow one another, so the "
@@ -137,9 +145,9 @@ DATA_SETS = {
         scale=255,
     ),
     "caltech101_silhouettes": DataSet(
-        _by_hand(
+        _converted(
             "caltech101_silhouettes_28x28.npz",
-            "bfeb4f13170c523f6e2c33dd5d799484b649c92d40db8eba8d9195b91b804d7c",
+            "b5292d289e4209b5330900afa1544769362afae9e0bc30372eaa57cd71416627",
             readers.silhouettes,
         ),
         "Binary outlines of objects, 28×28 (Marlin, Swersky, Chen and de Freitas, 2010), derived from Caltech-101 "
@@ -148,17 +156,17 @@ DATA_SETS = {
         labels=("class",),
     ),
     "pbmc_facs": DataSet(
-        _by_hand(
-            "pbmc_facs.npz", "5330ff84bd2d5c78f24f8a5f51141ee8ed83ff2c5308a152ce6e93b8515196c6", readers.pbmc_facs
+        _converted(
+            "pbmc_facs.npz", "5628a955a836c60ba4819631a54937d0a3bbab7e47b51a83d77c385daff0afeb", readers.pbmc_facs
         ),
         "UMI counts of sorted blood cells (Zheng et al., 2017; 10x Genomics, CC BY 4.0): the 2000 most variable genes "
         "of 16791. From github.com/stephenslab/fastTopics, data/pbmc_facs.RData.",
         labels=("subpop", "cell_type"),
     ),
     "cortex_zeisel": DataSet(
-        _by_hand(
+        _converted(
             "cortex_zeisel_1464x1000.npz",
-            "565c3961202a88b07d7e242b4e1763ee2b6b94025c10eeebe4b921a213968464",
+            "ce0df22b5c4428a3a84fc76ea084ab4cfc157ed822dfc3090e5aa544e90ed506",
             readers.cortex_zeisel,
         ),
         "UMI counts of mouse brain cells (Zeisel et al., 2015; GEO GSE60361, no licence stated): three cell types, "
@@ -166,25 +174,25 @@ DATA_SETS = {
         labels=("cell_type",),
     ),
     "newsgroups20_bow": DataSet(
-        _by_hand(
+        _converted(
             "newsgroups20_bow.npz",
-            "0128c7114f39a542783e901faf84704405936d5b8803bea3f62e4106429106b5",
+            "b1cab6751514b674ce0e63a57942acaa6182d3f57d1e207bd77f6df0631206aa",
             readers.newsgroups,
         ),
         "Word counts of the 20 Newsgroups (Lang, 1995; no licence stated), lemmatised, 1995 words. From "
         "github.com/sophieburkhardt/dirichlet-vae-topic-models, data/20news.",
     ),
     "jsb_chorales": DataSet(
-        _by_hand(
-            "jsb_chorales.npz", "132a900bdd1483935146ecaf3e4e0907f975467a438bc1587b3e7549e8b7feb4", readers.chorales
+        _converted(
+            "jsb_chorales.npz", "aa91179a33df2d4df120bb66b9dd3b35e00617b48397be88f445932a84648bdf", readers.chorales
         ),
         "Bach's four-part chorales as piano rolls (Boulanger-Lewandowski, Bengio and Vincent, 2012; the music is out "
         "of copyright). From github.com/pyro-ppl/datasets, polyphonic/jsb_chorales.pickle.",
     ),
     "air_quality_uci": DataSet(
-        _by_hand(
+        _converted(
             "air_quality_uci.npz",
-            "666ffb657ee27f503bdcec8cba803f43e21d088ae8007025609146098125f506",
+            "fbe8a4dc75adf405a60d8ef6be6ddd6299a8cee05690c878eaf9ec94f449d115",
             readers.air_quality,
         ),
         "Hourly air-quality sensors, 13 columns, 13.7 % of the values missing (De Vito et al., 2008; UCI, doi "
@@ -195,11 +203,27 @@ DATA_SETS = {
         standardise=True,
     ),
     "penguins": DataSet(
-        _by_hand("penguins.npz", "03e21fca1b4b48e0d358dddd1bb4443364ea192ed7a888d590da15c65bc12f21", readers.penguins),
+        _converted(
+            "penguins.npz", "e31e66bcc15ad1d85d16ff95cee5aac22895088c33727311d25df3aad80679c4", readers.penguins
+        ),
         "Body measurements of three species of penguins (Horst, Hill and Gorman, 2020; CC0), two rows missing. From "
         "github.com/allisonhorst/palmerpenguins, inst/extdata/penguins.csv.",
         labels=("species", "island", "sex", "year"),
         missing="mask",
         standardise=True,
     ),
+}
+
+CONVERSIONS = {
+    "mnist_static_binarized": Conversion(tuple(file.name for file in _AMAT_FILES), originals.mnist_static),
+    "fashion_mnist": Conversion(tuple(file.name for file in _FASHION_TRAIN), originals.fashion_first),
+    "omniglot": Conversion(("images_background.npz", "images_evaluation.npz"), originals.omniglot),
+    "frey_faces": Conversion(("freyfaces.pkl",), originals.frey_faces),
+    "caltech101_silhouettes": Conversion(("caltech101_silhouettes_28.mat",), originals.silhouettes),
+    "pbmc_facs": Conversion(("pbmc_facs.RData",), originals.pbmc_facs),
+    "cortex_zeisel": Conversion(("zeisel.rda",), originals.cortex_zeisel),
+    "newsgroups20_bow": Conversion(("train.feat", "test.feat", "vocab.new"), originals.newsgroups),
+    "jsb_chorales": Conversion(("jsb_chorales.pickle",), originals.chorales),
+    "air_quality_uci": Conversion(("AirQualityUCI.csv",), originals.air_quality),
+    "penguins": Conversion(("penguins.csv",), originals.penguins),
 }

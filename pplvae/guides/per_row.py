@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pplvae.errors import DataError, ShapeError
-from pplvae.programs.noise import row_keys
+from pplvae.programs.keys import row_keys
 
 Visible = Float[Tensor, "row column"]
 

@@ -17,7 +17,7 @@ from pplvae.programs.sites import sum_sites, values_of
 
 
 class CutDraws(Messenger):
-    """Cut the graph at each latent as it is drawn, so that the path through it and all else can be told apart.
+    """Cut the graph at each latent as it is drawn: gradients through the draw, and all others, are then apart.
 
     Attributes:
         drawn: each latent by name, as the guide drew it: a function of lambda (and of the latents before it, cut).

@@ -47,7 +47,7 @@ class FreeBits:
         return on_average(draws.log_likelihood) - draws.weight * len(draws.batch) * torch.stack(charged).sum()
 
     def _charged(self, draws: Draws, name: str, closed: bool) -> Tensor:
-        """Nats per row that a site is charged: the floor holds over the rows in which an element is not masked."""
+        """Nats per row that a site is charged. The floor of an element is over the rows in which it is not masked."""
         q, p, axis = draws.guide_sites[name], draws.model_sites[name], draws.layout.axes[name]
         used = rows_first(counted(q), axis)
         elements, _ = element_kl(q, p, axis, closed=closed)

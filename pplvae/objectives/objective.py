@@ -104,13 +104,13 @@ class Objective:
                 f"`pyro.infer.Trace_ELBO(num_particles=5)`; got {objective!r}."
             )
         self._objective: Any = objective
-        # Pyro fills in `max_plate_nesting` at the first step: it is no setting of the user's.
+        # Pyro sets `max_plate_nesting` at the first step; it is not the user's.
         kept = {key: value for key, value in vars(objective).items() if key != "max_plate_nesting"}
         options = {key: value for key, value in kept.items() if isinstance(value, int | float | str)}
         self.settings = ", ".join([type(objective).__name__, *(f"{key}={value}" for key, value in options.items())])
 
     def reason_for_pyro(self, model: Any, guide: Any, layout: Layout | None, batch: Batch) -> str:
-        """Why the objective has to run on Pyro's own code, in a clause; nothing where `loss` does.
+        """Why the objective has to run on Pyro's own code, as a clause; "" where `loss` is right.
 
         Raises:
             ProgramError: one of Pyro's objectives that these programs do not suit.
@@ -158,7 +158,7 @@ class Objective:
         scale: float,
         kl_weight: float,
     ) -> Float[Tensor, ""]:
-        """Set every parameter's `.grad` to the gradient of the negative objective; Pyro's objectives by their own code.
+        """Set every parameter's `.grad` to the gradient of one of Pyro's objectives, negative, by Pyro's own code.
 
         Args:
             model: see `loss`, as for all arguments that are not listed here.
@@ -174,10 +174,6 @@ class Objective:
         """
         for parameter in parameters:
             parameter.grad = None
-        if self._rowwise:
-            loss = self.loss(model, guide, layout, batch, scale, kl_weight)
-            loss.backward()
-            return loss.detach()
         self._check(layout, kl_weight)
         with PlateIndex(batch.index), ScaleLatents(kl_weight):
             return self._pyros_backward(model, guide, batch.tensors, parameters, scale)

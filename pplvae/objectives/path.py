@@ -60,7 +60,7 @@ class DReG:
 
 
 def _surrogate(draws: Draws, to_model: PerDraw, to_path: PerDraw) -> Tensor:
-    """What has the wanted gradient: the model's own at fixed draws, and lambda's through the draws alone."""
+    """A number with the wanted gradient: the model's at fixed draws, and lambda's through the draws alone."""
     assert draws.cut is not None
     return (to_model * draws.log_model).sum() + _along_path(draws.cut, (to_path * draws.log_weights).sum())
 

@@ -54,7 +54,7 @@ def taken(objective: Any) -> Any:
 
 
 def check_suits(objective: Any, layout: Layout | None, guide: Mapping[str, Any], model: Mapping[str, Any]) -> None:
-    """Refuse programs of which one of Pyro's objectives would make something wrong, or nothing.
+    """Refuse programs for which one of Pyro's objectives would give a wrong result, or none.
 
     Args:
         objective: with Pyro's `loss_and_grads`.
@@ -95,7 +95,7 @@ def check_suits(objective: Any, layout: Layout | None, guide: Mapping[str, Any],
 
 
 def needs_score(site: Any) -> bool:
-    """Whether the gradient with respect to the parameters of a site cannot flow through its draw."""
+    """Whether no gradient can flow through the draw of a site to its parameters."""
     return not site["fn"].has_rsample or is_enumerated(site)
 
 

@@ -30,7 +30,7 @@ def reason_against(objective: Any, layout: Layout | None, guide: Mapping[str, An
     if type(objective) not in (Trace_ELBO, TraceMeanField_ELBO):
         return f"{type(objective).__name__} is known to its own class only"
     if isinstance(objective, TraceMeanField_ELBO) and not _all_closed(layout, guide, model):
-        return ""  # Pyro would take closed forms all the same
+        return ""  # Pyro's code would take closed forms where they are wrong
     if objective.vectorize_particles and objective.num_particles > 1:
         return "particles are vectorised"
     for name, site in guide.items():
@@ -92,7 +92,7 @@ def _parts(
 
 
 def _kl(q: Any, p: Any, *, closed: bool, inspected: bool) -> Tensor:
-    """KL(q || p) of a latent site, scaled and masked, as its mean is in `Trace_ELBO`."""
+    """KL(q || p) of a latent site, scaled and masked so that its mean is that of `Trace_ELBO`."""
     terms = _closed_form(q["fn"], p["fn"], inspected) if closed else None
     if terms is None:
         return _log_prob(q) - _log_prob(p)
@@ -105,7 +105,7 @@ def _kl(q: Any, p: Any, *, closed: bool, inspected: bool) -> Tensor:
 
 
 def _count_alike(q: Any, p: Any) -> bool:
-    """Whether two sites are known to have one scale and mask, without a look into tensors: it could not be captured."""
+    """Whether two sites have one scale and mask. Tensors are not looked into, which could not be captured."""
     pairs = [(q["scale"], p["scale"]), (q["mask"], p["mask"])]
     return all(
         one is other or (not isinstance(one, Tensor) and not isinstance(other, Tensor) and one == other)
@@ -114,7 +114,7 @@ def _count_alike(q: Any, p: Any) -> bool:
 
 
 def _closed_form(q: Any, p: Any, inspected: bool) -> Tensor | None:
-    if not inspected and _masks_inside(q) != _masks_inside(p):  # Pyro would take what both let count
+    if not inspected and _masks_inside(q) != _masks_inside(p):  # Pyro counts only what both masks let count
         return None
     return closed_kl(q, p)
 

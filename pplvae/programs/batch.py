@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from pplvae.programs.noise import row_keys
+from pplvae.programs.keys import row_keys
 
 
 def tile(tensor: Tensor, particles: int) -> Tensor:

@@ -4,8 +4,9 @@ What the function reads from elsewhere (parameters, buffers, tensors in closures
 written into them later. What is no tensor (numbers, branches taken, the size of a batch) is frozen as it was.
 """
 
+import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,14 +14,15 @@ from torch import Tensor, fx
 
 from pplvae.errors import CaptureError, PplvaeWarning
 from pplvae.isolate import unwarned
+from pplvae.programs.price import Until
 
 _aten = torch.ops.aten
-_ALIASES = (_aten.detach.default, _aten.alias.default, _aten.lift_fresh.default)
-_RESHAPES = (_aten.expand.default, _aten.view.default, _aten.reshape.default, _aten._unsafe_view.default)
+# Views that may reach beyond their source, or change the sign of what they show.
+_NOT_AS_THEY_LIE = (_aten.as_strided.default, _aten._conj.default, _aten._neg_view.default)
 _OF_SHAPE_ONLY = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default, _aten.new_zeros.default)
 
-# `Replayed` captures when its calls have gone through so many numbers, with so many more for the Python of each. A
-# capture takes 0.05 to 0.1 s, 2 s more in a new process, and saves a quarter to a half of every call from then on.
+# When `Replayed` captures: each call counts its numbers, and _CALL for its Python; at _WORTH in all it captures. That
+# takes 0.05 to 0.1 s, 1 s more in a new process, and saves a quarter to a half of every later call.
 _WORTH, _CALL = 2**22, 2**15
 _UNCHECKED = 100
 CAPTURED_TOLERANCE, COMPILED_TOLERANCE = 1e-5, 1e-4  # relative to the largest number; a compiler rounds differently
@@ -32,23 +34,26 @@ class Captured:
     Args:
         function: of tensors, to a sequence of tensors. It may differentiate, and draw from torch's generator.
         inputs: what it is run on; the graph is one for their shapes, dtypes and device.
+        seconds: after which the capture is given up.
 
     Attributes:
         graph: takes the inputs, then `bound`.
         bound: tensors that the function read from elsewhere, and what depends on nothing.
 
     Raises:
-        CaptureError: the function failed under capture; the usual reason is a Python branch on a tensor's value.
+        CaptureError: the function failed under capture, or was too long; the usual reason is a Python branch on a
+            tensor's value.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], seconds: float = math.inf
+    ) -> None:
         try:
-            with unwarned():
-                from torch.fx.experimental.proxy_tensor import make_fx  # imported late: it takes half a second
-
-                # Through a lambda, since a method's own argument would be counted among the inputs.
-                self.graph = make_fx(lambda *some: function(*some))(*inputs)
+            with unwarned(), Until(seconds):
+                self.graph = _traced(function, inputs)
             self.bound = self._simplified()
+        except CaptureError:
+            raise
         except Exception as error:
             raise CaptureError(clause(error)) from error
 
@@ -65,6 +70,18 @@ class Captured:
         """Run the graph, without recording gradients."""
         with torch.no_grad():
             return self.graph.forward(*inputs, *self.bound)
+
+
+def _traced(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> fx.GraphModule:
+    # Imported late: it takes a second.
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # torch notes the shape of every result in a mode for fake tensors, and makes one each time unless one is set.
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        # Through a lambda, since a method's own argument would be counted among the inputs.
+        return make_fx(lambda *some: function(*some))(*inputs)
 
 
 def clause(error: Exception) -> str:
@@ -87,7 +104,7 @@ def _add_input(graph: fx.GraphModule, name: str, like: fx.Node) -> fx.Node:
 
 
 def _lift_attributes(graph: fx.GraphModule) -> _Bound:
-    """Make inputs of the tensors that the graph holds as attributes: looked up once, and visible to a compiler."""
+    """Turn tensors that the graph holds as attributes into inputs: looked up once, and seen by a compiler."""
     inputs: dict[str, fx.Node] = {}
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":
@@ -103,24 +120,30 @@ def _lift_attributes(graph: fx.GraphModule) -> _Bound:
 
 
 def _drop_aliases(graph: fx.GraphModule) -> None:
-    """Leave out what changes no number. Not a bit of any result changes."""
+    """Replace a view by the first tensor on its way that lies in the same memory in the same way: the same numbers."""
     for node in list(graph.graph.nodes):
-        source = node.args[0] if node.op == "call_function" and node.args else None
-        if not isinstance(source, fx.Node):
-            continue
-        if node.target in _ALIASES or (node.target in _RESHAPES and _lies_as(node, source)):
-            node.replace_all_uses_with(source)
-        elif node.target is _aten.t.default and source.target is _aten.t.default:
-            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
-        elif node.target is _aten.pow.Tensor_Scalar and node.args[1] == 1 and not _written([node, source]):
-            node.replace_all_uses_with(source)
+        first = source = node
+        while _is_view(source):
+            source = source.args[0]
+            first = source if _lies_as(node, source) else first
+        if first is not node:
+            node.replace_all_uses_with(first)
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a node gives out the memory of its first argument, without writing into it."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.returns or not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    shared = schema.returns[0].alias_info
+    return shared is not None and not shared.is_write and node.target not in _NOT_AS_THEY_LIE
 
 
 def _lies_as(node: fx.Node, other: fx.Node) -> bool:
     ours, theirs = node.meta.get("val"), other.meta.get("val")
     if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
         return False
-    return ours.shape == theirs.shape and ours.stride() == theirs.stride()
+    return (ours.shape, ours.stride(), ours.dtype) == (theirs.shape, theirs.stride(), theirs.dtype)
 
 
 def _fold_constants(graph: fx.GraphModule, bound: _Bound) -> None:
@@ -178,10 +201,6 @@ def writes(node: fx.Node) -> bool:
     """Whether an operation writes into one of its inputs."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
-
-
-def _written(nodes: Iterable[fx.Node]) -> bool:
-    return any(writes(user) for node in nodes for user in node.users)
 
 
 def is_random(node: fx.Node) -> bool:

@@ -20,7 +20,7 @@ from pplvae.programs.sites import values_of
 
 
 def depends_on_draws(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> bool:
-    """Whether anything that a function returns follows from a random number that it draws; yes if that cannot be seen.
+    """Whether a result of a function follows from a random number that it draws; if nobody can tell, yes.
 
     Args:
         function: of tensors, to a sequence of tensors, drawing from torch's generator.
@@ -76,7 +76,7 @@ def unmoved_priors(
 
 
 def drawn_in_order(guide: Mapping[str, Any], model: Mapping[str, Any]) -> set[str]:
-    """Latents of both before which the guide has drawn all that the model draws before them."""
+    """Latents of both programs at which the guide has drawn every latent that precedes them in the model."""
     ours, theirs = ([name for name, site in sites.items() if not site["is_observed"]] for sites in (guide, model))
     shared = [name for name in theirs if name in ours]
     return {name for k, name in enumerate(shared) if set(shared[:k]) <= set(ours[: ours.index(name)])}

@@ -43,7 +43,7 @@ _ROUNDINGS = 64  # of sums of log-probabilities, each of a unit in the last plac
 
 
 def with_rounding(stderr: PerRow, log_weights: PerDraw) -> PerRow:
-    """A standard error that is no smaller than what rounding does, which draws that hardly differ do not show.
+    """A standard error, raised to the size of rounding where it is smaller: draws that hardly differ do not show it.
 
     Args:
         stderr: by the spread of draws.

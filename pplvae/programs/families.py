@@ -181,7 +181,7 @@ def _is_free(constraint: Any) -> bool:
 
 
 def _constraints(fn: Any) -> Mapping[str, Any]:
-    """Of the arguments; Pyro's mixture says of each number what it should say of the components together."""
+    """Constraints of the arguments; where Pyro's mixture constrains each weight alone, that of all weights together."""
     if not isinstance(fn, MixtureOfDiagNormals):
         return fn.arg_constraints
     return {
@@ -192,7 +192,7 @@ def _constraints(fn: Any) -> Mapping[str, Any]:
 
 
 def _without_expansion(fn: Any) -> Any:
-    """A choice by mask out of the wrapper that plates put around it; anything else as it is."""
+    """Take a choice by mask out of the wrapper that plates put around it; return anything else as it is."""
     if not isinstance(fn, ExpandedDistribution) or not isinstance(fn.base_dist, MaskedMixture):
         return fn
     inner: Any = fn.base_dist

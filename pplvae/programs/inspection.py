@@ -153,7 +153,7 @@ class _LocalNames(Messenger):
 
 
 def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], "list[_Probe]"]:
-    """A few rows on which both programs run, and what they did; a row that breaks them must not speak for all."""
+    """Find a few rows on which both programs run, and what they did there: one bad row must not fail the pair."""
     broken: Exception | None = None
     for start in range(_TRIES):
         few = _probes(tensors, 3 * start)
@@ -166,7 +166,7 @@ def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tup
 
 
 def _probes(tensors: Sequence[Tensor], start: int = 0) -> tuple[Batch, Batch]:
-    """Three rows, different if there are so many, and the same with the first two of them again."""
+    """Two batches: three rows, different ones if there are any, and the same three followed by the first two."""
     whole = Batch.of([tensor[:_LOOKED_AT] for tensor in tensors])
     seen: dict[int, int] = {}
     for i, key in enumerate(whole.keys.tolist()):

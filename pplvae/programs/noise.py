@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -36,16 +35,6 @@ class Stream(IntEnum):
     SCREEN = 10
 
 
-def row_keys(tensors: Sequence[Tensor]) -> Int64[Tensor, " row"]:
-    """A 64-bit key per row, from the bytes of the row in every tensor (so equal rows share a key)."""
-    arrays = [np.ascontiguousarray(tensor.detach().cpu().reshape(len(tensor), -1).numpy()) for tensor in tensors]
-    keys = [
-        int.from_bytes(hashlib.blake2b(b"".join(a[i].tobytes() for a in arrays), digest_size=8).digest(), "little")
-        for i in range(len(arrays[0]))
-    ]
-    return torch.from_numpy(np.array(keys, dtype=np.uint64).view(np.int64)).to(tensors[0].device)
-
-
 class RowNoise(TorchFunctionMode):
     """While active, torch's random functions draw numbers that belong to rows.
 
@@ -56,7 +45,7 @@ class RowNoise(TorchFunctionMode):
     torch's generator.
 
     Args:
-        keys: one key per row, from `row_keys`.
+        keys: one key per row, from `keys.row_keys`.
         particles: how often the rows stand in the batch.
         address: seed, stream, step, ...: integers that name this run of the guide.
         kind: "independent"; "antithetic": draw s + particles / 2 mirrors draw s (-z for normals, 1 - u for uniforms),
@@ -161,7 +150,7 @@ _LOWER = 2**32 - 1
 
 
 def matchable(elements: int) -> int:
-    """How many draws it takes that all their second moments can be matched, in single precision to 0.0005 at worst."""
+    """The fewest draws whose second moments can all be matched, in single precision to 0.0005 at worst."""
     return math.ceil(1.04 * elements) + 2
 
 
@@ -169,7 +158,7 @@ _SMALLEST_ROOT = 1e-3  # of a unit second moment, beside the elements before it
 
 
 def _match_moments(z: Float[Tensor, "particle row element"]) -> Float[Tensor, "particle row element"]:
-    """Normals of each row with identity second moments over its draws; unit ones only where draws are too few."""
+    """Give each row's normals identity second moments over its draws; only unit variances where draws are too few."""
     particles, _, elements = z.shape
     unit = z / z.square().mean(0).sqrt()
     if particles < matchable(elements):

@@ -203,7 +203,7 @@ def run_model(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dic
 def run_prior(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dict[str, Any]:
     """Run a model on tiled rows no further than to the last of its latents, which are given; its sample sites by name.
 
-    What makes the rows of them, most of the work perhaps, is not run.
+    The likelihood, which may be most of the work, is not run.
     """
     reader, waiting = SiteReader(), set(values)
 
@@ -271,7 +271,7 @@ def run_in_all_states(
 
 
 def _repeated(value: Tensor, count: int, axis: int | None) -> Tensor:
-    """A latent of tiled rows, all of it several times; one that belongs to all rows as it is."""
+    """Repeat a latent of tiled rows; return one that belongs to all rows as it is."""
     if axis is None:
         return value
     rows_first = value.movedim(axis, 0)

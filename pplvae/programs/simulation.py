@@ -21,7 +21,8 @@ from pplvae.isolate import reseed
 from pplvae.programs.batch import Batch, tile
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.families import family_name
-from pplvae.programs.noise import Stream, row_keys
+from pplvae.programs.keys import row_keys
+from pplvae.programs.noise import Stream
 from pplvae.programs.opening import one_set, opened
 from pplvae.programs.reading import Layout, Program, run_guide, run_model
 from pplvae.programs.sites import counted, row_log_prob, values_of
@@ -105,7 +106,7 @@ def simulate(model: Program, layout: Layout, batch: Batch, address: tuple[int, .
 
 
 def told_apart(batch: Batch) -> Batch:
-    """Give equal rows keys of their own, by which of them comes first: they would share their noise otherwise."""
+    """Give rows of the same content different keys, by their order: they would share their noise otherwise."""
     keys = batch.keys.cpu().numpy()
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
@@ -198,7 +199,7 @@ class _DrawRows(Messenger):
 def _check_the_same_again(
     drawn: Mapping[str, Float[Tensor, " batch"]], sites: Mapping[str, Any], dims: Mapping[str, int]
 ) -> None:
-    """What a site was drawn with must be what the program computes from the finished rows."""
+    """Check that each site was drawn with the log-probability that the program gives it on the finished rows."""
     for name, before in drawn.items():
         after = row_log_prob(sites[name], dims[name])
         tolerance = 1e-3 if before.dtype == torch.float32 else 1e-6

@@ -15,7 +15,7 @@ from pplvae.programs.sites import counted, plates_scale, row_log_prob
 
 
 def check_sites_match(guide: dict[str, Any], model: dict[str, Any], summed: Container[str]) -> None:
-    """The guide draws the latents of the model, but for those that are summed out: same names, shapes and supports.
+    """Check that the guide draws the model's latents, but those summed out, with the same shapes and supports.
 
     Args:
         guide: its latent sites.
@@ -55,7 +55,7 @@ def check_sites_match(guide: dict[str, Any], model: dict[str, Any], summed: Cont
 
 
 def check_masks(guide: dict[str, Any], model: dict[str, Any], axes: Mapping[str, int]) -> None:
-    """What a program masks of a latent, the other masks too: else log p and log q are not of the same numbers.
+    """Check that both programs mask the same elements of a latent: else log p and log q are of different numbers.
 
     Args:
         guide: its sites on some rows.
@@ -84,7 +84,7 @@ def _listed(mask: Tensor, most: int = 8) -> str:
 
 
 def check_plates(sites: dict[str, Any], dims: Mapping[str, int]) -> None:
-    """No latent of a row lies in a plate that holds some of its members only: its weights would be powers of p / q.
+    """Refuse a latent of a row in a plate that holds some of its members only: its weights would be powers of p / q.
 
     Args:
         sites: latent sites of a program.
@@ -137,7 +137,7 @@ def _admits(fn: Any, value: Tensor) -> bool:
 
 
 def check_latent(name: str, site: Any, dim: int, sites: dict[str, Any], *, local_used: bool) -> None:
-    """A latent of the guide can have a distribution of its own in each row, and gradients, or states, to find it by."""
+    """Check that each row can have its own distribution of a latent, found by gradients or among states."""
     fn = site["fn"]
     if is_discrete(fn) and not is_enumerable(fn):
         raise RowwiseError(
@@ -179,7 +179,7 @@ def check_latent(name: str, site: Any, dim: int, sites: dict[str, Any], *, local
 
 
 def check_rows_apart(what: str, fewer: dict[str, Any], more: dict[str, Any], dims: dict[str, int]) -> None:
-    """Rows 0, 1 and 2 must have the same log-probabilities with and without rows 0 and 1 again behind them."""
+    """Check that rows 0, 1 and 2 keep their log-probabilities when rows 0 and 1 follow them once more."""
     for name in dims:
         first, second = row_log_prob(fewer[name], dims[name]), row_log_prob(more[name], dims[name])
         for log_prob, rows in ((first, 3), (second, 5)):

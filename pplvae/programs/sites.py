@@ -25,7 +25,7 @@ def row_log_prob(msg: Any, dim: int, fn: Any = None) -> Float[Tensor, " batch"]:
 
 
 def plates_scale(msg: Any, but: int | None = None) -> float:
-    """By how much the plates around a site scale it up, which hold some of their members.
+    """The factor by which plates that hold only some of their members scale a site up.
 
     Args:
         msg: the site.

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jinja2 import Environment, PackageLoader
 
 from pplvae import plots
 from pplvae.report.images import image_of
+from pplvae.report.template import write_page
 from pplvae.statistics.groups import group_means, grouped_rows, sentences_of
 from pplvae.statistics.summary import part_of, parts_of, summary_of, warnings_of, worst_of
-from pplvae.store import write_text
 
 _SHOWN = 10  # rows listed per part
 _MOST_GROUPS = 100
@@ -54,8 +53,9 @@ def write_report(
         if history is None or not history.sizes.get("epoch")
         else image_of(plots.learning_curves(history)),
     }
-    page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("page.html")
-    html = page.render(
+    return write_page(
+        path,
+        "page.html",
         title=title,
         sentences=[_sentence(summary.sel(part=part)) for part in parts],
         warnings=_warnings(summary),
@@ -69,7 +69,6 @@ def write_report(
             rows.attrs.get("evidence", ""), "by importance weighting"
         ),
     )
-    return write_text(path, html)
 
 
 def _has_families(summary: xr.Dataset) -> bool:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from jinja2 import Environment, PackageLoader
 
 from pplvae import plots
 from pplvae.report.images import image_of
-from pplvae.store import write_text
+from pplvae.report.template import write_page
 
 _MOST_LINES = 500  # of a table
 
@@ -43,8 +42,9 @@ def write_plain(
         settings: printed as they are.
         figures: names of functions of `plots`, and what each draws.
     """
-    page = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True).get_template("plain.html")
-    html = page.render(
+    return write_page(
+        path,
+        "plain.html",
         title=title,
         text="\n".join(lines),
         warnings=warnings,
@@ -52,7 +52,6 @@ def write_plain(
         settings=settings.items(),
         figures=[(name.replace("_", " "), image_of(getattr(plots, name)(drawn))) for name, drawn in figures.items()],
     )
-    return write_text(path, html)
 
 
 def _tables(summary: xr.Dataset) -> list[_Table]:

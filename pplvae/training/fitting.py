@@ -20,7 +20,7 @@ from pplvae.data import Data, Rows
 from pplvae.errors import PplvaeWarning, StoreError, UnknownNameError
 from pplvae.isolate import held_in_evaluation, isolated
 from pplvae.objectives import KLWeight, Objective
-from pplvae.programs.noise import row_keys
+from pplvae.programs.keys import row_keys
 from pplvae.programs.opening import one_set
 from pplvae.programs.pieces import progress_bar
 from pplvae.programs.reading import Program

@@ -73,7 +73,7 @@ class Loop:
         self._start, self._steps, self._optimiser = start, steps, optimiser
         self._settings, self._folder, self._overwrite = settings, folder, overwrite
         self.weights = start.weights
-        self.epoch = 0
+        self.epoch = self._epochs = 0
         self.best_epoch = -1
         self._best_value = -float("inf")
         self._best = self.weights.copy()
@@ -85,6 +85,7 @@ class Loop:
 
     def run(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
         """Run epochs until something ends the fit."""
+        self._epochs = epochs
         # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")
@@ -123,7 +124,8 @@ class Loop:
             try:
                 with in_users_words("objective", batch):
                     # torch's own noise needs no keys
-                    losses.append(self._steps(Batch.without_keys(batch, index), self._weight(kl_weight, weight)))
+                    here = Batch.without_keys(batch, index), self._weight(kl_weight, weight)
+                    losses.append(self._steps(*here, _alike(first, size, len(order), self._epochs - self.epoch)))
             except ProgramError as error:
                 trouble = self._diagnose(len(losses), index, batch, error)
                 if not trouble:
@@ -142,7 +144,7 @@ class Loop:
         return None
 
     def _weight(self, kl_weight: KLWeight, now: float) -> float | Tensor:
-        """A KL weight that changes is a tensor: a number would be captured as it is."""
+        """The KL weight of a step; a tensor if it changes, since a number would be captured as it is."""
         if not isinstance(kl_weight, Callable):
             return now
         return next(iter(self._start.trained.values())).detach().new_full((), now)
@@ -166,7 +168,7 @@ class Loop:
         bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
 
     def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
-        """Where a loss that is not finite came from, in a sentence; nothing if a step raised for another reason."""
+        """Say where a loss that is not finite came from; say nothing if a step raised for another reason."""
         when = f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
         found = first_not_finite(self._model, self._guide, self._start, batch, index, self._train.ids, error)
         if found or error is not None:
@@ -186,7 +188,7 @@ class Loop:
         return dataset
 
     def take_folder(self) -> Path:
-        """The run folder, without what an earlier run left there: for when there is something to put in its place."""
+        """The run folder, emptied of an earlier run's files: to be called with something to put in their place."""
         assert self._folder is not None
         if self._overwrite:
             clear_run(self._folder)
@@ -237,6 +239,12 @@ class Loop:
             self._optimiser.load_state_dict({"state": slots, "param_groups": content["optimiser_groups"]})
         except (KeyError, ValueError) as error:
             raise StoreError(f"{str(path)!r} is damaged ({error}); start anew with `existing='overwrite'`.") from error
+
+
+def _alike(first: int, size: int, rows: int, epochs: int) -> int:
+    """How many batches of the same number of rows there are from the one at `first` to the end of so many epochs."""
+    whole = rows // size
+    return epochs if first >= whole * size else whole * epochs - first // size
 
 
 def _at(kl_weight: KLWeight, epoch: float) -> float:

@@ -20,7 +20,7 @@ from pplvae.training.weights import Fitted, Weights
 
 @dataclass
 class Start:
-    """What a first run of the programs has shown.
+    """What the fit knows of the programs after it has run them once.
 
     Attributes:
         weights: all tensors of the pair.
@@ -43,7 +43,7 @@ class Start:
 
 
 def follow_rows(model: Program, guide: Program, rows: Rows) -> torch.dtype | None:
-    """Bring the modules to the rows' device and floating dtype; the dtype."""
+    """Bring the modules to the rows' device and floating dtype, and return that dtype."""
     dtype = floating_dtype(rows.tensors)
     for root in root_modules(model, guide):
         root.to(device=rows.values.device, dtype=dtype)
@@ -86,7 +86,7 @@ def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) 
 
 
 def hold_model(model: Program, guide: Program, rows: Rows, start: Start) -> None:
-    """Leave to the fit what the guide uses and the model does not: parameters, and modules in train mode.
+    """Let the fit change only parameters, and modules in train mode, that the guide uses and the model does not.
 
     Raises:
         RowwiseError: the pair cannot be scored row by row, so the two programs cannot be told apart.
@@ -124,7 +124,7 @@ def hold_model(model: Program, guide: Program, rows: Rows, start: Start) -> None
 
 
 def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:
-    """A network that the programs use but do not declare would silently stay as it is."""
+    """Warn of networks that the programs call but do not declare: they would silently not be trained."""
     declared = {id(parameter) for parameter in weights.parameters.values()}
     forgotten = [
         repr(module)

@@ -13,7 +13,7 @@ from pplvae.programs.capture import CAPTURED_TOLERANCE, COMPILED_TOLERANCE, Capt
 
 
 class Found(NamedTuple):
-    """What a step computes: the loss, and a gradient for each parameter that it depends on, or None."""
+    """What a step computes: the loss, and the gradient of each parameter, or None if the loss does not depend on it."""
 
     loss: Float[Tensor, ""]
     slopes: list[Tensor | None]
@@ -28,7 +28,7 @@ class Replay:
         updates: whether it also moves the parameters.
         tolerance: see `differs`.
         steps: taken so far.
-        checked: the last of them that was held against the plain one.
+        checked: number of the last step that was compared with the plain one.
     """
 
     run: Callable[[Batch, float | Tensor], Found]
@@ -44,6 +44,7 @@ def replay_of(
     batch: Batch,
     kl_weight: float | Tensor,
     whole: bool,
+    seconds: float,
 ) -> Replay:
     """A step as a graph.
 
@@ -53,6 +54,10 @@ def replay_of(
         batch: the rows that it is run on.
         kl_weight: of the KL term; a number is part of the graph.
         whole: whether it goes through torch's compiler.
+        seconds: after which its capture is given up.
+
+    Raises:
+        CaptureError: there is no such graph, or not in this time.
     """
     varies = isinstance(kl_weight, Tensor)
     reached: list[bool] = []
@@ -74,13 +79,22 @@ def replay_of(
         return Found(loss, [next(rest) if there else None for there in reached])
 
     inputs = inputs_of(batch, kl_weight)
-    captured = Captured(step, inputs)
+    captured = Captured(step, inputs, seconds)
     replayed = compiled(captured, inputs) if whole else captured
     return Replay(run, update is not None, COMPILED_TOLERANCE if whole else CAPTURED_TOLERANCE)
 
 
 def differs(one: Found, other: Found, tolerance: float) -> str:
-    """What of two steps differs by more than so much of its largest number; nothing if they agree."""
+    """Compare two steps.
+
+    Args:
+        one: a step.
+        other: the same step, computed in another way.
+        tolerance: largest difference allowed, relative to the largest number of the second.
+
+    Returns:
+        "loss" or "gradient", whichever differs first; "" if they agree.
+    """
     if not agree(one.loss, other.loss, tolerance):
         return "loss"
     if [slope is None for slope in one.slopes] != [slope is None for slope in other.slopes]:

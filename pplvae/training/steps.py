@@ -4,6 +4,8 @@ The plain step runs the programs. The fast ones replay what the plain one did an
 made, and at steps that become rarer, up to one in a hundred. Where they differ, the plain step takes over.
 """
 
+import math
+import time
 import warnings
 from enum import Enum
 from typing import Any
@@ -19,13 +21,15 @@ from pplvae.isolate import generators_kept, reseed_beside_torch, validation
 from pplvae.objectives import Objective
 from pplvae.programs.batch import Batch
 from pplvae.programs.capture import clause
+from pplvae.programs.price import Counting, price
 from pplvae.programs.reading import Program
 from pplvae.training.preparation import Start
 from pplvae.training.replays import Found, Replay, differs, replay_of
 from pplvae.training.update import Update
 
-_PLAIN_FIRST = 50  # steps of one kind before it is captured: by then they have cost about as much as a capture
+_PLAIN_FIRST = 50  # steps of one kind before it is captured: by then their time is known
 _LONGEST_UNCHECKED = 100
+_SHARE = 0.1  # of the time of the plain steps to come, which a capture may take
 
 
 class How(Enum):
@@ -67,18 +71,20 @@ class Steps:
         self._compile = compile
         self._replays: dict[Any, Replay] = {}
         self._seen: dict[Any, int] = {}
+        self._plain_seconds: dict[Any, float] = {}  # of the fastest step of a kind
         self._how, self._reason = How.PLAIN, f"there were fewer than {_PLAIN_FIRST} steps of one kind"
         self._replayed = True  # whether a replay is to be tried
 
     def __str__(self) -> str:
         return self._how.value + (f": {self._reason}" if self._reason else "")
 
-    def __call__(self, batch: Batch, kl_weight: float | Tensor = 1.0) -> Float[Tensor, ""]:
+    def __call__(self, batch: Batch, kl_weight: float | Tensor = 1.0, to_come: float = math.inf) -> Float[Tensor, ""]:
         """Take a step, unless the loss is NaN or infinite.
 
         Args:
             batch: the rows.
             kl_weight: of the KL term; a tensor if it changes from step to step.
+            to_come: how many steps of this kind are still to be taken: a capture must be worth its time.
 
         Returns:
             The loss before the step, in nats per row.
@@ -92,14 +98,19 @@ class Steps:
             with validation(first):
                 return self._pyros(batch, kl_weight)
         whole = self._compile and key == next(iter(self._seen))  # a last, smaller batch is not worth a compiler's time
-        if self._replayed and key not in self._replays and (whole or self._seen[key] > _PLAIN_FIRST):
-            self._try_to_replay(key, batch, kl_weight, whole)
+        if self._replayed and key not in self._replays and (whole or self._seen[key] == _PLAIN_FIRST + 1):
+            seconds = math.inf if whole else _SHARE * to_come * self._plain_seconds[key]
+            if seconds == math.inf or not self._too_dear(batch, kl_weight, seconds):
+                self._try_to_replay(key, batch, kl_weight, whole, seconds)
         loss = self._replay(self._replays[key], batch, kl_weight) if key in self._replays else None
         if loss is not None:
             return loss
-        with validation(first):  # it shows that shapes and supports are right
+        began = time.perf_counter()
+        with validation(first):  # the first step of a kind shows whether shapes and supports are right
             found = self._plain(batch, kl_weight)
         self._update(found)
+        if not first:
+            self._plain_seconds[key] = min(self._plain_seconds.get(key, math.inf), time.perf_counter() - began)
         return found.loss
 
     def _begin(self, batch: Batch) -> None:
@@ -111,7 +122,7 @@ class Steps:
             self._how, self._reason = How.PYRO, reason
 
     def _kind(self, batch: Batch, kl_weight: float | Tensor) -> Any:
-        """What a captured step takes for granted."""
+        """What two batches must have in common for one captured step to serve both."""
         shapes = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in batch.tensors)
         modes = tuple(module.training for module in self._start.modules)
         weight = None if isinstance(kl_weight, Tensor) else kl_weight
@@ -133,7 +144,7 @@ class Steps:
 
     # Fast steps
 
-    def _try_to_replay(self, key: Any, batch: Batch, kl_weight: float | Tensor, whole: bool) -> None:
+    def _try_to_replay(self, key: Any, batch: Batch, kl_weight: float | Tensor, whole: bool, seconds: float) -> None:
         updates = whole and self._update.can_be_compiled
         if updates:
             self._update.begin()
@@ -141,7 +152,7 @@ class Steps:
         try:
             with generators_kept(), validation(False):
                 update = self._update.in_graph if updates else None
-                replay = replay_of(self._plain, update, batch, kl_weight, whole)
+                replay = replay_of(self._plain, update, batch, kl_weight, whole, seconds)
                 replay.run(batch, kl_weight)
             self._replays[key] = replay
             self._how, self._reason = How.COMPILED if whole or self._how is How.COMPILED else How.CAPTURED, ""
@@ -150,6 +161,17 @@ class Steps:
         except Exception as error:  # a kernel that cannot be run again, such as that of an LSTM on a CPU
             self._give_up(f"replayed, the step raised {clause(error)}")
         self._restore(kept)
+
+    def _too_dear(self, batch: Batch, kl_weight: float | Tensor, seconds: float) -> bool:
+        """Whether a capture would take longer than it may."""
+        kept = self._state()
+        with generators_kept(), validation(False), Counting() as counting:
+            self._plain(batch, kl_weight)
+        self._restore(kept)
+        dear = price(counting.operations) > seconds
+        if dear and not self._replays:
+            self._reason = f"to capture its {counting.operations} operations would take too long for so few steps"
+        return dear
 
     def _give_up(self, reason: str) -> None:
         """Try no more replays; steps of a kind that has one keep it."""
@@ -160,7 +182,7 @@ class Steps:
             warnings.warn(f"The step is not compiled: {reason}.", PplvaeWarning, stacklevel=2)
 
     def _replay(self, replay: Replay, batch: Batch, kl_weight: float | Tensor) -> Tensor | None:
-        """A fast step; None if it could not be taken, and the plain one is to be."""
+        """Take a fast step and return its loss; None if it failed, and the plain step is still to be taken."""
         replay.steps += 1
         # After 1, 2, 4, ... steps, then every hundredth.
         if replay.steps < replay.checked + min(max(replay.checked, 1), _LONGEST_UNCHECKED):
@@ -170,7 +192,7 @@ class Steps:
             return None if found is None else found.loss
         before = self._state()
         with generators_kept(), validation(replay.steps == 1):
-            reseed_beside_torch(replay.steps)  # numbers from there must not happen to be those of the capture
+            reseed_beside_torch(replay.steps)  # else NumPy's numbers could repeat those of the capture
             plain = self._plain(batch, kl_weight)
         buffers = _copies(self._start.weights.buffers)
         self._restore(before)

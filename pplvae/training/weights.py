@@ -87,6 +87,6 @@ class Weights:
 
 
 def _add(tensors: dict[str, Tensor], prefix: str, named: Iterable[tuple[str, Tensor]]) -> None:
-    """Each tensor once: tied weights, and those that a module and the param store both list, keep their first name."""
+    """Add each tensor once: one listed twice (tied, or in a module and the param store) keeps its first name."""
     known = {id(tensor) for tensor in tensors.values()}
     tensors.update({prefix + name: tensor for name, tensor in named if id(tensor) not in known})

@@ -25,6 +25,7 @@ from pplvae.objectives import (
     InfoVAE,
     Objective,
     RenyiELBO,
+    RowObjective,
     ScoreFunction,
     StickingTheLanding,
     cyclical,
@@ -70,10 +71,18 @@ def gradients(objective, model, guide, v, parameters, weight=1.0):
     layout = inspect_pair(model, guide, (v,))
     pyro.clear_param_store()
     found, values = [], []
+    objective = named_objective(objective) if isinstance(objective, str) else objective
     chosen, batch = Objective(objective), Batch.of((v,))
     for _ in range(REPLICATES):
-        values.append(-float(chosen.backward(model, guide, layout, batch, parameters, 1 / len(v), weight)))
-        found.append(torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters]))
+        if isinstance(objective, RowObjective):
+            loss = chosen.loss(model, guide, layout, batch, 1 / len(v), weight)
+            slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+        else:
+            loss = chosen.backward(model, guide, layout, batch, parameters, 1 / len(v), weight)
+            slopes = [p.grad for p in parameters]
+        values.append(-float(loss.detach()))
+        filled = [torch.zeros_like(p) if s is None else s for p, s in zip(parameters, slopes, strict=True)]
+        found.append(torch.cat([s.flatten() for s in filled]))
     return -torch.stack(found), np.array(values)
 
 

@@ -280,7 +280,7 @@ def test_nothing_is_left_half_written(name, tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", stopped)
+    monkeypatch.setattr(xr.DataTree, "to_netcdf", stopped)
     with pytest.raises(OSError, match="disk full"):
         made(name).save(target)
     assert target.read_bytes() == before
