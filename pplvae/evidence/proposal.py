@@ -151,7 +151,7 @@ def _noise(count: int, elements: int, address: tuple[int, ...], like: Tensor, ba
 def _normals(gaussians: Gaussians, batch: Batch) -> Callable[[int, tuple[int, ...]], Vectors]:
     def draw(count: int, address: tuple[int, ...]) -> Vectors:
         mean = gaussians.mean
-        return mean + gaussians.spread(_noise(count, mean.shape[1], address, mean, batch))
+        return mean + gaussians.deviations(_noise(count, mean.shape[1], address, mean, batch))
 
     return draw
 
@@ -161,7 +161,7 @@ def _students(shape: Gaussians, batch: Batch) -> Callable[[int, tuple[int, ...]]
         elements = shape.mean.shape[1]
         noise = _noise(count, elements + _DEGREES, address, shape.mean, batch)
         chi_square = noise[..., elements:].square().sum(-1, keepdim=True)
-        return shape.mean + shape.spread(noise[..., :elements] * (_DEGREES / chi_square).sqrt())
+        return shape.mean + shape.deviations(noise[..., :elements] * (_DEGREES / chi_square).sqrt())
 
     return draw
 

@@ -63,7 +63,7 @@ class PlateIndex(Messenger):
     """Tell a data plate which rows it has been given.
 
     A subsampling plate would permute all its indices at every entry, and they would not be those of the rows passed in.
-    A plate without a size leaves its sites as they are: here it spreads them over the rows, as one with a size does.
+    A plate without a size leaves its sites as they are: here it expands them to the rows, as one with a size does.
 
     Args:
         index: positions of the rows in the whole data set.
@@ -75,11 +75,11 @@ class PlateIndex(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg):
-            self._spread(msg)
+            self._expand(msg)
         elif msg["value"] is None:
             self._fill(msg)
 
-    def _spread(self, msg: Any) -> None:
+    def _expand(self, msg: Any) -> None:
         unsized = [frame.dim for frame in msg["cond_indep_stack"] if frame.size == -1 and frame.dim is not None]
         if len(unsized) != 1:  # of several it cannot be told which holds the rows: they must say
             return

@@ -92,7 +92,7 @@ class GaussianScores:
         here, batch = self._gaussians.take(index), self._batch.take(index)
         means = []
         for nodes in nodes_in_sets(here, batch, _GRID_NODES, (), reach=_GRID_REACH):
-            away = here.spread(nodes.noise)
+            away = here.deviations(nodes.noise)
             means.append(nodes.mean(self._density.value(here.mean + away, batch) - here.log_density(away)))
         return torch.stack([*means, *means])
 
@@ -102,7 +102,7 @@ class GaussianScores:
 
         found = []
         for start, count in blocks(particles):
-            away = here.spread(self._form.noise(here, batch, count, (self._seed, stream, start)))
+            away = here.deviations(self._form.noise(here, batch, count, (self._seed, stream, start)))
             log_weights = self._density.value(here.mean + away, batch) - here.log_density(away)
             control = 0.5 * (times(self._matrices[index], away) * away).sum(-1) - self._mean[index]
             found.append(torch.stack([control, log_weights], -1))

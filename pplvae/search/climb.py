@@ -29,7 +29,7 @@ _REMEMBERED = 10  # steps from which the shape of the ELBO is learned
 
 def node_elbos(density: Density, gaussians: Gaussians, nodes: Nodes, batch: Batch) -> PerDraw:
     """The ELBO of every row but for a constant, node by node."""
-    return density.value(gaussians.mean + gaussians.spread(nodes.noise), batch) + gaussians.log_volume()
+    return density.value(gaussians.mean + gaussians.deviations(nodes.noise), batch) + gaussians.log_volume()
 
 
 def climb(
@@ -117,7 +117,7 @@ class _NodeElbo:
     def gradient(self, place: Numbers, rows: Tensor) -> Numbers:
         """Its gradient."""
         nodes, now = self._nodes.take(rows), self.gaussians(place, rows)
-        slope = nodes.weighted(self._density.slope(now.mean + now.spread(nodes.noise), self._batch.take(rows)))
+        slope = nodes.weighted(self._density.slope(now.mean + now.deviations(nodes.noise), self._batch.take(rows)))
         away = times(self._root[rows].mT, slope.mean(0, keepdim=True))[0]
         change = self._origin.take(rows).change_slope(now, nodes.noise, slope)
         return torch.cat([away, change], 1).nan_to_num(0.0, 0.0, 0.0)

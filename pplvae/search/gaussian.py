@@ -49,7 +49,7 @@ class Gaussians(ABC):
         return finite & (diagonal > 0).all(1)
 
     @abstractmethod
-    def spread(self, noise: Vectors) -> Vectors:
+    def deviations(self, noise: Vectors) -> Vectors:
         """Standard normals as deviations from the mean."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class Gaussians(ABC):
 class Factorised(Gaussians):
     """Independent elements."""
 
-    def spread(self, noise: Vectors) -> Vectors:
+    def deviations(self, noise: Vectors) -> Vectors:
         """Noise times standard deviation."""
         return noise * self.precision.rsqrt()
 
@@ -155,7 +155,7 @@ class Factorised(Gaussians):
 
     def change_slope(self, now: Gaussians, noise: Vectors, slope: Vectors) -> Float[Tensor, "row number"]:
         """Slopes along the draws."""
-        return _DOUBLE * ((now.spread(noise) * slope).mean(0) + 1)
+        return _DOUBLE * ((now.deviations(noise) * slope).mean(0) + 1)
 
     def precision_matrices(self) -> Matrices:
         """Diagonal."""
@@ -184,7 +184,7 @@ class Factorised(Gaussians):
 class FullCovariance(Gaussians):
     """All elements together."""
 
-    def spread(self, noise: Vectors) -> Vectors:
+    def deviations(self, noise: Vectors) -> Vectors:
         """L z, with L L' the covariance, as the guide itself draws."""
         return times(_scale_tril(self.precision), noise)
 

@@ -234,7 +234,7 @@ def slope_and_curvature(
         batch: the rows.
         nodes: of the Gaussians.
     """
-    away = gaussians.spread(nodes.noise)
+    away = gaussians.deviations(nodes.noise)
     slope = density.slope(gaussians.mean + away, batch)
     beyond = nodes.weighted(slope + times(known, away))
     # -E[d² log p] = known curvature - E[d² of what it leaves of log p].

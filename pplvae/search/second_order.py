@@ -80,7 +80,7 @@ class SecondOrder:
             begin, known = best.gaussians, best.curvature
             if jittered:
                 noise = nodes_of(some, rows, 2, (self._seed, Stream.STEP, attempt), grid=False).noise
-                begin = type(some)(some.mean + some.spread(noise)[0], some.precision)
+                begin = type(some)(some.mean + some.deviations(noise)[0], some.precision)
                 known = self.curvature_at(begin.mean, rows)
             other = self._climbed(some, begin, known, rows, attempt, size)
             better = self.judge.better(other, best, rows, attempt)
