@@ -22,7 +22,7 @@ ROOMS = {
     "netcdf": [],
     "store": [],
     "data": [
-        *("table", "scaling", "download", "readers", "split", "rows", "registry", "missing", "files", "load"),
+        *("arrays", "table", "scaling", "download", "readers", "split", "rows", "registry", "missing", "files", "load"),
     ],
     "nets": [],
     "flows": [],
