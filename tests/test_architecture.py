@@ -22,7 +22,8 @@ ROOMS = {
     "netcdf": [],
     "store": [],
     "data": [
-        *("arrays", "table", "scaling", "download", "readers", "split", "rows", "registry", "missing", "files", "load"),
+        *("arrays", "table", "scaling", "download", "readers", "split", "rows", "registry", "missing", "text", "layout"),
+        *("frames", "archives", "files", "load"),
     ],
     "nets": [],
     "flows": [],

@@ -93,9 +93,10 @@ def _frame(part: Any, argument: str) -> Any:
         import pandas as pd  # imported late: it takes half a second
 
         return pd.DataFrame({name: part[name] for name in part.dtype.names}) if _is_flat(part, argument) else None
-    if hasattr(part, "to_pandas") and getattr(part, "ndim", 2) <= 2:  # polars, pyarrow, xarray
+    to_pandas = getattr(part, "to_pandas", None)  # polars, pyarrow, xarray
+    if to_pandas is not None and getattr(part, "ndim", 2) <= 2:
         try:
-            return part.to_pandas()
+            return to_pandas()
         except ImportError as error:
             raise DataError(
                 f"`{argument}` is a {type(part).__name__}, which needs another package to become numbers ({error}). "

@@ -103,17 +103,28 @@ class Rows:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in its three parts, as `load_data` gives it; `about` says whose it is."""
+    """A data set in its three parts, as `load_data` gives it.
+
+    Attributes:
+        train: rows to train on.
+        valid: rows for early stopping.
+        test: rows held out.
+        name: of the data set, or its file.
+        about: whose it is, if it is known by name.
+        read_as: how its file was read, where that is not plain.
+    """
 
     train: Rows
     valid: Rows
     test: Rows
     name: str
     about: str = ""
+    read_as: str = ""
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(part)} {part.name}" for part in (self.train, self.valid, self.test))
-        return f"Data({self.name!r}: {sizes}; {self.train!r})"
+        read_as = f"; {self.read_as}" if self.read_as else ""
+        return f"Data({self.name!r}: {sizes}; {self.train!r}{read_as})"
 
 
 def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Rows:
@@ -219,6 +230,13 @@ def few(positions: Any, most: int = 5) -> str:
     """The first few of many numbers, for a message."""
     numbers = [str(int(i)) for i in positions[:most]]
     return ", ".join(numbers) + (f", ... ({len(positions)} in all)" if len(positions) > most else "")
+
+
+def which(ids: np.ndarray) -> str:
+    """The first few of many rows by their ids, for a message."""
+    if ids.dtype.kind in "iu":
+        return f"Rows {few(ids)}"
+    return f"Rows {few_names(ids)}"
 
 
 def few_names(names: Iterable[Any], most: int = 5) -> str:
