@@ -17,6 +17,7 @@ from torch import Tensor
 from pplvae._version import __version__
 from pplvae.errors import StoreError
 from pplvae.netcdf import digest_of, read_back, written_out
+from pplvae.seal import checksum, digest_of_file, seal, unbroken
 
 FORMAT = 1  # of every file; raised when older files can no longer be read
 # What a run folder holds.
@@ -24,16 +25,25 @@ RUN, WEIGHTS, HISTORY, CHECKPOINT = "run.json", "weights.safetensors", "history.
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write beside the target and move it there, so that nobody ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    """Write beside the target and move it there, so that nobody ever sees half a file.
+
+    Raises:
+        StoreError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     os.close(descriptor)
     try:
         write(Path(name))
         Path(name).chmod(0o644)  # mkstemp makes it private
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            raise _unwritable(path, error) from error
         raise
     return path
 
@@ -68,9 +78,9 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any] | None = None) -> Path:
     """Write tensors, and JSON content beside them in the same file, so that both are of one moment."""
-    header = {"format": str(FORMAT), "content": json.dumps(content or {})}
     # safetensors refuses tensors that share memory; each is written out on its own.
     apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    header = {"format": str(FORMAT), "content": json.dumps(content or {}), "checksum": checksum(apart)}
     return write_whole(path, lambda temporary: save_file(apart, temporary, metadata=header))
 
 
@@ -85,10 +95,12 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        content = json.loads(header.get("content", "{}"))
+        content, form = json.loads(header.get("content", "{}")), int(header.get("format", -1))
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
-    _check_format(path, int(header.get("format", -1)))
+    _check_format(path, form)
+    if header.get("checksum", checksum(tensors)) != checksum(tensors):
+        raise _damaged(path, "its numbers are not those that were written")
     return tensors, content
 
 
@@ -106,6 +118,7 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
         root.to_netcdf(temporary, engine="h5netcdf")
         for name, dataset in written.items():
             dataset.to_netcdf(temporary, engine="h5netcdf", group=name, mode="a")
+        seal(temporary)
 
     try:
         return write_whole(path, write)
@@ -120,6 +133,8 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
         StoreError: missing, damaged, of another kind or format.
     """
     _check_exists(path)
+    if not unbroken(path):
+        raise _damaged(path, "its content is not what was written")
     try:
         with xr.open_dataset(path, engine="h5netcdf") as root:
             attributes = dict(root.attrs)
@@ -144,18 +159,49 @@ def open_run(folder: Path, existing: str) -> Path:
     """Look at a run folder before anything is computed.
 
     Raises:
-        StoreError: it is a file, or holds a run and `existing` is "refuse".
+        StoreError: it is a file or cannot be written, or holds a run and `existing` is "refuse".
     """
     if existing not in ("refuse", "resume", "overwrite"):
         raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"The run folder {str(folder)!r} is a file; choose another name.")
+    _check_writable(folder)
     if existing == "refuse" and any(path.exists() for path in run_files(folder)):
         raise StoreError(
             f"{str(folder)!r} already holds a run. Go on with it (`existing='resume'`), replace it "
             "(`existing='overwrite'`), or choose another folder."
         )
     return folder
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # a name that is too long
+        raise _unwritable(folder, error) from error
+    if not nearest.is_dir():
+        what = "is" if nearest == folder else f"would lie below {str(nearest)!r}, which is"
+        raise StoreError(f"The run folder {str(folder)!r} {what} a file; choose another name.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreError(f"The run folder {str(folder)!r} cannot be written: {str(nearest)!r} is read-only for you.")
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """What the weights and the history of a run were when they were written, to be kept beside them."""
+    return {name: digest_of_file(folder / name) for name in (WEIGHTS, HISTORY)}
+
+
+def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Look at the files of a run before a library does: on damaged ones it may never return.
+
+    Raises:
+        StoreError: a file is missing, damaged, or that of another run.
+    """
+    for name, digest in digests.items():
+        _check_exists(folder / name)
+        if digest_of_file(folder / name) != digest:
+            raise StoreError(
+                f"{str(folder / name)!r} is not the file that this run has written: it is damaged, or belongs to "
+                "another run. Restore it from a copy, or fit again."
+            )
 
 
 @contextmanager
@@ -229,7 +275,7 @@ def check_same_spec(path: Path, spec: Mapping[str, Any]) -> None:
         raise StoreError(
             f"{str(path)!r} asked for another fit, so going on would equal neither: "
             + ", ".join(f"{name} was {theirs.get(name)!r} and is {spec.get(name)!r}" for name in odd)
-            + ". Use the same, or `--existing overwrite`."
+            + ". Use the same, or `existing='overwrite'`."
         )
 
 
@@ -248,6 +294,10 @@ def _check_format(path: Path, found: Any) -> None:
             f"{str(path)!r} has format {found!r}, but this version of pplvae ({__version__}) reads format {FORMAT}. "
             "Use the version that wrote it, or make it again."
         )
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{str(path)!r} cannot be written: {error.strerror or error}. Choose another place.")
 
 
 def _damaged(path: Path, reason: Any) -> StoreError:

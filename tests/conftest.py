@@ -4,6 +4,7 @@ Test processes with several threads would wait for each other.
 """
 
 import os
+import tempfile
 import warnings
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.distributions import Distribution
 from torch.nn.modules import module
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()  # what tests name is not what the user has named
 torch.set_num_threads(1)
 
 _OF_OTHERS = (

@@ -92,9 +92,13 @@ def test_demo(run, tmp_path):
         (("fit", "--model", "my_file.py:NoPrograms"), "no method `model"),
         (("fit", "--data", "none.csv"), "no file 'none.csv'"),
         (("fit", "--objective", "Elbo"), "Unknown objective"),
-        (("fit", "--binarise", "none", "--epochs", "1"), "ContinuousBernoulli"),
-        (("compare", "none"), "no file"),
-        (("report", "none"), "no file"),
+        (
+            ("fit", "--binarise", "none", "--likelihood", "bernoulli"),
+            "`--likelihood continuous-bernoulli`.*`--binarise thr",
+        ),
+        (("compare", "none"), r"no run 'none'.*`pplvae fit`"),
+        (("report", "none"), "no run 'none'"),
+        (("compare", "none", "none"), "no run 'none'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -167,7 +171,7 @@ def test_results_of_the_old_run_go(run, tmp_path, existing):
     assert not any(path.exists() for path in results)
     code, _, err = run("report", "r")
     assert code == 2
-    assert "no file" in err
+    assert "has not been compared: `pplvae compare r` comes first" in err
 
 
 @pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])

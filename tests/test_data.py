@@ -169,7 +169,12 @@ BAD_FILES = {
         "which one are the rows",
     ),
     "text array": ("a.npy", lambda p: np.save(p, np.array(["a", "b"])), DataError, "must be numbers"),
-    "text column": ("a.csv", lambda p: write(p, "a,b\n1,x\n2,y\n"), DataError, "'x' in column 'b', row 0 .*must be numbers.*`labels='b'`"),
+    "text column": (
+        "a.csv",
+        lambda p: write(p, "a,b\n1,x\n2,y\n"),
+        DataError,
+        "'x' in column 'b', row 0 .*must be numbers.*`labels='b'`",
+    ),
     "ragged": ("a.csv", lambda p: write(p, "a,b\n1,2\n3\n4,5,6\n"), DataError, r"line 3 has 1.*lines 3, 4"),
     "no rows": ("a.csv", lambda p: write(p, "a,b\n"), DataError, "nothing to fit|0 rows"),
     "hole": ("a.csv", lambda p: write(p, "a,b\n1,2\n3,\n4,5\n6,7\n"), DataError, "Rows 1 .*NaN"),

@@ -9,7 +9,7 @@ from scipy import sparse
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import pplvae
-from pplvae.data import as_rows
+from pplvae.data import as_rows, few
 from pplvae.errors import DataError, ShapeError
 
 X = np.random.default_rng(0).integers(-9, 9, size=(6, 3)).astype(np.float64)  # exact in every dtype below
@@ -122,3 +122,9 @@ def test_refused_with_its_cure(kind):
     rows, words = REFUSED[kind]
     with pytest.raises(DataError, match=words):
         as_rows(rows)
+
+
+def test_messages_name_rows_by_number_or_by_name():
+    assert few(np.arange(3)) == "0, 1, 2"
+    assert few(np.array(["p 1", "p 2"]), most=1) == "'p 1', ... (2 in all)"
+    assert few(pd.date_range("2020-01-01", periods=1, unit="ns").to_numpy()) == "'2020-01-01T00:00:00.000000000'"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pplvae.data.missing import with_mask
 from pplvae.data.registry import DATA_SETS, DataSet, read_named
-from pplvae.data.rows import Data, Rows, which
+from pplvae.data.rows import Data, Rows, few
 from pplvae.data.scaling import Scaling
 from pplvae.data.split import Part, split
 from pplvae.data.table import Table
@@ -152,11 +152,11 @@ def _check_missing(numbers: Tensor, table: Table, ids: np.ndarray, missing: str)
     read_as = f" (the file was read with {', '.join(table.found)})" if table.found else ""
     infinite = numbers.isinf().flatten(1).any(1).numpy()
     if infinite.any():
-        raise DataError(f"{which(ids[infinite])}{how} hold infinite values: correct or drop them.")
+        raise DataError(f"Rows {few(ids[infinite])}{how} hold infinite values: correct or drop them.")
     absent = numbers.isnan().flatten(1).any(1).numpy()
     if missing == "refuse" and absent.any():
         raise DataError(
-            f"{which(ids[absent])}{how} hold NaN or empty fields{read_as}. Where these are missing values, load "
+            f"Rows {few(ids[absent])}{how} hold NaN or empty fields{read_as}. Where these are missing values, load "
             'with `missing="mask"`: rows are then `(values, observed)`, for programs `model(v, observed)`. '
             "`pplvae.with_mask` does the same for arrays. Else drop or impute them."
         )

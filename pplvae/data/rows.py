@@ -186,8 +186,8 @@ def _of_dataset(rows: Any, argument: str) -> tuple[Any, np.ndarray | None]:
         raise DataError(_no_tensors(type(rows).__name__, argument))
     if isinstance(rows, Mapping):
         raise DataError(
-            f"`{argument}` is a mapping ({few_names(rows)}), but one set of rows is expected. Pass one of its entries, "
-            "or a tuple of those that are tensors of the same rows."
+            f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
+            "entries, or a tuple of those that are tensors of the same rows."
         )
     return rows, None
 
@@ -226,23 +226,10 @@ def as_parts(rows: Any) -> dict[str, Rows]:
     return {single.name: single}
 
 
-def few(positions: Any, most: int = 5) -> str:
-    """The first few of many numbers, for a message."""
-    numbers = [str(int(i)) for i in positions[:most]]
-    return ", ".join(numbers) + (f", ... ({len(positions)} in all)" if len(positions) > most else "")
-
-
-def which(ids: np.ndarray) -> str:
-    """The first few of many rows by their ids, for a message."""
-    if ids.dtype.kind in "iu":
-        return f"Rows {few(ids)}"
-    return f"Rows {few_names(ids)}"
-
-
-def few_names(names: Iterable[Any], most: int = 5) -> str:
-    """The first few of many names, for a message."""
-    quoted = [repr(str(name)) for name in names]
-    return ", ".join(quoted[:most]) + (f", ... ({len(quoted)} in all)" if len(quoted) > most else "")
+def few(items: Iterable[Any], most: int = 5) -> str:
+    """The first few of many numbers or names, for a message."""
+    found = [repr(str(item)) if isinstance(item, str | np.datetime64) else str(int(item)) for item in items]
+    return ", ".join(found[:most]) + (f", ... ({len(found)} in all)" if len(found) > most else "")
 
 
 def _check_finite(tensor: Tensor, argument: str) -> None:

@@ -27,6 +27,8 @@ from pplvae.store import (
     HISTORY,
     RUN,
     WEIGHTS,
+    check_digests,
+    digests_of,
     open_datasets,
     open_run,
     read_json,
@@ -251,6 +253,7 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
     """
     folder, some = Path(run), as_rows(rows)
     content = read_json(folder / RUN)
+    check_digests(folder, content.get("files", {}))
     snapshot, _ = read_tensors(folder / WEIGHTS)
     history = open_datasets(folder / HISTORY, "history")["history"]
     dtype = follow_rows(model, guide, some)
@@ -305,5 +308,5 @@ def _write_result(folder: Path, result: Fit, weights: Weights) -> None:
     write_tensors(folder / WEIGHTS, weights.copy())
     write_datasets(folder / HISTORY, "history", {"history": result.history})
     content = {"status": result.status.name, "message": result.message, "best_epoch": result.best_epoch}
-    content |= {"steps": result.steps}
+    content |= {"steps": result.steps, "files": digests_of(folder)}
     write_json(folder / RUN, content | {"settings": result.settings})
