@@ -40,7 +40,7 @@ _UNFINISHED = {"NONFINITE": _NONFINITE, "INTERRUPTED": _INTERRUPTED}  # by the n
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
-Seed = Annotated[int, typer.Option(help="Names all random numbers: the same seed gives the same bits.")]
+Seed = Annotated[int, typer.Option(min=0, help="Names all random numbers: the same seed gives the same bits.")]
 Particles = Annotated[
     int | None, typer.Option(help="Draws per row for scoring, even; by default as many as --stderr needs.")
 ]
@@ -80,7 +80,7 @@ def fit(
     prior: Annotated[str | None, typer.Option(help=f"p(h): {', '.join(PRIORS)}.")] = None,
     guide: Annotated[str | None, typer.Option(help=f"q(h; λ(v)): {', '.join(GUIDES)}.")] = None,
     run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
-    latent: Annotated[int, typer.Option(help="Dimension of h.")] = 8,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of h.")] = 8,
     objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = "TraceMeanField_ELBO",
     objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 200,

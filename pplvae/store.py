@@ -71,6 +71,28 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Look at what a JSON file holds, which anybody may have written.
+
+    Raises:
+        StoreError: an entry is missing or of another kind.
+    """
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind) or (kind is int and content[name] < 0):
+            raise _damaged(path, f"its {name!r} is {content.get(name)!r}")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what a fit has written about itself.
+
+    Raises:
+        StoreError: missing, damaged, or of another format.
+    """
+    content = {"settings": {}, "files": {}} | read_json(folder / RUN)
+    check_kinds(folder / RUN, content, {"settings": dict, "files": dict, "status": str})
+    return content
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a text file."""
     return write_whole(path, lambda temporary: _write_text(temporary, text))

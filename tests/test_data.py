@@ -203,6 +203,10 @@ def test_bad_options(tmp_path):
     np.save(tmp_path / "b.npy", np.ones((10, 6)))
     with pytest.raises(DataError, match="image_shape"):
         pplvae.load_data(tmp_path / "b.npy", image_shape=(2, 2))
+    with pytest.raises(DataError, match="`seed` must be 0 or more"):
+        pplvae.load_data("digits", seed=-1)
+    with pytest.raises(DataError, match="`scale` divides the values"):
+        pplvae.load_data("digits", scale=0.0)
     with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
         pplvae.load_data("digit")
 

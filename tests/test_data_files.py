@@ -278,3 +278,9 @@ def test_pickles_and_single_numbers(tmp_path):
     np.save(tmp_path / "x.npy", np.float64(1.0))
     with pytest.raises(DataError, match=r"x\.npy' must form an array .* a single number"):
         pplvae.load_data(tmp_path / "x.npy")
+
+
+def test_names_of_a_file_cannot_move_the_cursor_in_python_either(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"Known: \\x1b\[2Ja, b") as refused:
+        load(tmp_path / "x.csv", "\x1b[2Ja,b\n1,2\n3,4\n", labels="c")
+    assert str(refused.value).isprintable()

@@ -1,5 +1,6 @@
 """Run folders and result files from the outside: damaged, mixed up, or where nothing can be written."""
 
+import json
 import shutil
 
 import numpy as np
@@ -79,3 +80,12 @@ def test_where_nothing_can_be_written(tmp_path):
     gap = pplvae.amortisation_gap(model.model, model.guide, v[:5], particles=10, max_steps=1)
     with pytest.raises(StoreError, match=r"gap\.nc' cannot be written: .*Choose another place"):
         gap.save(tmp_path / "file" / "gap.nc")
+
+
+@pytest.mark.parametrize(("name", "bad"), [("settings", None), ("files", [1]), ("status", {}), ("status", "ENDED")])
+def test_a_record_that_was_edited_is_damaged(two_runs, name, bad):
+    model, v, folder = two_runs
+    path = folder / "0" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: bad}))
+    with pytest.raises(StoreError, match=r"run\.json' is damaged"):
+        pplvae.load_fit(folder / "0", model.model, model.guide, v)

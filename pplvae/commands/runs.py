@@ -10,12 +10,13 @@ from pplvae.commands.code import check_unchanged, named, trusted
 from pplvae.commands.spec import Spec, made
 from pplvae.data import Data, Rows
 from pplvae.errors import StoreError, printable
-from pplvae.store import HISTORY, RUN, check_digests, occupied, open_datasets, read_json, read_spec
+from pplvae.store import HISTORY, RUN, check_digests, check_kinds, occupied, open_datasets, read_record, read_spec
 from pplvae.training.fitting import digest
 from pplvae.training.loop import FitStatus
 
 COMPARISON = "comparison.nc"
 _SPEC, _PAGE = "command.json", "report.html"
+_KINDS = {"model": str, "data": str, "latent": int, "seed": int, "scale": (int, float)}  # of what a fit was asked for
 
 _out = Console(highlight=False, soft_wrap=True)
 
@@ -65,9 +66,9 @@ def compare_two(run: Path, other: Path, margin: float) -> bool:
 def report_of(run: Path) -> None:
     """Write the page of a run that has been compared."""
     result = _comparison_of(run)
-    made_by = read_json(run / RUN)
-    check_digests(run, made_by.get("files", {}))
-    settings = made_by.get("settings", {}) | _spec_of(run)
+    record = read_record(run)
+    check_digests(run, record["files"])
+    settings = record["settings"] | _spec_of(run)
     history = open_datasets(run / HISTORY, "history")["history"]
     _say(f"Page: {result.report(run / _PAGE, history=history, settings=settings)}")
 
@@ -92,10 +93,7 @@ def _spec_of(run: Path) -> Spec:
     if not (run / _SPEC).exists():
         raise StoreError(f"{str(run)!r} is no run folder: it has no {_SPEC}. `pplvae fit` makes one.")
     spec = read_spec(run / _SPEC)
-    kinds = {"model": str, "data": str, "latent": int, "seed": int}
-    odd = [name for name, kind in kinds.items() if not isinstance(spec.get(name), kind)]
-    if odd:
-        raise StoreError(f"{str(run / _SPEC)!r} is damaged: its {odd[0]!r} is {spec.get(odd[0])!r}. Fit again.")
+    check_kinds(run / _SPEC, {"scale": 1.0} | spec, _KINDS)
     return spec
 
 
@@ -117,7 +115,7 @@ def _comparison_of(run: Path) -> Any:
 
 def _check_rows(run: Path, train: Rows) -> None:
     """Refuse training rows that are not those of the fit; older runs do not say which these were."""
-    known = read_json(run / RUN).get("settings", {}).get("rows_digest")
+    known = read_record(run)["settings"].get("rows_digest")
     if known is not None and known != digest(train):
         raise StoreError(
             f"{str(run)!r} was fitted to other training rows than the data have now. Put the data back as they were, "

@@ -90,7 +90,7 @@ def load_data(
         known.scale * scale,
         image_shape,
     )
-    _check_options(how, valid, test)
+    _check_options(how, seed, valid, test)
     table = read_named(name, labels) if name in DATA_SETS else _read_file(Path(source), labels, ids, header)
     parts = split(table, np.random.default_rng([seed, 0]), valid, test)
     numbers = {part: _numbers(rows, table, how) for part, rows in parts.items()}
@@ -120,13 +120,17 @@ def _read_file(path: Path, labels: str | None, ids: str | None, header: bool | N
     return read_file(path, labels, ids, header)
 
 
-def _check_options(how: _How, valid: float, test: float) -> None:
+def _check_options(how: _How, seed: int, valid: float, test: float) -> None:
     if how.binarise not in _BINARISE:
         raise UnknownNameError("binarisation", how.binarise, _BINARISE)
     if how.missing not in _MISSING:
         raise UnknownNameError("treatment of missing values", how.missing, _MISSING)
     if how.standardise and how.binarise != "none":
         raise DataError(f"Standardised values are no probabilities, so `binarise={how.binarise!r}` cannot follow.")
+    if seed < 0:
+        raise DataError(f"`seed` must be 0 or more, got {seed}.")
+    if not how.scale > 0:
+        raise DataError(f"`scale` divides the values, so it must be more than 0, got {how.scale:g}.")
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise DataError(
             f"`valid` and `test` are shares of the rows that leave some to train on, got {valid} and {test}."

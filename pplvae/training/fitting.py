@@ -31,7 +31,7 @@ from pplvae.store import (
     digests_of,
     open_datasets,
     open_run,
-    read_json,
+    read_record,
     read_tensors,
     write_datasets,
     write_json,
@@ -252,8 +252,8 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
         StoreError: missing or damaged files, another version, or weights of another program.
     """
     folder, some = Path(run), as_rows(rows)
-    content = read_json(folder / RUN)
-    check_digests(folder, content.get("files", {}))
+    content = read_record(folder)
+    check_digests(folder, content["files"])
     snapshot, _ = read_tensors(folder / WEIGHTS)
     history = open_datasets(folder / HISTORY, "history")["history"]
     dtype = follow_rows(model, guide, some)
