@@ -3,8 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from torch import Tensor
 from pplvae._version import __version__
 from pplvae.errors import StoreError
 from pplvae.netcdf import digest_of, read_back, written_out
-from pplvae.seal import checksum, digest_of_file, seal, unbroken
+from pplvae.seal import checksum, seal, unbroken
 
 FORMAT = 1  # of every file; raised when older files can no longer be read
-# What a run folder holds.
-RUN, WEIGHTS, HISTORY, CHECKPOINT = "run.json", "weights.safetensors", "history.nc", "checkpoint.safetensors"
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
@@ -34,7 +31,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     os.close(descriptor)
     try:
         write(Path(name))
@@ -43,7 +40,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, StoreError):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
     return path
 
@@ -60,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: missing, damaged, or of another format.
     """
-    _check_exists(path)
+    check_exists(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -82,17 +79,6 @@ def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]
             raise _damaged(path, f"its {name!r} is {content.get(name)!r}")
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read what a fit has written about itself.
-
-    Raises:
-        StoreError: missing, damaged, or of another format.
-    """
-    content = {"settings": {}, "files": {}} | read_json(folder / RUN)
-    check_kinds(folder / RUN, content, {"settings": dict, "files": dict, "status": str})
-    return content
-
-
 def write_text(path: Path, text: str) -> Path:
     """Write a text file."""
     return write_whole(path, lambda temporary: _write_text(temporary, text))
@@ -112,7 +98,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
     Raises:
         StoreError: missing, damaged, or of another format.
     """
-    _check_exists(path)
+    check_exists(path)
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
@@ -154,7 +140,7 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
     Raises:
         StoreError: missing, damaged, of another kind or format.
     """
-    _check_exists(path)
+    check_exists(path)
     if not unbroken(path):
         raise _damaged(path, "its content is not what was written")
     try:
@@ -177,135 +163,12 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
     return groups
 
 
-def open_run(folder: Path, existing: str) -> Path:
-    """Look at a run folder before anything is computed.
-
-    Raises:
-        StoreError: it is a file or cannot be written, or holds a run and `existing` is "refuse".
-    """
-    if existing not in ("refuse", "resume", "overwrite"):
-        raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
-    _check_writable(folder)
-    if existing == "refuse" and any(path.exists() for path in run_files(folder)):
-        raise StoreError(
-            f"{str(folder)!r} already holds a run. Go on with it (`existing='resume'`), replace it "
-            "(`existing='overwrite'`), or choose another folder."
-        )
-    return folder
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    except OSError as error:  # a name that is too long
-        raise _unwritable(folder, error) from error
-    if not nearest.is_dir():
-        what = "is" if nearest == folder else f"would lie below {str(nearest)!r}, which is"
-        raise StoreError(f"The run folder {str(folder)!r} {what} a file; choose another name.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise StoreError(f"The run folder {str(folder)!r} cannot be written: {str(nearest)!r} is read-only for you.")
-
-
-def digests_of(folder: Path) -> dict[str, str]:
-    """What the weights and the history of a run were when they were written, to be kept beside them."""
-    return {name: digest_of_file(folder / name) for name in (WEIGHTS, HISTORY)}
-
-
-def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
-    """Look at the files of a run before a library does: on damaged ones it may never return.
-
-    Raises:
-        StoreError: a file is missing, damaged, or that of another run.
-    """
-    for name, digest in digests.items():
-        _check_exists(folder / name)
-        if digest_of_file(folder / name) != digest:
-            raise StoreError(
-                f"{str(folder / name)!r} is not the file that this run has written: it is damaged, or belongs to "
-                "another run. Restore it from a copy, or fit again."
-            )
-
-
-@contextmanager
-def occupied(folder: Path, path: Path, spec: Mapping[str, Any], existing: str) -> Iterator[None]:
-    """Write what a fit is asked for before it, since it may never return; if it is refused, leave things as they were.
-
-    Args:
-        folder: of the run.
-        path: in it, for what the fit is asked for.
-        spec: that.
-        existing: as in `fit`.
-
-    Raises:
-        StoreError: see `open_run` and, to resume, `check_same_spec`.
-    """
-    open_run(folder, existing)
-    if existing == "resume" and path.exists():
-        check_same_spec(path, spec)
-    earlier, before = path.read_bytes() if path.exists() else None, _written(folder)
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    write_json(path, {"spec": spec})
-    try:
-        yield
-    except BaseException as error:
-        # Interrupted at its start, a fit may be asked for again; a run that is there keeps what it was asked for.
-        if _written(folder) == before and (before or isinstance(error, Exception)):
-            path.unlink() if earlier is None else path.write_bytes(earlier)
-            with suppress(OSError):  # somebody else may have put something there
-                for parent in made:
-                    parent.rmdir()
-        raise
-
-
-def _written(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in run_files(folder) if path.exists()}
-
-
-def run_files(folder: Path) -> list[Path]:
-    """The files that a fit writes into its run folder."""
-    return [folder / name for name in (CHECKPOINT, WEIGHTS, HISTORY, RUN)]
-
-
-def clear_run(folder: Path) -> None:
-    """Remove a run that is about to be replaced."""
-    for path in run_files(folder):
-        path.unlink(missing_ok=True)
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """Read what a run was asked for on the command line.
-
-    Raises:
-        StoreError: missing, damaged, or of another format.
-    """
-    spec = read_json(path).get("spec")
-    if not isinstance(spec, dict):
-        raise StoreError(f"{str(path)!r} is damaged: it has no `spec`.")
-    return spec
-
-
-def check_same_spec(path: Path, spec: Mapping[str, Any]) -> None:
-    """Compare what a run was asked for with what it is asked for now; an option that a file lacks was None.
-
-    Raises:
-        StoreError: they differ, or the file cannot be read.
-    """
-    theirs = read_spec(path)
-    # The rows themselves are compared by `fit`, so that their file may have moved.
-    odd = [name for name in {**theirs, **spec} if name != "data" and theirs.get(name) != spec.get(name)]
-    if odd:
-        raise StoreError(
-            f"{str(path)!r} asked for another fit, so going on would equal neither: "
-            + ", ".join(f"{name} was {theirs.get(name)!r} and is {spec.get(name)!r}" for name in odd)
-            + ". Use the same, or `existing='overwrite'`."
-        )
-
-
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
+    """Refuse a file that is not there."""
     if not path.exists():
         raise StoreError(f"There is no file {str(path)!r}.")
 
@@ -318,7 +181,8 @@ def _check_format(path: Path, found: Any) -> None:
         )
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """What to raise where the system refuses to write."""
     return StoreError(f"{str(path)!r} cannot be written: {error.strerror or error}. Choose another place.")
 
 

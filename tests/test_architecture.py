@@ -22,6 +22,7 @@ ROOMS = {
     "netcdf": [],
     "seal": [],
     "store": [],
+    "run_folders": [],
     "data": [
         *(
             "arrays",

@@ -10,7 +10,8 @@ from pplvae.commands.code import check_unchanged, named, trusted
 from pplvae.commands.spec import Spec, made
 from pplvae.data import Data, Rows
 from pplvae.errors import StoreError, printable
-from pplvae.store import HISTORY, RUN, check_digests, check_kinds, occupied, open_datasets, read_record, read_spec
+from pplvae.run_folders import HISTORY, RUN, check_digests, occupied, read_record, read_spec
+from pplvae.store import check_kinds, open_datasets
 from pplvae.training.fitting import digest
 from pplvae.training.loop import FitStatus
 

@@ -23,20 +23,8 @@ from pplvae.isolate import held_in_evaluation, isolated
 from pplvae.objectives import KLWeight, Objective
 from pplvae.programs.noise import row_keys
 from pplvae.programs.reading import Program
-from pplvae.store import (
-    HISTORY,
-    RUN,
-    WEIGHTS,
-    check_digests,
-    digests_of,
-    open_datasets,
-    open_run,
-    read_record,
-    read_tensors,
-    write_datasets,
-    write_json,
-    write_tensors,
-)
+from pplvae.run_folders import HISTORY, RUN, WEIGHTS, check_digests, digests_of, open_run, read_record
+from pplvae.store import open_datasets, read_tensors, write_datasets, write_json, write_tensors
 from pplvae.training.loop import FitStatus, Loop
 from pplvae.training.preparation import follow_rows, hold_model, merged_stores, prepare
 from pplvae.training.steps import Steps
