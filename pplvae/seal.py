@@ -31,9 +31,11 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Of all numbers: safetensors itself looks at names and shapes alone."""
-    found = 0
+def checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Of all numbers, and of the text beside them: safetensors itself looks at names and shapes alone."""
+    found = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().data, found)
+        tensor = tensors[name].cpu()
+        found = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"{found:08x}"

@@ -88,7 +88,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[st
     """Write tensors, and JSON content beside them in the same file, so that both are of one moment."""
     # safetensors refuses tensors that share memory; each is written out on its own.
     apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    header = {"format": str(FORMAT), "content": json.dumps(content or {}), "checksum": checksum(apart)}
+    text = json.dumps(content or {})
+    header = {"format": str(FORMAT), "content": text, "checksum": checksum(apart, text)}
     return write_whole(path, lambda temporary: save_file(apart, temporary, metadata=header))
 
 
@@ -103,11 +104,12 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        content, form = json.loads(header.get("content", "{}")), int(header.get("format", -1))
+        text, form = header.get("content", ""), int(header.get("format", -1))
+        content = json.loads(text)
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
     _check_format(path, form)
-    if header.get("checksum", checksum(tensors)) != checksum(tensors):
+    if header.get("checksum") != checksum(tensors, text):
         raise _damaged(path, "its numbers are not those that were written")
     return tensors, content
 
