@@ -80,7 +80,7 @@ QUICK = {
     "test_programs.py::test_elbo_is_that_of_pyro",
     "test_result.py",
     "test_rows.py",
-    "test_run_folders.py",
+    "test_run_folders.py::test_files_of_another_run_are_refused",
     "test_simulation.py::test_latents_and_rows_of_a_linear_model_have_their_joint_moments",
     "test_site_checks.py",
     "test_steps.py::test_fit_says_what_ran_its_steps",

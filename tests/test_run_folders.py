@@ -50,7 +50,7 @@ def test_every_flipped_bit_of_a_file_is_noticed(tmp_path, monkeypatch):
     assert open_datasets(table, "history")["history"].identical(rows)
     for path, read in ((table, lambda: open_datasets(table, "history")), (tensors, lambda: read_tensors(tensors))):
         whole = path.read_bytes()
-        for place in np.linspace(0, len(whole) - 60, 100).astype(int):
+        for place in np.linspace(0, len(whole) - 60, 60).astype(int):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
             with pytest.raises(StoreError, match=r"damaged|format"):
                 read()
