@@ -3,7 +3,9 @@
 What a command runs is imported once its options have been read: help and typos do not wait for it.
 """
 
+import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pplvae.commands.spec import Spec, made, portable_data, portable_model
+from pplvae.commands.spec import Spec, made, portable_data, portable_model, settled
+from pplvae.commands.words import in_options
 from pplvae.data import DATA_SETS
-from pplvae.errors import PplvaeError
+from pplvae.errors import PplvaeError, PplvaeWarning, printable
 from pplvae.guides import GUIDES
 from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
@@ -37,7 +40,7 @@ _UNFINISHED = {"NONFINITE": _NONFINITE, "INTERRUPTED": _INTERRUPTED}  # by the n
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
-Seed = Annotated[int, typer.Option(help="Names all noise: the same seed gives the same bits.")]
+Seed = Annotated[int, typer.Option(min=0, help="Names all noise: the same seed gives the same bits.")]
 Particles = Annotated[
     int | None,
     typer.Option(help="Monte Carlo draws per row. An even number; by default as many as --stderr needs."),
@@ -52,11 +55,9 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Fit a Bernoulli VAE to the digits bundled with scikit-learn, and report its amortisation gap, offline."""
-    _fit_to(
-        run,
-        {"model": "bernoulli-vae", "latent": 8, "data": "digits", "binarise": None, "labels": None, "scale": 1.0},
-        {"epochs": epochs, "seed": seed, "existing": "overwrite"},
-    )
+    spec = {"model": "bernoulli-vae", "latent": 8, "data": "digits", "binarise": None, "labels": None, "scale": 1.0}
+    words = ["fit", "--model", "bernoulli-vae", "--run", str(run), "--epochs", str(epochs), "--seed", str(seed)]
+    _fit_to(run, spec, {"epochs": epochs, "seed": seed, "existing": "overwrite"}, words)
     from pplvae.commands.runs import compare_in, report_of
 
     compare_in(run, {"seed": seed})
@@ -66,16 +67,21 @@ def demo(
 @app.command()
 def fit(
     data: Annotated[
-        str, typer.Option(help=f"A path to a .npy, .npz, .csv or .parquet file, or one of {', '.join(DATA_SETS)}.")
+        str,
+        typer.Option(
+            help=f"A path to a .npy, .npz, .parquet or text file (.csv, .tsv, ...), or one of {', '.join(DATA_SETS)}."
+        ),
     ] = "digits",
     model: Annotated[
         str, typer.Option(help=f"One of {', '.join(MODELS)}; or yours, as [bold]my_file.py:MyVAE[/bold].")
     ] = "vae",
-    likelihood: Annotated[str | None, typer.Option(help=f"p(v | h): {', '.join(LIKELIHOODS)}.")] = None,
+    likelihood: Annotated[
+        str | None, typer.Option(help=f"p(v | h): {', '.join(LIKELIHOODS)}; by default what suits the values.")
+    ] = None,
     prior: Annotated[str | None, typer.Option(help=f"p(h): {', '.join(PRIORS)}.")] = None,
     guide: Annotated[str | None, typer.Option(help=f"q(h; λ(v)): {', '.join(GUIDES)}.")] = None,
     run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
-    latent: Annotated[int, typer.Option(help="Dimension of h.")] = 8,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of h.")] = 8,
     objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = "TraceMeanField_ELBO",
     objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 200,
@@ -93,7 +99,14 @@ def fit(
     binarise: Annotated[
         str | None, typer.Option(help="none, threshold, fixed or stochastic; by default threshold for digits only.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Label column (.csv, .parquet) or array (.npz).")] = None,
+    labels: Annotated[str | None, typer.Option(help="Label column (text, .parquet) or array (.npz).")] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(help="Column that says which row is which; by default an index, or one called id. '' for none."),
+    ] = None,
+    header: Annotated[
+        bool | None, typer.Option(help="Whether a text begins with names of its columns; by default found out.")
+    ] = None,
     scale: Annotated[float, typer.Option(help="Values are divided by it: 255 for bytes.")] = 1.0,
     missing: Annotated[
         str | None,
@@ -101,6 +114,10 @@ def fit(
             help="Missing values (NaN, empty fields): refuse; or mask, for a model whose programs take (v, observed). "
             "By default mask for air_quality_uci and penguins."
         ),
+    ] = None,
+    standardise: Annotated[
+        bool | None,
+        typer.Option(help="Give each column mean 0 and standard deviation 1: for columns with units, as a rule."),
     ] = None,
     existing: Annotated[str, typer.Option(help="If the folder holds a run: refuse, resume or overwrite.")] = "refuse",
     seed: Seed = 0,
@@ -114,12 +131,12 @@ def fit(
     """
     _set_threads(threads)
     spec = {"model": portable_model(model), "latent": latent, "data": portable_data(data)}
-    spec |= {"binarise": binarise, "labels": labels}
+    spec |= {"binarise": binarise, "labels": labels, "ids": ids, "header": header, "standardise": standardise}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     options = {"objective": named_objective(objective, objective_particles), "epochs": epochs}
     options |= {"batch_size": batch_size, "lr": lr, "clip": clip}
     options |= {"patience": patience, "compile": compile, "seed": seed, "existing": existing}
-    _fit_to(run, spec | {"scale": scale, "missing": missing}, options)
+    _fit_to(run, spec | {"scale": scale, "missing": missing}, options, sys.argv[1:])
 
 
 @app.command()
@@ -131,6 +148,10 @@ def compare(
     families: Annotated[str, typer.Option(help="Richer families, by commas: full_covariance, flow, mixture.")] = "",
     evidence: Annotated[str, typer.Option(help="importance, ais, or none to leave log p(v) out.")] = "importance",
     screen: Annotated[float | None, typer.Option(help="Skip rows whose gap is below so many nats for sure.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="For a run whose model is a file that you have not named yourself, or have moved."),
+    ] = None,
     margin: Annotated[float, typer.Option(help="Nats per row that may be lost. With OTHER.")] = 0.0,
     particles: Particles = None,
     stderr: Annotated[
@@ -159,7 +180,8 @@ def compare(
     options = {"seed": seed, "particles": particles, "stderr": stderr, "evidence": chosen}
     options |= {"tolerance": tolerance, "max_steps": max_steps}
     options |= {"families": [name.strip() for name in families.split(",") if name.strip()]}
-    compare_in(run, options | {"screen": False if screen is None else screen})
+    named = None if model is None else portable_model(model)
+    compare_in(run, options | {"screen": False if screen is None else screen}, named)
 
 
 @app.command()
@@ -172,23 +194,41 @@ def report(run: RunFolder) -> None:
 
 def main() -> None:
     """Run the command line; refused input ends in one line and exit status 2, not in a traceback."""
-    try:
-        app()
-    except (PplvaeError, ValueError, ImportError) as error:
-        _err.print(f"[bold red]pplvae:[/bold red] {escape(str(error))}")
-        sys.exit(_REFUSED)
-    except KeyboardInterrupt:
-        _err.print("[bold red]pplvae:[/bold red] interrupted.")
-        sys.exit(_INTERRUPTED)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app()
+        except (PplvaeError, ValueError, ImportError, OSError) as error:
+            _say(str(error))
+            sys.exit(_REFUSED)
+        except KeyboardInterrupt:
+            _say("interrupted.")
+            sys.exit(_INTERRUPTED)
 
 
-def _fit_to(run: Path, spec: Spec, options: dict[str, Any]) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_where: Any) -> None:
+    _say(f"{message if category is PplvaeWarning else f'{category.__name__}: {message}'}", "yellow")
+
+
+def _say(message: str, colour: str = "red") -> None:
+    commands: Any = typer.main.get_command(app)
+    options = {option.name for command in commands.commands.values() for option in command.params}
+    _err.print(f"[bold {colour}]pplvae:[/bold {colour}] {escape(printable(in_options(message, options)))}")
+
+
+def _fit_to(run: Path, spec: Spec, options: dict[str, Any], words: list[str]) -> None:
     data, program = made(spec, options["seed"])
     from pplvae.commands.runs import fit_to
 
-    status = fit_to(run, spec, data, program, options)
+    status = fit_to(run, settled(spec, data), data, program, options, _resuming(words))
     if status.name in _UNFINISHED:
         raise typer.Exit(_UNFINISHED[status.name])
+
+
+def _resuming(words: list[str]) -> str:
+    """The command that goes on with a fit which these words have begun."""
+    kept = [word for i, word in enumerate(words) if "--existing" not in (word.split("=")[0], *words[i - 1 : i])]
+    return shlex.join(["pplvae", *kept, "--existing", "resume"])
 
 
 def _set_threads(threads: int | None) -> None:

@@ -9,6 +9,9 @@ PLATE_HINT = 'wrap the sites of the rows in `with pyro.plate("data", len(v)):`, 
 class PplvaeError(Exception):
     """Base of all exceptions that pplvae raises on purpose."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class DataError(PplvaeError, ValueError):
     """The rows cannot be used: missing, damaged, not finite, or outside the support of a likelihood."""
@@ -41,7 +44,7 @@ class UnknownNameError(PplvaeError, KeyError):
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument, quotes and all.
-        return str(self.args[0])
+        return printable(str(self.args[0]))
 
 
 class CaptureError(PplvaeError):
@@ -50,3 +53,11 @@ class CaptureError(PplvaeError):
 
 class PplvaeWarning(UserWarning):
     """Something worth knowing that does not stop the work."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """A text whose names from outside, of columns or files, cannot move a terminal's cursor; its lines stay apart."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)

@@ -3,8 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,31 @@ from torch import Tensor
 from pplvae._version import __version__
 from pplvae.errors import StoreError
 from pplvae.netcdf import digest_of, read_back, written_out
+from pplvae.seal import checksum, seal, unbroken
 
 FORMAT = 1  # of every file; raised when older files can no longer be read
-# What a run folder holds.
-RUN, WEIGHTS, HISTORY, CHECKPOINT = "run.json", "weights.safetensors", "history.nc", "checkpoint.safetensors"
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write beside the target and move it there, so that nobody ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    """Write beside the target and move it there, so that nobody ever sees half a file.
+
+    Raises:
+        StoreError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise unwritable(path, error) from error
     os.close(descriptor)
     try:
         write(Path(name))
         Path(name).chmod(0o644)  # mkstemp makes it private
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            raise unwritable(path, error) from error
         raise
     return path
 
@@ -50,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: missing, damaged, or of another format.
     """
-    _check_exists(path)
+    check_exists(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -61,6 +68,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Look at what a JSON file holds, which anybody may have written.
+
+    Raises:
+        StoreError: an entry is missing or of another kind.
+    """
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind) or (kind is int and content[name] < 0):
+            raise _damaged(path, f"its {name!r} is {content.get(name)!r}")
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a text file."""
     return write_whole(path, lambda temporary: _write_text(temporary, text))
@@ -68,9 +86,10 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any] | None = None) -> Path:
     """Write tensors, and JSON content beside them in the same file, so that both are of one moment."""
-    header = {"format": str(FORMAT), "content": json.dumps(content or {})}
     # safetensors refuses tensors that share memory; each is written out on its own.
     apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(content or {})
+    header = {"format": str(FORMAT), "content": text, "checksum": checksum(apart, text)}
     return write_whole(path, lambda temporary: save_file(apart, temporary, metadata=header))
 
 
@@ -80,15 +99,18 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
     Raises:
         StoreError: missing, damaged, or of another format.
     """
-    _check_exists(path)
+    check_exists(path)
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        content = json.loads(header.get("content", "{}"))
+        text, form = header.get("content", ""), int(header.get("format", -1))
+        content = json.loads(text)
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, error) from error
-    _check_format(path, int(header.get("format", -1)))
+    _check_format(path, form)
+    if header.get("checksum") != checksum(tensors, text):
+        raise _damaged(path, "its numbers are not those that were written")
     return tensors, content
 
 
@@ -104,6 +126,7 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
         about = {"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
         root = xr.Dataset(attrs=about | {"digest": digest_of(written)})
         xr.DataTree.from_dict({"/": root, **written}).to_netcdf(temporary, engine="h5netcdf")
+        seal(temporary)
 
     try:
         return write_whole(path, write)
@@ -117,7 +140,9 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
     Raises:
         StoreError: missing, damaged, of another kind or format.
     """
-    _check_exists(path)
+    check_exists(path)
+    if not unbroken(path):
+        raise _damaged(path, "its content is not what was written")
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             attributes = tree.attrs
@@ -135,104 +160,12 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
     return groups
 
 
-def open_run(folder: Path, existing: str) -> Path:
-    """Look at a run folder before anything is computed.
-
-    Raises:
-        StoreError: it is a file, or holds a run and `existing` is "refuse".
-    """
-    if existing not in ("refuse", "resume", "overwrite"):
-        raise ValueError(f"`existing` must be 'refuse', 'resume' or 'overwrite', got {existing!r}.")
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"The run folder {str(folder)!r} is a file; choose another name.")
-    if existing == "refuse" and any(path.exists() for path in run_files(folder)):
-        raise StoreError(
-            f"{str(folder)!r} already holds a run. Go on with it (`existing='resume'`), replace it "
-            "(`existing='overwrite'`), or choose another folder."
-        )
-    return folder
-
-
-@contextmanager
-def occupied(folder: Path, path: Path, spec: Mapping[str, Any], existing: str) -> Iterator[None]:
-    """Write what a fit is asked for before it, since it may never return; if it is refused, leave things as they were.
-
-    Args:
-        folder: of the run.
-        path: in it, for what the fit is asked for.
-        spec: that.
-        existing: as in `fit`.
-
-    Raises:
-        StoreError: see `open_run` and, to resume, `check_same_spec`.
-    """
-    open_run(folder, existing)
-    if existing == "resume" and path.exists():
-        check_same_spec(path, spec)
-    earlier, before = path.read_bytes() if path.exists() else None, _written(folder)
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    write_json(path, {"spec": spec})
-    try:
-        yield
-    except BaseException as error:
-        # Interrupted at its start, a fit may be asked for again; a run that is there keeps what it was asked for.
-        if _written(folder) == before and (before or isinstance(error, Exception)):
-            path.unlink() if earlier is None else path.write_bytes(earlier)
-            with suppress(OSError):  # somebody else may have put something there
-                for parent in made:
-                    parent.rmdir()
-        raise
-
-
-def _written(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in run_files(folder) if path.exists()}
-
-
-def run_files(folder: Path) -> list[Path]:
-    """The files that a fit writes into its run folder."""
-    return [folder / name for name in (CHECKPOINT, WEIGHTS, HISTORY, RUN)]
-
-
-def clear_run(folder: Path) -> None:
-    """Remove a run that is about to be replaced."""
-    for path in run_files(folder):
-        path.unlink(missing_ok=True)
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """Read what a run was asked for on the command line.
-
-    Raises:
-        StoreError: missing, damaged, or of another format.
-    """
-    spec = read_json(path).get("spec")
-    if not isinstance(spec, dict):
-        raise StoreError(f"{str(path)!r} is damaged: it has no `spec`.")
-    return spec
-
-
-def check_same_spec(path: Path, spec: Mapping[str, Any]) -> None:
-    """Compare what a run was asked for with what it is asked for now; an option that a file lacks was None.
-
-    Raises:
-        StoreError: they differ, or the file cannot be read.
-    """
-    theirs = read_spec(path)
-    # The rows themselves are compared by `fit`, so that their file may have moved.
-    odd = [name for name in {**theirs, **spec} if name != "data" and theirs.get(name) != spec.get(name)]
-    if odd:
-        raise StoreError(
-            f"{str(path)!r} asked for another fit, so going on would equal neither: "
-            + ", ".join(f"{name} was {theirs.get(name)!r} and is {spec.get(name)!r}" for name in odd)
-            + ". Use the same, or `--existing overwrite`."
-        )
-
-
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
+    """Refuse a file that is not there."""
     if not path.exists():
         raise StoreError(f"There is no file {str(path)!r}.")
 
@@ -243,6 +176,11 @@ def _check_format(path: Path, found: Any) -> None:
             f"{str(path)!r} has format {found!r}, but this version of pplvae ({__version__}) reads format {FORMAT}. "
             "Use the version that wrote it, or make it again."
         )
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """What to raise where the system refuses to write."""
+    return StoreError(f"{str(path)!r} cannot be written: {error.strerror or error}. Choose another place.")
 
 
 def _damaged(path: Path, reason: Any) -> StoreError:

@@ -4,6 +4,7 @@ Test processes with several threads would wait for each other.
 """
 
 import os
+import tempfile
 import warnings
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.distributions import Distribution
 from torch.nn.modules import module
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()  # what tests name is not what the user has named
 torch.set_num_threads(1)
 
 _OF_OTHERS = (
@@ -52,6 +54,7 @@ QUICK = {
     "test_climb.py",
     "test_data.py::test_bad_rows",
     "test_data.py::test_files",
+    "test_data_files.py",
     "test_dependencies.py",
     "test_directed_models.py::test_the_chain_rule_is_the_product_of_its_conditionals",
     "test_directed_models.py::test_the_markov_chain_sums_to_one_whatever_the_padding",
@@ -80,6 +83,8 @@ QUICK = {
     "test_paired.py::test_statistics_are_those_of_scipys_paired_test",
     "test_programs.py::test_elbo_is_that_of_pyro",
     "test_result.py",
+    "test_rows.py",
+    "test_run_folders.py::test_files_of_another_run_are_refused",
     "test_simulation.py::test_latents_and_rows_of_a_linear_model_have_their_joint_moments",
     "test_site_checks.py",
     "test_steps.py::test_fit_says_what_ran_its_steps",

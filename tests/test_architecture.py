@@ -20,10 +20,12 @@ ROOMS = {
     "isolate": [],
     "plots": ["style", "gaps", "groups", "diagnostics"],
     "netcdf": [],
+    "seal": [],
     "store": [],
+    "run_folders": [],
     "data": [
-        *("table", "scaling", "download", "readers", "originals", "split", "rows", "registry"),
-        *("convert", "missing", "files", "load"),
+        *("arrays", "table", "scaling", "download", "readers", "originals", "split", "rows", "registry", "convert"),
+        *("missing", "text", "layout", "frames", "archives", "files", "load"),
     ],
     "nets": [],
     "flows": [],
@@ -64,7 +66,7 @@ ROOMS = {
     "evidence": ["annealing", "gaussian_space", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],
     "comparison": ["columns", "ladder", "compare", "retraining", "advice", "attribution"],
-    "commands": ["spec", "runs"],
+    "commands": ["words", "spec", "code", "runs"],
     "cli": [],
     "__main__": [],
 }

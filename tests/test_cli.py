@@ -96,9 +96,13 @@ def test_demo(run, tmp_path):
         (("fit", "--model", "my_file.py:NoPrograms"), "no method `model"),
         (("fit", "--data", "none.csv"), "no file 'none.csv'"),
         (("fit", "--objective", "Elbo"), "Unknown objective"),
-        (("fit", "--binarise", "none", "--epochs", "1"), "ContinuousBernoulli"),
-        (("compare", "none"), "no file"),
-        (("report", "none"), "no file"),
+        (
+            ("fit", "--binarise", "none", "--likelihood", "bernoulli"),
+            "`--likelihood continuous-bernoulli`.*`--binarise thr",
+        ),
+        (("compare", "none"), r"no run 'none'.*`pplvae fit`"),
+        (("report", "none"), "no run 'none'"),
+        (("compare", "none", "none"), "no run 'none'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -171,7 +175,7 @@ def test_results_of_the_old_run_go(run, tmp_path, existing):
     assert not any(path.exists() for path in results)
     code, _, err = run("report", "r")
     assert code == 2
-    assert "no file" in err
+    assert "has not been compared: `pplvae compare r` comes first" in err
 
 
 @pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
@@ -284,12 +288,13 @@ OTHER_DEFAULT = {
     ("demo", "epochs"): "chosen for the digits",
     ("fit", "model"): "a name",
     ("fit", "guide"): "a name",
+    ("compare", "model"): "of the run, if it needs no other",
     ("compare", "families"): "several in one word",
     ("compare", "screen"): "no option is no screen",
 }
 OTHER_WORDS = {
     *("run", "model", "guide", "objective", "families", "evidence", "screen", "existing", "compile"),  # shorter
-    *("binarise", "labels", "scale", "missing"),  # without what only Python can pass
+    *("binarise", "labels", "scale", "missing", "ids", "header", "standardise"),  # without what only Python can pass
 }
 
 

@@ -56,7 +56,7 @@ MISTAKES = {
     "latent missing": r"misses \['h\d'\]",
     "latent too many": r"\['extra'\], which the model does not sample",
     "size written down": r"plate's size must be the number of rows|size that is written down",
-    "no plate in the guide": r"guide has no plate|outside the data plate",
+    "no plate in the guide": r"guide has no plate|outside the data plate|Either none is over the rows",
     "observed outside": r"'v' of the model lies outside the data plate",
     "mask in the model alone": r"'h\d' is masked in one program and not in the other",
     "rows meet": r"'v' of the model, a row's log-probability changed when other rows were added",
@@ -244,8 +244,8 @@ def by_pyro(programs, values, rows):
     for program, sign in ((programs.model, 1), (programs.guide, -1)):
         trace = pyro.poutine.trace(pyro.poutine.condition(program, data=values)).get_trace(rows)
         trace.compute_log_prob()
-        for name, site in trace.nodes.items():
-            if site["type"] == "sample" and "log_prob" in site and name != "data":
+        for site in trace.nodes.values():
+            if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample":
                 log_prob = site["log_prob"] / site["scale"]
                 total = total + sign * log_prob.movedim(programs.dim, 0).reshape(len(rows), -1).sum(1)
     return total

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pplvae.data import DATA_SETS, Data, load_data
 from pplvae.errors import ProgramError, UnknownNameError
@@ -18,6 +18,7 @@ from pplvae.priors import PRIORS
 
 Spec = dict[str, Any]  # model, data, latent and the rest, as they were asked for: a run folder keeps it
 
+OF_DATA = ("binarise", "labels", "ids", "header", "scale", "missing", "standardise")  # options of `load_data`
 _PARTS = {"likelihood": LIKELIHOODS, "prior": PRIORS, "guide": GUIDES}
 
 
@@ -25,9 +26,29 @@ def made(spec: Spec, seed: int) -> tuple[Data, Any]:
     """The rows and the program; names are looked up first, since rows may take long to read."""
     kind = _model_class(spec["model"])
     _check_parts(kind, spec)
-    names = ("binarise", "labels", "scale", "missing")
-    data = load_data(spec["data"], seed=seed, **{name: spec[name] for name in names if name in spec})
+    data = load_data(spec["data"], seed=seed, **{name: spec[name] for name in OF_DATA if name in spec})
     return data, _build(kind, spec, data, seed)
+
+
+def settled(spec: Spec, data: Data) -> Spec:
+    """What is asked for, with what follows from the rows: the likelihood, where the model leaves it open."""
+    kind = MODELS.get(spec["model"])
+    if spec.get("likelihood") is not None or kind is None or "likelihood" not in inspect.signature(kind).parameters:
+        return spec
+    values = data.train.values
+    if "observed" in data.train.roles:
+        values = values[data.train.tensors[1 + data.train.roles.index("observed")].bool()]
+    return spec | {"likelihood": default_likelihood(values)}
+
+
+def default_likelihood(values: Tensor) -> str:
+    """The name of a likelihood that can produce such values; numbers without a zero among them are no counts."""
+    if bool(((values == 0) | (values == 1)).all()):
+        return "bernoulli"
+    if bool(((values >= 0) & (values <= 1)).all()):
+        return "continuous-bernoulli"
+    counts = bool(((values >= 0) & (values == values.round())).all())
+    return "negative-binomial" if counts and bool((values == 0).any()) else "gaussian"
 
 
 def portable_model(model: str) -> str:
@@ -58,10 +79,10 @@ def _parts(spec: Spec) -> dict[str, Any]:
 
 def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
     """The model's class, made with what its constructor takes of the data's and the command's sizes."""
-    sizes = {"visible": data.train.values.shape[-1], "latent": spec["latent"]}
+    given = {"visible": data.train.values.shape[-1], "latent": spec["latent"]} | _parts(settled(spec, data))
     takes = inspect.signature(kind).parameters
     with isolated(seed):  # the same initial weights for the same seed
-        program = kind(**{name: value for name, value in (sizes | _parts(spec)).items() if name in takes})
+        program = kind(**{name: value for name, value in given.items() if name in takes})
     for part in ("model", "guide"):
         if not callable(getattr(program, part, None)):
             raise ProgramError(

@@ -1,103 +1,91 @@
-"""Arrays from files: .npy, .npz, .csv and .parquet. Nothing in a file is ever executed."""
+"""Arrays from files, by their ending. Nothing in a file is ever executed."""
 
-import csv
-import itertools
-import math
-import zipfile
+import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from pplvae.data.archives import read_npy, read_npz
+from pplvae.data.frames import Choice, Named, label_column, table_of
+from pplvae.data.layout import layout_of
 from pplvae.data.registry import DATA_SETS
-from pplvae.data.rows import few
 from pplvae.data.table import Table
+from pplvae.data.text import text_of
 from pplvae.errors import DataError, UnknownNameError
 
+_TEXT = (".csv", ".tsv", ".tab", ".txt", ".dat")
+_PACKED = (".gz", ".bz2", ".xz")
+_ENDINGS = (".npy", ".npz", ".parquet", *_TEXT)
+_CURES = {
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "Save the sheet as .csv."),
+    **dict.fromkeys((".zip", ".tar", ".7z"), "Unpack it."),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth"), "It may hold code, so it is never loaded: save an .npz."),
+    **dict.fromkeys((".h5", ".hdf5", ".h5ad", ".mat", ".nc", ".fits", ".rds"), "Save its arrays as an .npz."),
+    **dict.fromkeys(_PACKED, "Unpack it; only text is read as it is packed."),
+    **dict.fromkeys((".json", ".jsonl", ".feather"), "Save it as .csv or .parquet."),
+}
 
-def read_file(path: Path, labels: str | None) -> Table:
-    """Read a data file; empty fields of a .csv are missing values (NaN).
+
+def read_file(path: Path, labels: str | None, ids: str | None = None, header: bool | None = None) -> Table:
+    """Read a data file; empty fields of a text are missing values (NaN).
 
     Args:
-        path: ends in .npy, .npz, .csv or .parquet.
-        labels: name of the label column (.csv, .parquet) or array (.npz); by default "label", "labels" or "y" if there
+        path: ends in .npy, .npz or .parquet, or in .csv, .tsv or .txt (also packed: .csv.gz).
+        labels: name of the label column (text, .parquet) or array (.npz); by default "label", "labels" or "y" if there
             is one. Where an .npz names its parts, their labels are y_train, y_valid, y_test: "y".
+        ids: name of the column (text, .parquet) that says which row is which; by default one that is called or looks
+            so; "" for none.
+        header: whether the first line of a text holds names; None to find out.
 
     Raises:
         DataError: the file is missing, empty, damaged, holds objects or text, has ragged lines, or parts of different
             numbers of columns.
-        UnknownNameError: another kind of file, or labels that it does not have.
+        UnknownNameError: another kind of file, or labels or ids that it does not have.
     """
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
-        raise UnknownNameError("data set or kind of file", path.name, [*DATA_SETS, *("*" + end for end in readers)])
+    ends = [end.lower() for end in path.suffixes]
+    kind = ends[-2] if len(ends) > 1 and ends[-1] in _PACKED and ends[-2] in _TEXT else (ends or [""])[-1]
+    if kind not in _ENDINGS and not path.exists():
+        raise UnknownNameError("data set or kind of file", path.name, [*DATA_SETS, *("*" + end for end in _ENDINGS)])
     if not path.exists():
         raise DataError(f"There is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
     if path.is_dir() or path.stat().st_size == 0:
         raise DataError(
             f"{str(path)!r} is {'a folder' if path.is_dir() else 'empty'}; expected a file with rows in it."
         )
-    return readers[path.suffix.lower()](path, labels)
+    if kind not in _ENDINGS:
+        cure = _CURES.get(kind, "Rename it, if it is of one of these kinds.")
+        raise DataError(f"{str(path)!r} is of a kind that is not read; expected {', '.join(_ENDINGS)}. {cure}")
+    if kind in (".npy", ".npz"):
+        table = (read_npy if kind == ".npy" else read_npz)(path, labels)
+        return _checked(_without_fields(table, Choice(labels, ids), path), path)
+    named = _read_parquet(path) if kind == ".parquet" else _read_text(path, Choice(labels, ids), header)
+    return table_of(named, Choice(labels, ids), path)
 
 
-def _read_npy(path: Path, labels: str | None) -> Table:
-    if labels is not None:
-        raise DataError(
-            f"A .npy file holds one array and no labels, so `labels={labels!r}` finds none in {path.name!r}."
-        )
-    return Table({"all": _load(path)["all"]}, {})
-
-
-def _read_npz(path: Path, labels: str | None) -> Table:
-    arrays = _load(path)
-    splits = [part for part in ("train", "valid", "test") if f"x_{part}" in arrays]
-    if "train" in splits:
-        return _in_parts(arrays, splits, labels, path)
-    key = _label_key(labels, list(arrays), path)
-    candidates = [name for name in arrays if name != key]
-    rows = "x" if "x" in candidates else candidates[0] if len(candidates) == 1 else None
-    if rows is None:
-        raise DataError(
-            f"{path.name!r} holds the arrays {sorted(arrays)}; which one are the rows? Name it `x` (labels `y`), or "
-            "`x_train`, `x_valid`, `x_test`."
-        )
-    return Table({"all": arrays[rows]}, {"all": arrays[key]} if key else {})
-
-
-def _in_parts(arrays: dict[str, np.ndarray], splits: list[str], labels: str | None, path: Path) -> Table:
-    parts = {part: arrays[f"x_{part}"] for part in splits}
-    labelled = {part: arrays[f"y_{part}"] for part in splits if f"y_{part}" in arrays}
-    if labels is not None and (labels != "y" or not labelled):
-        raise UnknownNameError(f"labels of {path.name!r}", labels, ["y"] if labelled else ["(it has no labels)"])
-    widths = {part: math.prod(values.shape[1:]) for part, values in parts.items()}
-    if len(set(widths.values())) > 1:
-        found = ", ".join(f"x_{part} has {width}" for part, width in widths.items())
-        raise DataError(f"The parts in {path.name!r} must have the same number of columns, but {found}.")
-    return Table(parts, labelled)
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file by name; the one of a .npy is called "all"."""
+def _read_text(path: Path, choice: Choice, header: bool | None) -> Named:
+    text, done = text_of(path)
+    layout = layout_of(text, path.name, header)
+    columns = list(range(layout.width))
+    called = layout.names or [str(i) for i in columns]
+    label = label_column(called, choice, path.name)
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            return {"all": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{str(path)!r} cannot be read as {path.suffix}: {error}. It may be truncated, or hold Python objects, "
-            "which are never loaded; save plain numbers with `numpy.save` or `numpy.savez`."
-        ) from error
-
-
-def _read_csv(path: Path, labels: str | None) -> Table:
-    _check_rectangular(path)
-    try:
-        first = pd.read_csv(path, header=None, skipinitialspace=True, nrows=1)
-        frame = pd.read_csv(path, header=None if _is_data(first) else 0, skipinitialspace=True, **_to_the_nearest())
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        frame = pd.read_csv(
+            io.StringIO(text.split("\n", layout.start)[-1]),
+            sep=r"\s+" if layout.separator == " " else layout.separator,
+            header=None,
+            names=columns,
+            index_col=False,
+            decimal=layout.decimal,
+            thousands=layout.thousands,
+            na_values={i: layout.markers for i in columns if i != label} if layout.markers else None,
+            skipinitialspace=True,
+            low_memory=False,
+            **_to_the_nearest(),
+        )
+    except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{str(path)!r} cannot be read as a table of numbers: {error}.") from error
-    return _from_frame(frame, labels, path)
+    return Named(frame, layout.names, [*done, *layout.found])
 
 
 def _to_the_nearest() -> dict[str, Any]:
@@ -106,61 +94,38 @@ def _to_the_nearest() -> dict[str, Any]:
     return {} if release >= (3, 1) else {"float_precision": "round_trip"}
 
 
-def _read_parquet(path: Path, labels: str | None) -> Table:
+def _read_parquet(path: Path) -> Named:
     try:
         frame = pd.read_parquet(path)
     except ImportError as error:
         raise DataError("Reading .parquet needs pyarrow: `pip install 'pplvae[data]'`.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, TypeError) as error:
         raise DataError(f"{str(path)!r} cannot be read as parquet: {error}.") from error
-    return _from_frame(frame, labels, path)
+    if not isinstance(frame.index, pd.RangeIndex):
+        levels = [str(name or "") for name in frame.index.names]
+        frame = frame.reset_index(names=[f"{i}" for i in range(len(levels))])
+        names = [*[""] * len(levels), *map(str, frame.columns[len(levels) :])]
+    else:
+        names = [str(name) for name in frame.columns]
+    return Named(frame.set_axis(range(frame.shape[1]), axis=1), names)
 
 
-def _from_frame(frame: pd.DataFrame, labels: str | None, path: Path) -> Table:
-    key = _label_key(labels, [str(column) for column in frame.columns], path)
-    values = frame.drop(columns=[key]) if key else frame
-    if values.empty:
-        raise DataError(
-            f"{str(path)!r} has {len(values)} rows and {values.shape[1]} columns beside labels: nothing to fit."
-        )
-    text = [str(column) for column in values.columns if not pd.api.types.is_numeric_dtype(values[column])]
-    if text:
-        raise DataError(
-            f"{str(path)!r} has text in column(s) {', '.join(text[:5])}; the rows must be numbers. Drop or encode "
-            "them, or, if one of them is the label, name it: `labels=...`."
-        )
-    # A column of integers with missing values (parquet) would become Python objects.
-    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    headed = not pd.api.types.is_numeric_dtype(frame.columns)
-    named = np.array([str(column) for column in values.columns]) if headed else None
-    return Table({"all": numbers}, {"all": frame[key].to_numpy()} if key else {}, columns=named)
+def _without_fields(table: Table, choice: Choice, path: Path) -> Table:
+    """A structured array, as tables are saved by NumPy and by readers of FITS, taken apart into its fields."""
+    whole = table.parts.get("all")
+    if whole is None or whole.dtype.names is None:
+        return table
+    columns = {i: whole[name] for i, name in enumerate(whole.dtype.names)}
+    odd = [whole.dtype.names[i] for i, column in columns.items() if column.ndim != 1]
+    if odd:
+        raise DataError(f"{str(path)!r} has several numbers a row in field {odd[0]!r}; expected one number a field.")
+    return table_of(Named(pd.DataFrame(columns), list(whole.dtype.names)), choice, path)
 
 
-def _check_rectangular(path: Path) -> None:
-    """Pandas pads short lines with NaN in silence, so lines are counted first."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.reader(file)
-            width = len(next(lines, []))
-            ragged = ((lines.line_num, len(line)) for line in lines if line and len(line) != width)
-            found = list(itertools.islice(ragged, 100))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{str(path)!r} is not a text file of comma-separated values: {error}.") from error
-    if found:
-        raise DataError(
-            f"{str(path)!r} is ragged: the first line has {width} fields, line {found[0][0]} has {found[0][1]} "
-            f"(lines {few([number for number, _ in found])}). Every line must have the same number of fields."
-        )
-
-
-def _label_key(labels: str | None, names: list[str], path: Path) -> str | None:
-    if labels is None:
-        return next((name for name in ("label", "labels", "y") if name in names and len(names) > 1), None)
-    if labels not in names:
-        raise UnknownNameError(f"label column of {path.name!r}", labels, names)
-    return labels
-
-
-def _is_data(line: pd.DataFrame) -> bool:
-    """Whether a line is a row and no header: numbers, and perhaps missing values, by what pandas takes for these."""
-    return all(dtype.kind in "iuf" for dtype in line.dtypes) and bool(line.notna().any(axis=None))
+def _checked(table: Table, path: Path) -> Table:
+    for values in table.parts.values():
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"The rows of {str(path)!r} must be numbers, got an array of dtype {values.dtype}.")
+        if values.ndim == 0:
+            raise DataError(f"The rows of {str(path)!r} must form an array (row, column), got a single number.")
+    return table

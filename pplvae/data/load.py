@@ -28,6 +28,8 @@ def load_data(
     test: float = 0.2,
     binarise: str | None = None,
     labels: str | None = None,
+    ids: str | None = None,
+    header: bool | None = None,
     scale: float = 1.0,
     image_shape: tuple[int, int] | None = None,
     missing: str | None = None,
@@ -47,8 +49,9 @@ def load_data(
     zeros, and int64 lengths. Names of genes, words and columns are in `rows.columns`.
 
     Args:
-        source: a name, or a path to a .npy, .npz, .csv or .parquet file. An .npz may name its parts: x_train, x_valid,
-            x_test (labels y_train, ...).
+        source: a name, or a path to a .npy, .npz, .parquet or text file (.csv, .tsv, .txt; also .csv.gz). An .npz may
+            name its parts: x_train, x_valid (or x_val, x_dev), x_test (labels y_train, ...). Of a text, separator,
+            decimal mark, header, encoding and marks of missing values are found; `data.read_as` says what is not plain.
         seed: of the split and of the binarisation.
         valid: share of the rows for early stopping, where the data set has no such part.
         test: share of the rows held out, where the data set has no such part.
@@ -57,6 +60,9 @@ def load_data(
             everything else). By default "threshold" for the digits and "none" otherwise. `repr(data)` says which.
         labels: name of the label column or array of a file, by default label, labels or y where there is one; or a kind
             of label of a named data set ("cell_type" of pbmc_facs, "island" of penguins, ...).
+        ids: name of the column that says which row is which; by default the index that pandas writes, or a column of
+            integers or text that is called id, row_id, index, customer_id, ...; "" for none. It is no feature.
+        header: whether the first line of a text holds names; by default this is found out.
         scale: values are divided by it (255 for bytes), before binarisation.
         image_shape: (height, width) of a row that is a picture; known for the named ones and for arrays (row, height,
             width).
@@ -71,7 +77,7 @@ def load_data(
 
     Raises:
         DataError: the file cannot be used, found or downloaded, has missing values, or its values cannot be binarised.
-        UnknownNameError: an unknown source, label, binarisation or treatment of missing values.
+        UnknownNameError: an unknown source, label or id column, binarisation or treatment of missing values.
 
     >>> load_data("digits", seed=0).test
     Rows('test': (359, 64), binarisation threshold, images 8×8, labelled)
@@ -85,8 +91,8 @@ def load_data(
         known.scale * scale,
         image_shape,
     )
-    _check_options(how, valid, test)
-    table = read_named(name, labels) if name in DATA_SETS else _read_file(Path(source), labels)
+    _check_options(how, seed, valid, test)
+    table = read_named(name, labels) if name in DATA_SETS else _read_file(Path(source), labels, ids, header)
     parts = split(table, np.random.default_rng([seed, 0]), valid, test)
     numbers = {part: _numbers(rows, table, how) for part, rows in parts.items()}
     scaling = Scaling.of(numbers["train"]) if how.standardise else None
@@ -94,7 +100,8 @@ def load_data(
         part: _rows(part, rows, numbers.pop(part), scaling, table, how, np.random.default_rng([seed, 1 + i]))
         for i, (part, rows) in enumerate(parts.items())
     }
-    return Data(made["train"], made["valid"], made["test"], name if name in DATA_SETS else str(source), known.about)
+    called = name if name in DATA_SETS else str(source)
+    return Data(made["train"], made["valid"], made["test"], called, known.about, ", ".join(table.found))
 
 
 @dataclass(frozen=True)
@@ -108,19 +115,23 @@ class _How:
     image_shape: tuple[int, int] | None
 
 
-def _read_file(path: Path, labels: str | None) -> Table:
+def _read_file(path: Path, labels: str | None, ids: str | None, header: bool | None) -> Table:
     from pplvae.data.files import read_file  # imported late: pandas takes half a second
 
-    return read_file(path, labels)
+    return read_file(path, labels, ids, header)
 
 
-def _check_options(how: _How, valid: float, test: float) -> None:
+def _check_options(how: _How, seed: int, valid: float, test: float) -> None:
     if how.binarise not in _BINARISE:
         raise UnknownNameError("binarisation", how.binarise, _BINARISE)
     if how.missing not in _MISSING:
         raise UnknownNameError("treatment of missing values", how.missing, _MISSING)
     if how.standardise and how.binarise != "none":
         raise DataError(f"Standardised values are no probabilities, so `binarise={how.binarise!r}` cannot follow.")
+    if seed < 0:
+        raise DataError(f"`seed` must be 0 or more, got {seed}.")
+    if not how.scale > 0:
+        raise DataError(f"`scale` divides the values, so it must be more than 0, got {how.scale:g}.")
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise DataError(
             f"`valid` and `test` are shares of the rows that leave some to train on, got {valid} and {test}."
@@ -130,10 +141,6 @@ def _check_options(how: _How, valid: float, test: float) -> None:
 def _numbers(part: Part, table: Table, how: _How) -> Tensor:
     """Values of shape (row, column), or (row, time, column), divided by the scale; NaN only where it may be."""
     values = part.values
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"The rows must be numbers, got an array of dtype {values.dtype}.")
-    if values.ndim == 0:
-        raise DataError("The rows must form an array (row, column), got a single number.")
     if table.sequences and how.standardise:
         raise DataError("`standardise` is for rows of columns, not for sequences, whose padding has no units.")
     flat = values if table.sequences else values.reshape(len(values), math.prod(values.shape[1:]))
@@ -141,20 +148,22 @@ def _numbers(part: Part, table: Table, how: _How) -> Tensor:
     double = how.standardise or torch.get_default_dtype() is torch.float64
     with np.errstate(over="ignore"):  # what overflows is refused as infinite
         numbers = torch.from_numpy(np.divide(flat, how.scale, dtype=np.float64 if double else np.float32))
-    _check_missing(numbers, part.ids, how.missing)
+    _check_missing(numbers, table, part.ids, how.missing)
     return numbers
 
 
-def _check_missing(numbers: Tensor, ids: np.ndarray, missing: str) -> None:
+def _check_missing(numbers: Tensor, table: Table, ids: np.ndarray, missing: str) -> None:
+    how = "" if table.ids else " (counted from 0)"
+    read_as = f" (the file was read with {', '.join(table.found)})" if table.found else ""
     infinite = numbers.isinf().flatten(1).any(1).numpy()
     if infinite.any():
-        raise DataError(f"Rows {few(ids[infinite])} (counted from 0) hold infinite values: correct or drop them.")
+        raise DataError(f"Rows {few(ids[infinite])}{how} hold infinite values: correct or drop them.")
     absent = numbers.isnan().flatten(1).any(1).numpy()
     if missing == "refuse" and absent.any():
         raise DataError(
-            f"Rows {few(ids[absent])} (counted from 0) hold NaN or empty fields. Where these are missing values, load "
-            'with `missing="mask"` (`--missing mask`), whose rows are `(values, observed)` for programs `model(v, '
-            "observed)`; `pplvae.with_mask` does the same for arrays. Else drop or impute them."
+            f"Rows {few(ids[absent])}{how} hold NaN or empty fields{read_as}. Where these are missing values, load "
+            'with `missing="mask"`: rows are then `(values, observed)`, for programs `model(v, observed)`. '
+            "`pplvae.with_mask` does the same for arrays. Else drop or impute them."
         )
 
 

@@ -6,20 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pplvae.data.rows import as_tensor, few
+from pplvae.data.arrays import labelled
+from pplvae.data.rows import few
 from pplvae.errors import DataError
 
 Values = Float[Tensor, "row ..."]
 
 
 def with_mask(v: Any) -> tuple[Values, Values]:
-    """Rows with missing values (NaN) as two tensors, to be passed together to programs `model(v, observed)`.
+    """Rows with missing values (NaN, or masked) as two tensors, to be passed together to programs `model(v, observed)`.
 
     Nothing is imputed: the 0 that stands for a missing value is a filler, which a likelihood must leave out (such as
     `dist.Normal(mean, scale).mask(observed.bool())`) and which an encoder can tell from a 0 by the mask beside it.
 
     Args:
-        v: a tensor or array of shape (row, ...), NaN where a value is missing.
+        v: a tensor, array or frame of shape (row, ...), NaN where a value is missing; or a NumPy masked array.
 
     Returns:
         `(values, observed)`, both with the shape, floating dtype and device of v: the values with 0 where NaN was, and
@@ -34,7 +35,7 @@ def with_mask(v: Any) -> tuple[Values, Values]:
             [0., 2.]]), tensor([[1., 0.],
             [1., 1.]]))
     """
-    tensor = as_tensor(v, "v")
+    tensor = labelled(v, "v", masked=True).tensor
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
     infinite = torch.nonzero(tensor.isinf().flatten(1).any(1) if tensor.ndim > 1 else tensor.isinf()).flatten()

@@ -1,13 +1,15 @@
 """Rows in: what every public function accepts as `rows`, checked once at the door."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from pplvae.data.arrays import Labelled, labelled
 from pplvae.data.scaling import Scaling
 from pplvae.errors import DataError, ShapeError
 
@@ -101,31 +103,44 @@ class Rows:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in its three parts, as `load_data` gives it; `about` says whose it is."""
+    """A data set in its three parts, as `load_data` gives it.
+
+    Attributes:
+        train: rows to train on.
+        valid: rows for early stopping.
+        test: rows held out.
+        name: of the data set, or its file.
+        about: whose it is, if it is known by name.
+        read_as: how its file was read, where that is not plain.
+    """
 
     train: Rows
     valid: Rows
     test: Rows
     name: str
     about: str = ""
+    read_as: str = ""
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(part)} {part.name}" for part in (self.train, self.valid, self.test))
-        return f"Data({self.name!r}: {sizes}; {self.train!r})"
+        read_as = f"; {self.read_as}" if self.read_as else ""
+        return f"Data({self.name!r}: {sizes}; {self.train!r}{read_as})"
 
 
 def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Rows:
     """What a user passes as rows, checked.
 
-    Floating-point NumPy arrays become tensors of torch's default dtype; tensors keep dtype and device.
+    Floating-point arrays become tensors of torch's default dtype, and sparse ones dense; tensors keep device and dtype
+    (half precision becomes the default one). Of a frame, index and names of the columns become `ids` and `columns`.
 
     Args:
-        rows: `Rows`; a tensor or array; or a tuple of them with the same number of rows.
+        rows: `Rows`; a tensor, an array, a pandas, polars or xarray table, a SciPy sparse matrix; a `TensorDataset`, or
+            a subset of one; or a tuple of tensors and the like with the same number of rows.
         argument: the caller's name for it, used in messages.
         name: of the split, where `rows` does not carry one.
 
     Raises:
-        DataError: no rows, not numeric, NaN or infinite values (which rows).
+        DataError: no rows, not numeric, masked, NaN or infinite values (which rows).
         ShapeError: no row dimension, or different numbers of rows.
     """
     if isinstance(rows, Rows):
@@ -138,21 +153,65 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
         raise DataError(
             f"`{argument}` is a whole data set; choose a part of it: `data.train`, `data.valid`, `data.test`."
         )
-    parts = rows if isinstance(rows, tuple) else (rows,)
+    given, ids = _of_dataset(rows, argument)
+    parts = given if isinstance(given, tuple) else (given,)
     if not parts:
         raise DataError(f"`{argument}` is an empty tuple; pass at least one tensor of rows.")
     names = [f"{argument}[{i}]" if len(parts) > 1 else argument for i in range(len(parts))]
-    tensors = tuple(as_tensor(part, its_name) for part, its_name in zip(parts, names, strict=True))
-    for tensor, its_name in zip(tensors, names, strict=True):
-        _check_finite(tensor, its_name)
-    lengths = [len(tensor) for tensor in tensors]
+    found = [labelled(part, its_name) for part, its_name in zip(parts, names, strict=True)]
+    for each, its_name in zip(found, names, strict=True):
+        _check_finite(each.tensor, its_name)
+    lengths = [len(each.tensor) for each in found]
     if len(set(lengths)) > 1:
         raise ShapeError(
             f"All tensors of `{argument}` must have the same number of rows, got {', '.join(map(str, lengths))}."
         )
     if lengths[0] == 0:
-        raise DataError(f"`{argument}` has no rows: its shape is {tuple(tensors[0].shape)}.")
-    return Rows(tensors, np.arange(lengths[0]), name or "rows")
+        raise DataError(f"`{argument}` has no rows: its shape is {tuple(found[0].tensor.shape)}.")
+    ids = _common_ids(found, argument) if ids is None else ids
+    return Rows(tuple(each.tensor for each in found), ids, name or "rows", columns=found[0].columns)
+
+
+def _of_dataset(rows: Any, argument: str) -> tuple[Any, np.ndarray | None]:
+    """The tensors of one of torch's data sets, and the ids of its rows if it is a subset; other things as they are."""
+    if isinstance(rows, Subset):
+        whole, ids = _of_dataset(rows.dataset, argument)
+        index = np.asarray(rows.indices, dtype=np.int64)
+        if not isinstance(whole, tuple):
+            raise DataError(_no_tensors("Subset", argument))
+        return tuple(tensor[torch.from_numpy(index)] for tensor in whole), index if ids is None else ids[index]
+    if isinstance(rows, TensorDataset):
+        return rows.tensors, None
+    if isinstance(rows, Dataset | DataLoader):
+        raise DataError(_no_tensors(type(rows).__name__, argument))
+    if isinstance(rows, Mapping):
+        raise DataError(
+            f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
+            "entries, or a tuple of those that are tensors of the same rows."
+        )
+    return rows, None
+
+
+def _no_tensors(kind: str, argument: str) -> str:
+    return (
+        f"`{argument}` is a {kind}, which gives rows one by one or in batches of its own. Pass the tensors behind it: "
+        "a `TensorDataset`, its `.tensors`, or `torch.stack([dataset[i] for i in range(len(dataset))])`."
+    )
+
+
+def _common_ids(found: Sequence[Labelled], argument: str) -> np.ndarray:
+    """The index that the parts have, which must be one; counted from 0 where none has any."""
+    indexed = [(i, part.ids) for i, part in enumerate(found) if part.ids is not None]
+    if not indexed:
+        return np.arange(len(found[0].tensor))
+    (first, ids), *others = indexed
+    for i, theirs in others:
+        if not np.array_equal(ids, theirs):
+            raise ShapeError(
+                f"`{argument}[{first}]` and `{argument}[{i}]` have different indexes, so their rows may not belong "
+                "together. Align them: `second.loc[first.index]`."
+            )
+    return ids
 
 
 def as_parts(rows: Any) -> dict[str, Rows]:
@@ -167,33 +226,10 @@ def as_parts(rows: Any) -> dict[str, Rows]:
     return {single.name: single}
 
 
-def few(positions: Any, most: int = 5) -> str:
-    """The first few of many numbers, for a message."""
-    numbers = [str(int(i)) for i in positions[:most]]
-    return ", ".join(numbers) + (f", ... ({len(positions)} in all)" if len(positions) > most else "")
-
-
-def as_tensor(part: Any, argument: str) -> Tensor:
-    """A tensor as it is, or an array as a tensor of torch's default dtype (integers keep theirs).
-
-    Raises:
-        DataError: not numeric.
-        ShapeError: no row dimension.
-    """
-    if isinstance(part, Tensor):
-        tensor = part.clone() if part.is_inference() else part
-    else:
-        array = np.asarray(part)
-        if array.dtype.kind not in "biuf":
-            raise DataError(
-                f"`{argument}` must hold numbers, got an array of dtype {array.dtype}. Select the numeric columns and "
-                "convert them: `array.astype(float)`."
-            )
-        kind = torch.get_default_dtype() if array.dtype.kind in "bf" else None
-        tensor = torch.as_tensor(np.require(array, requirements="C"), dtype=kind)
-    if tensor.ndim == 0:
-        raise ShapeError(f"`{argument}` must have shape (row, ...), got a single number.")
-    return tensor
+def few(items: Iterable[Any], most: int = 5) -> str:
+    """The first few of many numbers or names, for a message."""
+    found = [repr(str(item)) if isinstance(item, str | np.datetime64) else str(int(item)) for item in items]
+    return ", ".join(found[:most]) + (f", ... ({len(found)} in all)" if len(found) > most else "")
 
 
 def _check_finite(tensor: Tensor, argument: str) -> None:

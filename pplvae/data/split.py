@@ -38,7 +38,7 @@ def split(table: Table, rng: np.random.Generator, valid: float, test: float) -> 
     given: dict[str, Part] = {}
     start = 0
     for name, values in table.parts.items():
-        ids, labels = start + np.arange(len(values)), table.labels.get(name)
+        ids, labels = table.ids.get(name, start + np.arange(len(values))), table.labels.get(name)
         if labels is not None and len(labels) != len(values):
             raise DataError(f"There are {len(values)} rows but {len(labels)} labels; each row needs one.")
         given[name] = Part(values, ids, labels, table.extra.get(name))

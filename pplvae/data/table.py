@@ -15,6 +15,8 @@ class Table:
         extra: a second array for the programs, one line per row: of every part, or of none.
         role: what `extra` is: "total" (counts of a row) or "lengths" (steps of a sequence).
         columns: names of the columns, or None.
+        ids: one per row, of every part, or of none: then rows are counted from 0.
+        found: how the source was read, where that is not plain, in words.
         sequences: whether rows have shape (time, column); other rows are flattened.
     """
 
@@ -24,3 +26,5 @@ class Table:
     role: str = ""
     columns: np.ndarray | None = None
     sequences: bool = False
+    ids: dict[str, np.ndarray] = field(default_factory=dict)
+    found: tuple[str, ...] = ()

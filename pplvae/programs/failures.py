@@ -24,7 +24,7 @@ from pplvae.programs.families import family_name
 
 _PROBE_ROWS = 5  # `inspection` tries programs on so many rows at most
 _SHORT = {torch.float16: "float16 (half)"}
-_LARGE = 50  # of a number in the rows, where networks expect some around 1
+_LARGE = 30  # of a number in the rows, where networks expect some around 1
 _LIBRARIES = tuple(str(Path(str(file)).parent) for file in (torch.__file__, pyro.__file__, errors.__file__))
 
 
@@ -132,25 +132,41 @@ def _of_plate(site: Any, text: str, rows: int) -> str:
     if found is None:
         return ""
     plate, dim, size = found[1], int(found[2]), int(found[3])
-    kind, shape = family_name(site["fn"]), tuple(site["fn"].batch_shape)
+    told = beside_plate(site, plate, dim, size)
+    if "to_event" in told:
+        return told
+    lines = _one_for_each(site["fn"].batch_shape[dim]) if size == rows else []
+    if lines:
+        return (
+            f"{told} The plate is right. The parameters {lines} hold a line for each of "
+            f"{site['fn'].batch_shape[dim]} rows: so each row has a guide of its own already, and other rows have "
+            "none. Compute lambda from the rows, `loc, scale = encoder(v)`; let an autoguide cover the latents of all "
+            'rows only, `AutoNormal(pyro.poutine.block(model, hide=["h"]))`.'
+        )
+    return f"{told} The plate's size must be the number of rows that are passed in: {PLATE_HINT}."
+
+
+def beside_plate(site: Any, plate: str, dim: int, size: int) -> str:
+    """What lies where a plate expects the rows of a site; and what to write, if they lie left of that.
+
+    Args:
+        site: in the plate.
+        plate: its name.
+        dim: its axis.
+        size: how many rows it has.
+    """
+    fn, shape = site["fn"], tuple(site["fn"].batch_shape)
     begin = (
-        f"The site {site['name']!r} has batch shape {shape} ({kind}). At its axis {dim} it has {shape[dim]}, where the "
-        f"plate {plate!r} has {size}."
+        f"The site {site['name']!r} has batch shape {shape} ({family_name(fn)}). At its axis {dim} it has "
+        f"{shape[dim]}, where the plate {plate!r} has {size}."
     )
     # `to_event` should have taken as many axes as lie between the rows and where the plate expects them.
     missing = next((k for k in range(1, len(shape) + dim + 1) if shape[dim - k] == size), 0)
-    if not missing and size == rows and _one_for_each(shape[dim]):
-        return (
-            f"{begin} The plate is right. The parameters {_one_for_each(shape[dim])} hold a line for each of "
-            f"{shape[dim]} rows: so each row has a guide of its own already, and other rows have none. Compute lambda "
-            "from the rows, `loc, scale = encoder(v)`; let an autoguide cover the latents of all rows only, "
-            '`AutoNormal(pyro.poutine.block(model, hide=["h"]))`.'
-        )
     if not missing:
-        return f"{begin} The plate's size must be the number of rows that are passed in: {PLATE_HINT}."
+        return begin
     return (
         f"{begin} The rows are {missing} further left, and the axes right of them belong to one row: make these its "
-        f"event dimensions, `{kind}(...).to_event({len(site['fn'].event_shape) + missing})`."
+        f"event dimensions, `{family_name(fn)}(...).to_event({len(fn.event_shape) + missing})`."
     )
 
 

@@ -15,7 +15,7 @@ from pplvae.isolate import generators_kept, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.dependence import depends_on_draws, unmoved_priors
 from pplvae.programs.discrete import States, is_discrete, joint_states, states_of, states_together
-from pplvae.programs.failures import check_dtypes, in_users_words
+from pplvae.programs.failures import beside_plate, check_dtypes, in_users_words
 from pplvae.programs.families import family_name, free_parameters
 from pplvae.programs.left_out import left_to_the_model
 from pplvae.programs.reading import Given, Layout, Program, run_guide, run_model
@@ -25,6 +25,7 @@ from pplvae.programs.summing import Summed
 from pplvae.programs.support import check_support, is_unchecked
 
 _LOOKED_AT = 100  # rows among which three different ones are sought
+_FEW, _MORE = 3, 5  # rows that the programs are tried on
 _TRIES = 3  # groups of rows that the programs are tried on, if they fail on the first
 
 
@@ -172,8 +173,8 @@ def _probes(tensors: Sequence[Tensor], start: int = 0) -> tuple[Batch, Batch]:
     for i, key in enumerate(whole.keys.tolist()):
         seen.setdefault(key, i)
     different = [*seen.values()]
-    index = [different[i % len(different)] for i in range(start, start + 3)]
-    return whole.take(torch.tensor(index)), whole.take(torch.tensor(index + index[:2]))
+    index = [different[i % len(different)] for i in range(start, start + _FEW)]
+    return whole.take(torch.tensor(index)), whole.take(torch.tensor(index + index[: _MORE - _FEW]))
 
 
 class _Probe:
@@ -200,16 +201,30 @@ class _Probe:
 
 def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
     """The plates whose size follows the number of rows, by name."""
-    sizes, before = (
-        {frame.name: _size(frame, site) for site in sites.values() for frame in site["cond_indep_stack"]}
-        for sites in (more, fewer)
-    )
-    return [name for name, size in sizes.items() if size == 5 and before.get(name) == 3]
+    plates: dict[str, bool] = {}
+    for name, site in more.items():
+        before = {frame.name: frame for frame in fewer[name]["cond_indep_stack"]} if name in fewer else {}
+        for frame in site["cond_indep_stack"]:
+            follows = (
+                frame.name in before and _size(frame, site) == _MORE and _size(before[frame.name], fewer[name]) == _FEW
+            )
+            plates[frame.name] = plates.get(frame.name, False) or follows
+    return [name for name, follows in plates.items() if follows]
 
 
 def _size(frame: Any, site: Any) -> int:
-    """How many members a plate has; one without a size has as many as its sites show."""
+    """How many members a plate has; one without a size has as many as its site shows."""
     return frame.size if frame.size != -1 or frame.dim is None else site["fn"].batch_shape[frame.dim]
+
+
+def _check_unsized(sites: dict[str, Any]) -> None:
+    """A plate without a size takes any shape: refuse a site whose rows lie elsewhere."""
+    for site in sites.values():
+        for frame in site["cond_indep_stack"]:
+            if frame.size == -1 and frame.dim is not None and site["fn"].batch_shape[frame.dim] not in (1, _MORE):
+                told = beside_plate(site, frame.name, frame.dim, _MORE)
+                if "to_event" in told:
+                    raise ProgramError(told)
 
 
 def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
@@ -219,12 +234,14 @@ def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[d
     if not plates:
         raise RowwiseError(f"The {what} has no plate, so its rows cannot be told apart: {PLATE_HINT}.")
     if not data:
+        _check_unsized(more)
         sizes = ", ".join(f"{name!r} (size {frame.size})" for name, frame in plates.items())
         raise ProgramError(
-            f"No plate of the {what} has the number of rows as its size: with 5 rows it has {sizes}. "
-            f"A size that is written down or taken from the training set does not fit other rows: {PLATE_HINT}, or "
-            "give a subsampling plate its rows with `subsample_size=len(v)`."
+            f"No plate of the {what} has the number of rows as its size: with {_MORE} rows it has {sizes}. Either none "
+            "is over the rows, or its size is written down or taken from the training set and does not fit other rows: "
+            f"{PLATE_HINT}, or give a subsampling plate its rows with `subsample_size=len(v)`."
         )
+    _check_unsized(more)
     axes: dict[str, int] = {}
     held: list[str] = []
     for name, site in more.items():

@@ -100,8 +100,14 @@ def _check_site_support(name: str, site: Any, layout: Layout, start: int) -> Non
     raise DataError(
         f"Rows {few(rows + start)} (counted from 0) hold values that the likelihood at site {name!r} cannot produce, "
         f"such as {example:.6g}: {kind} takes {_TAKES.get(kind, str(fn.support))}. "
-        f"{_CURES.get(kind, 'Change the likelihood, or transform the data.')}"
+        f"{_cure(kind, values[where])}"
     )
+
+
+def _cure(kind: str, outside: Tensor) -> str:
+    if kind == "Bernoulli" and bool(((outside < 0) | (outside > 1)).any()):
+        return "For real numbers use `likelihoods.Gaussian`, for counts `likelihoods.NegativeBinomial`."
+    return _CURES.get(kind, "Change the likelihood, or transform the data.")
 
 
 _COUNTS = ("Poisson", "NegativeBinomial", "LogRatePoisson", "StableNegativeBinomial", "LogitZeroInflated")

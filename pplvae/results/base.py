@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import xarray as xr
 
-from pplvae.errors import StoreError
+from pplvae.errors import StoreError, printable
 from pplvae.results.arviz import to_arviz
 from pplvae.statistics.means import frame_of
 from pplvae.statistics.settings import settings_of
@@ -144,7 +144,7 @@ class Result(ABC):
 
 def _on_one_line(line: str) -> str:
     """A line whose names from outside cannot break it, nor move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    return printable(line).replace("\n", "\\n")
 
 
 def pages() -> Any:

@@ -24,18 +24,8 @@ from pplvae.programs.keys import row_keys
 from pplvae.programs.opening import one_set
 from pplvae.programs.pieces import progress_bar
 from pplvae.programs.reading import Program
-from pplvae.store import (
-    HISTORY,
-    RUN,
-    WEIGHTS,
-    open_datasets,
-    open_run,
-    read_json,
-    read_tensors,
-    write_datasets,
-    write_json,
-    write_tensors,
-)
+from pplvae.run_folders import HISTORY, RUN, WEIGHTS, check_digests, digests_of, open_run, read_record
+from pplvae.store import open_datasets, read_tensors, write_datasets, write_json, write_tensors
 from pplvae.training.loop import FitStatus, Loop
 from pplvae.training.preparation import follow_rows, hold_model, merged_stores, prepare
 from pplvae.training.steps import Steps
@@ -252,7 +242,8 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
         StoreError: missing or damaged files, another version, or weights of another program.
     """
     folder, some = Path(run), one_set(rows)
-    content = read_json(folder / RUN)
+    content = read_record(folder)
+    check_digests(folder, content["files"])
     snapshot, _ = read_tensors(folder / WEIGHTS)
     history = open_datasets(folder / HISTORY, "history")["history"]
     dtype = follow_rows(model, guide, some)
@@ -307,5 +298,5 @@ def _write_result(folder: Path, result: Fit, weights: Weights) -> None:
     write_tensors(folder / WEIGHTS, weights.copy())
     write_datasets(folder / HISTORY, "history", {"history": result.history})
     content = {"status": result.status.name, "message": result.message, "best_epoch": result.best_epoch}
-    content |= {"steps": result.steps}
+    content |= {"steps": result.steps, "files": digests_of(folder)}
     write_json(folder / RUN, content | {"settings": result.settings})

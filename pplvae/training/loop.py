@@ -20,7 +20,8 @@ from pplvae.objectives import KLWeight
 from pplvae.programs.batch import Batch
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.reading import Program
-from pplvae.store import CHECKPOINT, clear_run, read_tensors, write_tensors
+from pplvae.run_folders import CHECKPOINT, clear_run
+from pplvae.store import read_tensors, write_tensors
 from pplvae.training.breakdown import first_not_finite
 from pplvae.training.preparation import Start
 from pplvae.training.steps import Steps

@@ -1,0 +1,106 @@
+"""Models of one's own: a file is run if its user has named it, as it is, and not because a run folder names it."""
+
+import hashlib
+import os
+import shlex
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from pplvae.commands.spec import Spec
+from pplvae.errors import PplvaeWarning, StoreError
+from pplvae.models import MODELS
+
+DIGEST = "model_digest"  # in what a run folder keeps of its command
+
+
+def code_file(model: str) -> Path | None:
+    """The file of a model of one's own; None for one that is shipped, or that is no file."""
+    path = Path(model.rpartition(":")[0])
+    return path if ":" in model and model not in MODELS and path.is_file() else None
+
+
+def named(spec: Spec) -> Spec:
+    """Take note that a user has named a model's file as it is; what is asked for, with a digest of the file."""
+    path = code_file(spec["model"])
+    if path is None:
+        return spec
+    digest = _digest(path)
+    with suppress(OSError):  # a home that cannot be written: the file must be named each time
+        _known().parent.mkdir(parents=True, exist_ok=True)
+        with _known().open("a", encoding="utf-8") as file:
+            file.write(digest + "\n")
+    return spec | {DIGEST: digest}
+
+
+def trusted(run: Path, spec: Spec, model: str | None) -> Spec:
+    """What a run was asked for, if its code may be run.
+
+    Args:
+        run: the folder, which may come from somebody else.
+        spec: from that folder.
+        model: the model as the user names it now, or None.
+
+    Raises:
+        StoreError: a file that the user has never named, or that has changed since the fit.
+    """
+    if model is not None:
+        return _named_anew(run, spec, model)
+    again = f"`pplvae compare {shlex.quote(str(run))} --model {shlex.quote(spec['model'])}`"
+    path = code_file(spec["model"])
+    if path is None and ":" in spec["model"]:
+        raise StoreError(
+            f"The file of the model {spec['model']!r} is not there any more. Put it back, or name where it "
+            f"is: {again}, with its new path."
+        )
+    if path is None:
+        return spec
+    now = spec | {DIGEST: _digest(path)}
+    check_unchanged(run, spec, now, f"or, if figures of the new one are wanted, name it: {again}")
+    if now[DIGEST] not in _known_digests():
+        raise StoreError(
+            f"{str(run)!r} asks to run the code in {str(path)!r}, which you have not named on this machine. If you "
+            f"trust it: {again}."
+        )
+    return spec
+
+
+def _named_anew(run: Path, spec: Spec, model: str) -> Spec:
+    if model != spec["model"] and (model in MODELS or spec["model"] in MODELS):
+        raise StoreError(f"{str(run)!r} was fitted with the model {spec['model']!r}, not with {model!r}.")
+    found = named(spec | {"model": model})
+    if spec.get(DIGEST) is not None and found.get(DIGEST) != spec[DIGEST]:
+        warnings.warn(
+            f"{model} has changed since {str(run)!r} was fitted: the figures are those of the new model.",
+            PplvaeWarning,
+            stacklevel=3,
+        )
+    return found
+
+
+def check_unchanged(run: Path, before: Spec, now: Spec, cure: str) -> None:
+    """Refuse a model's file that is not what it was for the fit.
+
+    Raises:
+        StoreError: it has changed.
+    """
+    if before.get(DIGEST) is not None and before[DIGEST] != now.get(DIGEST):
+        file = now["model"].rpartition(":")[0]
+        raise StoreError(f"{file!r} has changed since {str(run)!r} was fitted. Put it back as it was, {cure}.")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _known() -> Path:
+    """Digests of the files that this user has named; beside the user's other programs' state."""
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "pplvae" / "models_named"
+
+
+def _known_digests() -> list[str]:
+    try:
+        return _known().read_text(encoding="utf-8").split()
+    except OSError:
+        return []

@@ -1,0 +1,48 @@
+"""Messages in the words of the command line: what a keyword is in Python is an option there."""
+
+import re
+import shlex
+from collections.abc import Collection
+
+from pplvae.likelihoods import LIKELIHOODS
+
+_KEYWORD = re.compile(r"`(?:load_data\(\.\.\., )?(\w+)=([^`()]*)\)?`")
+_BARE = re.compile(r"`(\w+)`")
+_LIKELIHOOD = re.compile(r"`likelihoods\.(\w+)`")
+_OTHERS = ("model", "guide", "prior", "data", "scale")  # in a message a user's programs, rows and distributions
+
+
+def in_options(message: str, options: Collection[str]) -> str:
+    """A message of the Python functions with options for keywords.
+
+    Args:
+        message: as it is for Python, with code between backquotes.
+        options: names of the keywords that are options.
+
+    >>> in_options("Load with `load_data(..., missing='mask')`, or raise `epochs`.", ["missing", "epochs"])
+    'Load with `--missing mask`, or raise `--epochs`.'
+    """
+    names = {each.__name__: name for name, each in LIKELIHOODS.items()}
+
+    def keyword(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        return f"`{_option(name, value)}`" if name in options else found[0]
+
+    def bare(found: re.Match[str]) -> str:
+        return f"`{_flag(found[1])}`" if found[1] in options and found[1] not in _OTHERS else found[0]
+
+    def likelihood(found: re.Match[str]) -> str:
+        return f"`--likelihood {names[found[1]]}`" if found[1] in names else found[0]
+
+    return _LIKELIHOOD.sub(likelihood, _BARE.sub(bare, _KEYWORD.sub(keyword, message)))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _option(name: str, value: str) -> str:
+    if value in ("True", "False"):
+        return _flag(name) if value == "True" else _flag(f"no_{name}")
+    text = value[1:-1] if value[:1] in ("'", '"') else value
+    return f"{_flag(name)} {text if text == '...' else shlex.quote(text)}"

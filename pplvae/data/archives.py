@@ -1,0 +1,129 @@
+"""Arrays that NumPy and SciPy have saved: .npy and .npz. Nothing in a file is ever executed."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from pplvae.data.table import Table
+from pplvae.errors import DataError, UnknownNameError
+
+_PART = re.compile(r"([xy])_?(.+)", re.IGNORECASE)
+_PARTS = {
+    **dict.fromkeys(("train", "training", "tr"), "train"),
+    **dict.fromkeys(("valid", "val", "validation", "dev", "va"), "valid"),
+    **dict.fromkeys(("test", "testing", "te"), "test"),
+}
+
+
+def read_npy(path: Path, labels: str | None) -> Table:
+    """One array.
+
+    Raises:
+        DataError: damaged, something else, or asked for labels.
+    """
+    if labels is not None:
+        raise DataError(
+            f"A .npy file holds one array and no labels, so `labels={labels!r}` finds none in {path.name!r}."
+        )
+    loaded = _loaded(path)
+    if not isinstance(loaded, np.ndarray):
+        raise DataError(f"{str(path)!r} is an archive of arrays ({', '.join(loaded)}). Rename it to .npz.")
+    return Table({"all": loaded})
+
+
+def read_npz(path: Path, labels: str | None) -> Table:
+    """Arrays by name: x and y; or x_train, x_valid (x_val, x_dev), x_test and their y; or a SciPy sparse matrix.
+
+    Raises:
+        DataError: damaged, or not clear which array the rows are.
+        UnknownNameError: labels that it does not have.
+    """
+    arrays = _loaded(path)
+    if isinstance(arrays, np.ndarray):
+        raise DataError(f"{str(path)!r} is one array. Rename it to .npy.")
+    if {"format", "shape", "data"} <= arrays.keys():
+        arrays = {"x": _sparse(path)}
+    parts = {kind: _in_parts(arrays, kind, path) for kind in "xy"}
+    if "train" in parts["x"]:
+        return _of_parts(arrays, parts["x"], parts["y"], labels, path)
+    key = _label_key(labels, list(arrays), path)
+    candidates = [name for name in arrays if name != key]
+    rows = "x" if "x" in candidates else candidates[0] if len(candidates) == 1 else None
+    if rows is None:
+        raise DataError(
+            f"{path.name!r} holds the arrays {sorted(arrays)}; which one are the rows? Name it `x` (labels `y`), or "
+            "`x_train`, `x_valid`, `x_test`."
+        )
+    return Table({"all": arrays[rows]}, {"all": arrays[key]} if key else {})
+
+
+def _in_parts(arrays: dict[str, np.ndarray], kind: str, path: Path) -> dict[str, str]:
+    """Names of the arrays of a kind, x or y, by part."""
+    found: dict[str, str] = {}
+    for name in arrays:
+        match = _PART.fullmatch(name)
+        part = _PARTS.get(match[2].lower()) if match and match[1].lower() == kind else None
+        if part in found:
+            raise DataError(
+                f"{path.name!r} holds {found[part]!r} and {name!r}, which are both its {part} part. Take one out."
+            )
+        if part is not None:
+            found[part] = name
+    return found
+
+
+def _of_parts(
+    arrays: dict[str, np.ndarray], x: dict[str, str], y: dict[str, str], labels: str | None, path: Path
+) -> Table:
+    if labels is not None and (labels != "y" or not y):
+        raise UnknownNameError(f"labels of {path.name!r}", labels, ["y"] if y else ["(it has no labels)"])
+    left = [name for name in arrays if name not in {*x.values(), *y.values()}]
+    unclear = [name for name in left if _PART.fullmatch(name) and name[0] in "xX"]
+    if unclear:
+        raise DataError(
+            f"{path.name!r} holds {unclear[0]!r} beside {', '.join(map(repr, x.values()))}; which part is it? "
+            "Rename it to `x_train`, `x_valid` or `x_test`, or take it out."
+        )
+    widths = {name: math.prod(arrays[name].shape[1:]) for name in x.values()}
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"{name} has {width}" for name, width in widths.items())
+        raise DataError(f"The parts in {path.name!r} must have the same number of columns, but {found}.")
+    return Table(
+        {part: arrays[x[part]] for part in ("train", "valid", "test") if part in x},
+        {part: arrays[name] for part, name in y.items() if part in x},
+        found=(f"without {', '.join(map(repr, left))}",) if left else (),
+    )
+
+
+def _loaded(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """The array, or all arrays by name."""
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # bytes from outside make NumPy, zip and zlib raise whatever there is
+        pickled = "pickle" in str(error)
+        reason = "it holds Python objects, which are never loaded" if pickled else "it is damaged or breaks off"
+        cure = "Save plain numbers with `numpy.save` or `numpy.savez`" if pickled else "Restore it from a copy"
+        raise DataError(f"{str(path)!r} cannot be read as {path.suffix}: {reason}. {cure}.") from error
+
+
+def _sparse(path: Path) -> np.ndarray:
+    from scipy import sparse  # imported late: SciPy takes a while
+
+    try:
+        return sparse.load_npz(path).toarray()
+    except (ValueError, MemoryError, IndexError, TypeError) as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read as a sparse matrix: it is damaged, or too large to be dense."
+        ) from error
+
+
+def _label_key(labels: str | None, names: list[str], path: Path) -> str | None:
+    if labels is None:
+        return next((name for name in ("label", "labels", "y") if name in names and len(names) > 1), None)
+    if labels not in names:
+        raise UnknownNameError(f"labels of {path.name!r}", labels, names)
+    return labels
