@@ -51,7 +51,7 @@ def test_keywords_become_options(python, here):
 def test_the_first_command_on_columns_with_units(run, table):  # noqa: F811
     code, _, err = run(*FIT, "--model", "gaussian-vae")
     assert code == 2
-    assert re.search(r"scale of a Normal .* values from 0\.\d+ to \d+.*`--standardise`", err)
+    assert re.search(r"`scale` of Normal .* values from 0\.\d+ to [\d.e+]+, .*`--standardise`", err)
     assert "tensor(" not in err
     code, out, _ = run(*FIT, "--model", "gaussian-vae", "--standardise")
     assert code == 0

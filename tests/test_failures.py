@@ -82,7 +82,6 @@ def test_numbers_of_another_shape_or_count():
     [
         (torch.uint8, "uint8"),
         (torch.int64, "int64"),
-        (torch.float16, "float16 (half)"),
         (torch.float64, "float64"),
         (torch.bool, "bool"),
     ],

@@ -23,7 +23,6 @@ from pplvae.isolate import isolated
 from pplvae.programs.families import family_name
 
 _PROBE_ROWS = 5  # `inspection` tries programs on so many rows at most
-_SHORT = {torch.float16: "float16 (half)"}
 _LARGE = 30  # of a number in the rows, where networks expect some around 1
 _LIBRARIES = tuple(str(Path(str(file)).parent) for file in (torch.__file__, pyro.__file__, errors.__file__))
 
@@ -95,7 +94,7 @@ def check_dtypes(error: Exception, tensors: Sequence[Tensor], run: Callable[[Seq
                 run(others)
         except Exception:  # then the dtype is not the reason, or not all of it
             continue
-        came = ", ".join(_SHORT.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")) for tensor in tensors)
+        came = ", ".join(str(tensor.dtype).removeprefix("torch.") for tensor in tensors)
         name = str(dtype).removeprefix("torch.")
         cast = {torch.float32: "float", torch.float64: "double"}[dtype]
         raise ProgramError(
@@ -202,12 +201,13 @@ def _of_numbers(frames: Sequence[FrameType], tensors: Sequence[Any]) -> str:
 
 def _of_scale(tensors: Sequence[Any]) -> str:
     """Networks that begin with small weights make of large numbers what no distribution takes."""
-    largest = max((float(t.abs().max()) for t in tensors if t.is_floating_point() and t.numel()), default=0.0)
-    if largest < _LARGE:
+    numbers = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if max((float(tensor.abs().max()) for tensor in numbers), default=0.0) < _LARGE:
         return ""
+    lowest, highest = min(float(t.min()) for t in numbers), max(float(t.max()) for t in numbers)
     return (
-        f" The rows go up to {largest:.3g}, and networks expect numbers around 1: standardise the columns, "
-        "`load_data(..., standardise=True)`, or divide them, `load_data(..., scale=255)`."
+        f" The rows hold values from {lowest:.3g} to {highest:.3g}, and networks expect numbers around 1: standardise "
+        "the columns, `load_data(..., standardise=True)`, or divide them, `load_data(..., scale=255)`."
     )
 
 
