@@ -6,6 +6,7 @@ import pytest
 import torch
 import xarray as xr
 from scipy import sparse
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import pplvae
@@ -100,9 +101,12 @@ def test_what_is_masked_is_never_data():
     assert (values.tolist(), observed.tolist()) == ([[1], [0]], [[1], [0]])
 
 
+PACKED = pack_padded_sequence(torch.zeros(2, 3, 1), torch.tensor([3, 2]), batch_first=True)
 REFUSED = {
     "several arrays in a list": ([X, X], r"list of arrays.*numpy\.stack.*a tuple"),
     "lists of several lengths": ([[1, 2], [3]], "differ in length"),
+    "packed": (PACKED, r"`rows` is a PackedSequence.*pad_packed_sequence"),
+    "packed beside others": ((X, PACKED), r"`rows\[1\]` is a PackedSequence"),
     "loader": (DataLoader(TensorDataset(torch.tensor(X))), r"a DataLoader.*`\.tensors`"),
     "mapping": ({"x": X}, r"is a mapping \('x'\)"),
     "path": ("rows.csv", r"pplvae\.load_data\('rows\.csv'\)"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from pplvae.errors import DataError, ShapeError
 
@@ -179,6 +180,11 @@ def _array(part: Any, argument: str, masked: bool) -> np.ndarray:
         raise DataError(
             f"`{argument}` must hold numbers, got the text {part!r}. A file or a data set by name is read by "
             f"`pplvae.load_data({part!r})`."
+        )
+    if isinstance(part, PackedSequence):
+        raise DataError(
+            f"`{argument}` is a PackedSequence, which has no axis of rows. Pass the padded sequences and their lengths, "
+            "`(padded, lengths)` (`pad_packed_sequence` gives both), and pack them inside the program."
         )
     if not hasattr(part, "__array__") and not isinstance(part, list | tuple | int | float | np.generic):
         raise DataError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from pplvae.data.arrays import Labelled, labelled
@@ -154,7 +155,7 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
             f"`{argument}` is a whole data set; choose a part of it: `data.train`, `data.valid`, `data.test`."
         )
     given, ids = _of_dataset(rows, argument)
-    parts = given if isinstance(given, tuple) else (given,)
+    parts = given if isinstance(given, tuple) and not isinstance(given, PackedSequence) else (given,)
     if not parts:
         raise DataError(f"`{argument}` is an empty tuple; pass at least one tensor of rows.")
     names = [f"{argument}[{i}]" if len(parts) > 1 else argument for i in range(len(parts))]
