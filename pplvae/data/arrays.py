@@ -183,8 +183,8 @@ def _array(part: Any, argument: str, masked: bool) -> np.ndarray:
         )
     if isinstance(part, PackedSequence):
         raise DataError(
-            f"`{argument}` is a PackedSequence, which has no axis of rows. Pass the padded sequences and their lengths, "
-            "`(padded, lengths)` (`pad_packed_sequence` gives both), and pack them inside the program."
+            f"`{argument}` is a PackedSequence, which has no axis of rows. Pass the padded sequences and their "
+            "lengths, `(padded, lengths)` (`pad_packed_sequence` gives both), and pack them inside the program."
         )
     if not hasattr(part, "__array__") and not isinstance(part, list | tuple | int | float | np.generic):
         raise DataError(
