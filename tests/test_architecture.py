@@ -39,7 +39,6 @@ ROOMS = {
             "reading",
             "dependence",
             "latents",
-            "elements",
         ),
         *("elements", "site_checks", "support", "left_out", "inspection", "opening", "simulation", "log_weights"),
     ],
