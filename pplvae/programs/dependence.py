@@ -114,6 +114,10 @@ class _Following(TorchDispatchMode):
         self._memory: dict[int, tuple[Any, Sources]] = {}
         self._in_python: Sources = 0  # of numbers taken out of tensors: whatever comes later may hang on them
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import its compiler, which takes seconds, to keep it out of `__torch_dispatch__`
+
     def sources(self, tensor: Tensor) -> Sources:
         """What a tensor follows from."""
         _, sources = self._memory.get(tensor.untyped_storage()._cdata, (None, 0))
