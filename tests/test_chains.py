@@ -96,7 +96,8 @@ def test_the_rows_of_a_sequence_are_searched_together():
     """What stays in the cache is a step of them; and noise is matched within a step, which takes the fewest draws."""
     seen = []
     model, guide, v = walk(seen)
-    pplvae.amortisation_gap(model, guide, v, max_steps=1, particles=4)
+    found = pplvae.amortisation_gap(model, guide, v, max_steps=1, particles=4)
+    assert set(found.rows["steps"].values) == {1}
     tiled = [rows for rows in seen if rows > 2 * ROWS]
     assert all(rows % ROWS == 0 for rows in tiled)
     assert max(tiled) == ROWS * Schedule().selection_draws

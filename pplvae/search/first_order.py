@@ -185,8 +185,9 @@ def optimise(
 
 def _run(search: "_Search", tell: Tell) -> "_Search":
     while len(search.active) and search.step < search.schedule.max_steps:
+        before = search.step
         search.run_window()
-        tell(search.schedule.window)
+        tell(search.step - before)
     return search
 
 
@@ -225,12 +226,13 @@ class _Search:
         """Take a window of steps, then judge the mean offset of its second half on the selection sample."""
         schedule = self.schedule
         batch = self._make_guides(self.active, schedule.draws)
-        half = schedule.window // 2
+        steps = min(schedule.window, schedule.max_steps - self.step)
+        half = max(1, steps // 2)
         average = {key: torch.zeros_like(offset) for key, offset in self._now.items()}
         self._broken = torch.zeros_like(self._broken)
-        for k in range(schedule.window):
+        for k in range(steps):
             self._adam_step(batch)
-            if k >= schedule.window - half:
+            if k >= steps - half:
                 for key in average:
                     average[key] += self._now[key] / half
         self._judge(average)
