@@ -4,13 +4,16 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 from pyro.infer import SVI, Trace_ELBO
 
 import pplvae
+from pplvae.comparison.columns import parted
 from pplvae.models import DeepMarkov
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
@@ -19,11 +22,11 @@ from pplvae.search.first_order import Optimum, Schedule, Status
 from pplvae.search.further import prove
 from pplvae.search.localise import LocalGuides
 
-LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (pyro, torch))
+LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (pyro, torch, xr))
 
 
 def calls(function, *args):
-    """How many calls of functions of torch and Pyro it takes."""
+    """How many calls of functions of torch, Pyro and xarray it takes."""
     count = 0
 
     def note(frame, event, _argument):
@@ -65,6 +68,15 @@ def test_to_inspect_a_chain_costs_a_few_steps_of_pyros(own):
     (first, _), (second, _), (third, step) = counts
     assert abs((third - second) - (second - first)) < 0.02 * third
     assert third < 8 * step
+
+
+def test_to_part_lambda_from_the_rest_is_linear_in_its_parameters():
+    counts = []
+    for parameters in (20, 40, 60):
+        columns = {f"lambda h_{k}.loc": (("row", "guide_", f"of {k}"), np.zeros((2, 2, 3))) for k in range(parameters)}
+        counts.append(calls(parted, xr.Dataset(columns | {"elbo_local": ("row", np.zeros(2))})))
+    first, second, third = counts
+    assert abs((third - second) - (second - first)) < 0.02 * third
 
 
 ROWS, STEPS, COLUMNS = 20, 12, 300
