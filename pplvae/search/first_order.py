@@ -185,9 +185,7 @@ def optimise(
 
 def _run(search: "_Search", tell: Tell) -> "_Search":
     while len(search.active) and search.step < search.schedule.max_steps:
-        before = search.step
-        search.run_window()
-        tell(search.step - before)
+        tell(search.run_window())
     return search
 
 
@@ -222,8 +220,8 @@ class _Search:
         self._broken = torch.zeros_like(self.status, dtype=torch.bool)
         self._retire(self.status != _OPEN)
 
-    def run_window(self) -> None:
-        """Take a window of steps, then judge the mean offset of its second half on the selection sample."""
+    def run_window(self) -> int:
+        """Take a window of steps, then judge the mean offset of its second half on the selection sample; how many."""
         schedule = self.schedule
         batch = self._make_guides(self.active, schedule.draws)
         steps = min(schedule.window, schedule.max_steps - self.step)
@@ -236,6 +234,7 @@ class _Search:
                 for key in average:
                     average[key] += self._now[key] / half
         self._judge(average)
+        return steps
 
     def _adam_step(self, batch: Guides) -> None:
         self.step += 1
