@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import annealing, arithmetic, demo, machine, own_guides, scaling, training, truth
+from benchmarks import annealing, arithmetic, chains, demo, machine, own_guides, scaling, training, truth
 from benchmarks.catalogue import WORKLOADS, ready
 from benchmarks.measure import Missing, Settings
 from benchmarks.record import Line, Record
@@ -21,7 +21,11 @@ OF_WORKLOADS: dict[str, ModuleType] = {
     "annealing": annealing,
     "arithmetic": arithmetic,
 }
-OTHERS: dict[str, Callable[[Settings], list[list[Line]]]] = {"scaling": scaling.measure, "demo": demo.measure}
+OTHERS: dict[str, Callable[[Settings], list[list[Line]]]] = {
+    "chains": chains.measure,
+    "scaling": scaling.measure,
+    "demo": demo.measure,
+}
 
 
 def main() -> None:

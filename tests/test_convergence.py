@@ -218,7 +218,7 @@ def counts():
 def test_a_search_that_stops_early_is_found_out(rounds, monkeypatch):
     """Its rows go on by Newton steps, or say that they are short."""
 
-    def early(make_batch, rows, schedule, seed, start=None):
+    def early(make_batch, rows, schedule, seed, start=None, **options):
         found = optimise(make_batch, rows, schedule.with_steps(25), seed, start)
         found.status = [Status.CONVERGED] * rows
         return found

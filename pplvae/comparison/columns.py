@@ -126,10 +126,8 @@ def parameter_columns(chunk: Chunk) -> Columns:
 def parted(found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """The columns with one number per row, and lambda over (row, guide, element)."""
     names = [str(name) for name in found.data_vars if str(name).startswith(_PARAMETER)]
-    parameters = xr.Dataset(coords=found.coords if names else None)
-    for name in names:
-        key = name.removeprefix(_PARAMETER)
-        parameters[key] = (("row", "guide", f"element of {key}"), found[name].values)
-    if names:
-        parameters = parameters.assign_coords(guide=list(GUIDES))
+    keys = [name.removeprefix(_PARAMETER) for name in names]
+    both = zip(keys, names, strict=True)
+    values = {key: (("row", "guide", f"element of {key}"), found.variables[name].values) for key, name in both}
+    parameters = xr.Dataset(values, coords={**found.coords, "guide": list(GUIDES)} if names else None)
     return found.drop_vars(names), parameters

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.errors import UnknownNameError
-from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import mean_and_stderr, with_rounding
 from pplvae.programs.noise import Kind, Stream
 from pplvae.programs.shapes import Lambda
@@ -18,7 +17,7 @@ from pplvae.scoring.scores import Scored
 from pplvae.scoring.tables import Columns, add
 from pplvae.search.first_order import Optimum, optimise
 from pplvae.search.further import prove
-from pplvae.search.localise import Start
+from pplvae.search.localise import LocalGuides, Start
 from pplvae.search.richer_families import Base, Mixture, RicherFamily, flow, full_covariance
 
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}
@@ -81,7 +80,7 @@ class Rung:
         local = self._chunk.guides(index, particles)
         space = local.space({key: offset[index] for key, offset in self._chunk.optimum.offsets.items()})
         base = Base(space, local.batch, self._loc[index], self._scale[index])
-        return RicherGuides(self._family, base, local.batch, space.elements)
+        return RicherGuides(self._family, base, local, space.elements)
 
     @cached_property
     def optimum(self) -> Optimum:
@@ -113,12 +112,13 @@ class RicherGuides:
     Args:
         family: the family.
         base: the rows' own guides.
-        batch: the rows.
+        local: the rows, with guides of their own.
         elements: how many latent numbers a row has.
     """
 
-    def __init__(self, family: RicherFamily, base: Base, batch: Batch, elements: int) -> None:
-        self.batch, self._elements = batch, elements
+    def __init__(self, family: RicherFamily, base: Base, local: LocalGuides, elements: int) -> None:
+        self.batch, self._elements = local.batch, elements
+        self.rows_at_once = local.rows_at_once
         self._family, self._base = family, base
 
     def elements(self) -> int:

@@ -1,37 +1,36 @@
 """What in a program follows from what, read off the operations that it runs: no test on a few rows could exclude it."""
 
-import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, fx
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pplvae.errors import CaptureError
-from pplvae.isolate import generators_kept, validation
+from pplvae.isolate import generators_kept, unwarned, validation
 from pplvae.programs.batch import Batch
-from pplvae.programs.capture import Captured, is_random, writes
 from pplvae.programs.reading import Program, run_guide, run_model
 from pplvae.programs.sites import values_of
 
+Sources = int  # a set of numbered sources: bit k stands for source k
+_EVERY_DRAW: Sources = 1
 
-def depends_on_draws(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> bool:
+
+def depends_on_draws(function: Callable[[], Sequence[Tensor]]) -> bool:
     """Whether a result of a function follows from a random number that it draws; if nobody can tell, yes.
 
     Args:
-        function: of tensors, to a sequence of tensors, drawing from torch's generator.
-        inputs: what it is run on.
+        function: run once; gives tensors, drawing from torch's generator.
     """
     try:
-        graph = Captured(function, inputs).graph.graph
-    except CaptureError:
+        with unwarned(), _Following(of_draws=_EVERY_DRAW) as following:
+            return any(following.sources(value) for value in function())
+    except Exception:  # an operation that cannot be followed; what else is wrong with a program has been said before
         return True
-    following = _following(graph, filter(is_random, graph.nodes))
-    return any(node in following for node in _outputs(graph))
 
 
 def unmoved_priors(
@@ -53,81 +52,130 @@ def unmoved_priors(
     constants = {name: site["value"].detach() for name, site in guide_sites.items() if name in model_sites}
     if ordered >= constants.keys():
         return frozenset(ordered)
-
-    def draws_and_priors(*tensors: Tensor) -> list[Tensor]:
-        some = replace(batch, tensors=tensors)
-        with torch.no_grad():
-            with _Apart():
-                drawn = run_guide(guide, some, {}, None)
-            sites = run_model(model, some, values_of(drawn))
-            return [drawn[name]["value"] for name in constants] + [
-                scale_and_mask(sites[name]["fn"].log_prob(value), sites[name]["scale"], sites[name]["mask"])
-                for name, value in constants.items()
-            ]
-
+    own = {name: 1 << k for k, name in enumerate(constants)}
     try:
-        with validation(False), generators_kept():
-            graph = Captured(draws_and_priors, batch.tensors).graph.graph
-    except CaptureError:
+        with validation(False), generators_kept(), torch.no_grad(), unwarned(), _Following() as following:
+            with _Apart(following, own):
+                drawn = run_guide(guide, batch, {}, None)
+            sites = run_model(model, batch, values_of(drawn))
+            priors = {
+                name: scale_and_mask(sites[name]["fn"].log_prob(value), sites[name]["scale"], sites[name]["mask"])
+                for name, value in constants.items()
+            }
+            unmoved = {name for name, prior in priors.items() if not following.sources(prior) & own[name]}
+    except Exception:  # as above
         return frozenset(ordered)
-    found, count = _outputs(graph), len(constants)
-    triples = zip(constants, found[:count], found[count:], strict=True)
-    return frozenset(ordered | {name for name, draw, prior in triples if prior not in _following(graph, [draw])})
+    return frozenset(ordered | unmoved)
 
 
 def drawn_in_order(guide: Mapping[str, Any], model: Mapping[str, Any]) -> set[str]:
     """Latents of both programs at which the guide has drawn every latent that precedes them in the model."""
     ours, theirs = ([name for name, site in sites.items() if not site["is_observed"]] for sites in (guide, model))
-    shared = [name for name in theirs if name in ours]
-    return {name for k, name in enumerate(shared) if set(shared[:k]) <= set(ours[: ours.index(name)])}
+    place = {name: k for k, name in enumerate(ours)}
+    found, latest = set(), -1
+    for name in theirs:
+        if name in place:
+            if latest < place[name]:
+                found.add(name)
+            latest = max(latest, place[name])
+    return found
 
 
 class _Apart(Messenger):
-    """Copy each draw, so that what follows from it can be told from what follows from its distribution."""
+    """Copy each draw, so that what follows from it can be told from what follows from its distribution.
+
+    Args:
+        following: notes the copies.
+        own: the source that the draw of each latent counts as.
+    """
+
+    def __init__(self, following: "_Following", own: Mapping[str, Sources]) -> None:
+        super().__init__()
+        self._following, self._own = following, own
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if isinstance(msg["value"], Tensor) and not site_is_subsample(msg):
             msg["value"] = msg["value"].clone()
+            self._following.add(msg["value"], self._own.get(msg["name"], 0))
 
 
-def _outputs(graph: fx.Graph) -> list[Any]:
-    (output,) = [node for node in graph.nodes if node.op == "output"]
-    return list(output.args[0])
+class _Following(TorchDispatchMode):
+    """Follow sources through operations, views and what is written into memory too, while these are run.
+
+    What follows from a source is noted of the memory in which it lies. That is kept, so that no other tensor gets it.
+
+    Args:
+        of_draws: the source that every random number counts as; none by default.
+    """
+
+    def __init__(self, of_draws: Sources = 0) -> None:
+        super().__init__()
+        self._of_draws = of_draws
+        self._memory: dict[int, tuple[Any, Sources]] = {}
+        self._in_python: Sources = 0  # of numbers taken out of tensors: whatever comes later may hang on them
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import its compiler, which takes seconds, to keep it out of `__torch_dispatch__`
+
+    def sources(self, tensor: Tensor) -> Sources:
+        """What a tensor follows from."""
+        _, sources = self._memory.get(tensor.untyped_storage()._cdata, (None, 0))
+        return sources | self._in_python
+
+    def add(self, tensor: Tensor, sources: Sources) -> None:
+        """Note that a tensor follows from some sources."""
+        memory = tensor.untyped_storage()
+        self._memory[memory._cdata] = memory, sources | self.sources(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation as it is, and note what its results follow from."""
+        kwargs = kwargs or {}
+        found, kind = func(*args, **kwargs), _kind(func)
+        sources = self._of_draws if kind.draws else 0
+        if kind.reads_numbers and self._memory:
+            for tensor in _tensors((args, *kwargs.values())):
+                sources |= self.sources(tensor)
+        if sources:
+            written = (args[k] if k < len(args) else kwargs.get(name) for k, name in kind.written)
+            for tensor in _tensors((found, *written)):
+                self.add(tensor, sources)
+            self._in_python |= sources if kind.seen_by_python else 0
+        return found
 
 
-def _following(graph: fx.Graph, sources: Iterable[fx.Node]) -> set[fx.Node]:
-    """The sources and all nodes that follow from them, through what is written into memory too."""
-    memory: dict[fx.Node, fx.Node] = {}  # of a view, the node that owns its memory
-    reached, found = set(sources), set()
-    for node in graph.nodes:
-        memory[node] = memory[node.args[0]] if _is_view(node) else node
-        if node in reached or any(memory[source] in reached for source in node.all_input_nodes):
-            reached |= {node, memory[node]}
-            if writes(node):
-                reached |= {memory[source] for source in _written_by(node)}
-        if memory[node] in reached:
-            found.add(node)
-    return found
+class _Kind(NamedTuple):
+    """What an operation does: the arguments that it writes into are given by place and name."""
+
+    draws: bool
+    reads_numbers: bool
+    seen_by_python: bool
+    written: tuple[tuple[int, str], ...]
 
 
-def _is_view(node: fx.Node) -> bool:
-    """Whether a node gives out the memory of its first argument, or what is in a list of such."""
-    if node.target is operator.getitem:
-        return True
-    arguments = _arguments(node)
-    return bool(arguments) and arguments[0].alias_info is not None and bool(node.args) and _is_node(node.args[0])
+@cache
+def _kind(func: Any) -> _Kind:
+    arguments = enumerate(func._schema.arguments)
+    return _Kind(
+        draws=torch.Tag.nondeterministic_seeded in func.tags,
+        reads_numbers=func not in _OF_SHAPE_ONLY,
+        seen_by_python=bool(_SEEN_BY_PYTHON & {*func.tags}),
+        written=tuple((k, argument.name) for k, argument in arguments if argument.is_write),
+    )
 
 
-def _written_by(node: fx.Node) -> list[fx.Node]:
-    named = [(argument, node.kwargs.get(argument.name)) for argument in _arguments(node)]
-    given = [(argument, value) for (argument, _), value in zip(named, node.args, strict=False)] + named
-    return [value for argument, value in given if _is_node(value) and argument.alias_info is not None]  # type: ignore[misc]
+_aten = torch.ops.aten
+_OF_SHAPE_ONLY = {
+    *(_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default, _aten.empty_like.default),
+    *(_aten.new_ones.default, _aten.new_zeros.default, _aten.new_full.default, _aten.new_empty.default),
+}
+# The result is a number in Python, or it says how many there are of something.
+_SEEN_BY_PYTHON = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
-def _arguments(node: fx.Node) -> Sequence[Any]:
-    schema = getattr(node.target, "_schema", None)
-    return () if schema is None else schema.arguments
-
-
-def _is_node(value: Any) -> bool:
-    return isinstance(value, fx.Node)
+def _tensors(nested: Iterable[Any]) -> Iterator[Tensor]:
+    for value in nested:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

@@ -1,7 +1,7 @@
 """The door: run a pair on three and on five rows, find out how it is built, and refuse what cannot be compared."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -61,12 +61,10 @@ def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, nee
     axes = {name: len(in_guide[0][name]["fn"].batch_shape) + dim for name, dim in guide_dims.items()}
     drawn = values_of(in_guide[0])
     summed = left_to_the_model(model, few_rows, drawn, axes, in_model[0], model_dims)
-    first, second, other = (
-        _Probe(model, guide, batch, guide_dims, address, summed)
-        for batch, address in ((few_rows, (0,)), (more_rows, (0,)), (few_rows, (1,)))
-    )
+    with validation(False):  # what Pyro checks has been checked
+        first, second = (_Probe(model, guide, batch, guide_dims, (0,), summed) for batch in (few_rows, more_rows))
     local_names = first.local_names
-    drawn, drawn_again = latents_of(first.guide_sites), latents_of(other.guide_sites)
+    drawn = latents_of(first.guide_sites)
     check_sites_match(drawn, first.model_sites, summed.names if summed else ())
     check_plates(latents_of(first.model_sites), model_dims)
     check_plates(drawn, guide_dims)
@@ -74,9 +72,7 @@ def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, nee
     latent = {name: site for name, site in drawn.items() if name in guide_dims}
     for name, site in latent.items():
         check_latent(name, site, guide_dims[name], drawn, local_used=bool(local_names))
-    unchecked = frozenset(
-        name for name, site in first.model_sites.items() if site["is_observed"] and is_unchecked(site)
-    )
+    unchecked = frozenset(name for name, site in in_model[0].items() if site["is_observed"] and is_unchecked(site))
     layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed, unchecked=unchecked)
     with in_users_words("pair of model and guide", tensors):
         check_support(model, guide, layout, tensors)
@@ -90,7 +86,7 @@ def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, nee
     return replace(
         layout,
         free=tuple(free),
-        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, drawn, drawn_again),
+        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, guide_dims, drawn),
         discrete=discrete,
         states=states,
         follows=_states_followed(guide, few_rows, guide_dims, states),
@@ -262,27 +258,29 @@ def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[d
     return axes, held
 
 
-def _is_fixed(guide: Program, batch: Batch, first: dict[str, Any], other: dict[str, Any]) -> bool:
+def _is_fixed(guide: Program, batch: Batch, dims: dict[str, int], sites: dict[str, Any]) -> bool:
     """Whether the guide's distributions are the same whatever it draws: then it has to run only once.
 
     Args:
         guide: q(h; lambda_phi(v)).
         batch: a few rows.
-        first: its latent sites on them.
-        other: the same, from other noise.
+        dims: axis of the rows in each of its latent sites.
+        sites: its latent sites on these rows.
     """
-    if len(first) == 1:
-        ((name, site),) = first.items()
-        log_prob = other[name]["fn"].log_prob(site["value"])
-        return torch.equal(log_prob, site["fn"].log_prob(site["value"]))
-    # With more than one site, a later one may depend on an earlier one in ways (a gate, a transform) that no test on a
-    # few rows can exclude: it is read off the operations themselves.
-    values = {name: site["value"].detach() for name, site in first.items()}
+    values = {name: site["value"].detach() for name, site in sites.items()}
+    with torch.no_grad(), validation(False):
+        pairs = zip(_log_probs(sites, values), _log_probs(run_guide(guide, batch, dims, (1,)), values), strict=True)
+        if not all(torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in pairs):
+            return False
+        if len(sites) == 1:
+            return True
+        # A later site may depend on an earlier one in ways (a gate, a transform) that no test on a few rows can
+        # exclude: it is read off the operations themselves.
+        with generators_kept():
+            return not depends_on_draws(lambda: _log_probs(run_guide(guide, batch, {}, None), values))
 
-    def log_probs(*tensors: Tensor) -> list[Tensor]:
-        sites = run_guide(guide, replace(batch, tensors=tensors), {}, None)
-        pairs = ((sites[name], value) for name, value in values.items())
-        return [scale_and_mask(site["fn"].log_prob(value), mask=site["mask"]) for site, value in pairs]
 
-    with validation(False), generators_kept():
-        return not depends_on_draws(log_probs, batch.tensors)
+def _log_probs(sites: Mapping[str, Any], values: Mapping[str, Tensor]) -> list[Tensor]:
+    return [
+        scale_and_mask(sites[name]["fn"].log_prob(value), mask=sites[name]["mask"]) for name, value in values.items()
+    ]

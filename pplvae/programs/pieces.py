@@ -46,9 +46,9 @@ def walk(
             bar.update(piece.stop - piece.start)
 
 
-def progress_bar(total: int, doing: str, unit: str, *, progress: bool, done: int = 0) -> tqdm:
-    """A bar on a terminal, and nothing elsewhere or where none was asked for."""
-    return tqdm(total=total, initial=done, desc=doing, unit=unit, disable=None if progress else True)
+def progress_bar(total: int, doing: str, unit: str, *, progress: bool, done: int = 0, inside: bool = False) -> tqdm:
+    """A bar on a terminal, nothing elsewhere or where none was asked for; one inside another vanishes at its end."""
+    return tqdm(total=total, initial=done, desc=doing, unit=unit, disable=None if progress else True, leave=not inside)
 
 
 def check_chunk_size(chunk_size: int) -> None:

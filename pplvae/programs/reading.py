@@ -58,6 +58,12 @@ class Layout:
     unchecked: frozenset[str] = frozenset()
     unmoved: frozenset[str] = frozenset()
 
+    @property
+    def observed(self) -> int:
+        """How many observed sites the model has for each row: as many steps as a sequence."""
+        left = self.summed.names if self.summed is not None else ()
+        return len(self.model.keys() - self.guide.keys() - {*left})
+
 
 class PlateIndex(Messenger):
     """Tell a data plate which rows it has been given.

@@ -11,8 +11,9 @@ from torch import distributions as td
 
 from pplvae.data import few
 from pplvae.errors import DataError, PplvaeWarning, ProgramError
-from pplvae.isolate import validation
+from pplvae.isolate import generators_kept, validation
 from pplvae.programs.batch import Batch
+from pplvae.programs.dependence import depends_on_draws
 from pplvae.programs.discrete import is_masked
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.families import family_name, unwrapped
@@ -21,6 +22,7 @@ from pplvae.programs.site_checks import check_masks
 from pplvae.programs.sites import counted, latents_of, values_of
 
 _ROWS_AT_ONCE = 4096
+_SEEN = 3  # rows on which it is seen whether masks follow from draws
 _DRAWS = 1000  # of all rows together, where masks may change with them
 
 
@@ -49,15 +51,26 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
             check_masks(sites, model_sites, layout.axes)
             latent = (some[name] for some in (sites, model_sites) for name in layout.axes if name in some)
             masked = masked or any(map(is_masked, latent))
-        if masked:
-            # A mask may change with the latents drawn before it: a single draw may not show it.
+        if masked and _masks_follow_from_draws(model, guide, layout, whole.take(slice(_SEEN))):
+            # A mask changes with the latents drawn before it: a single draw may not show it.
             some = whole.take(slice(_DRAWS)).times(max(1, _DRAWS // len(whole)))
             check_masks(*_sites(model, guide, layout, some), layout.axes)
 
 
-def _sites(model: Program, guide: Program, layout: Layout, batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
+def _masks_follow_from_draws(model: Program, guide: Program, layout: Layout, batch: Batch) -> bool:
+    def masks() -> list[Tensor]:
+        both = _sites(model, guide, layout, batch, None)
+        return [counted(sites[name]) for sites in both for name in layout.axes if name in sites]
+
+    with generators_kept():
+        return depends_on_draws(masks)
+
+
+def _sites(
+    model: Program, guide: Program, layout: Layout, batch: Batch, address: tuple[int, ...] | None = (0,)
+) -> tuple[dict[str, Any], dict[str, Any]]:
     with in_users_words("guide", batch.tensors):
-        sites = run_guide(guide, batch, layout.guide, (0,))
+        sites = run_guide(guide, batch, layout.guide, address)
     with in_users_words("model", batch.tensors):
         return sites, run_model(model, batch, values_of(sites))
 

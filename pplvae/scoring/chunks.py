@@ -98,7 +98,8 @@ class Chunk:
             guides: makes the guides that the offsets move; by default those of the guide's own family.
         """
         everyone = torch.arange(len(self.batch)) if index is None else index
-        at_once = rows_at_once(self.batch.tensors, _copies(self.own.layout, block_of(particles - 1)))
+        layout = self.own.layout
+        at_once = rows_at_once(self.batch.tensors, _copies(layout, block_of(particles - 1)), layout.observed)
         found = [
             self._log_weights(offsets, particles, some, stream, guides or self.guides, evidence=evidence)
             for some in everyone.split(at_once)
@@ -177,7 +178,7 @@ def over_chunks(
         for part in parts.values():
             with opened(model, guide, part.tensors, seed) as layout:
                 whole = batch_of(part.tensors)
-                own = OwnGuides(model, guide, layout, schedule, seed)
+                own = OwnGuides(model, guide, layout, schedule, seed, progress=progress)
                 with validation(False):  # the pair has been checked on every row
                     for start in range(0, len(part), chunk_size):
                         rows = slice(start, start + chunk_size)

@@ -29,7 +29,11 @@ class Guides(Protocol):
     batch: Batch
 
     def elements(self) -> int:
-        """How many latent numbers a row has."""
+        """How many latent numbers a row has in what its noise is matched over."""
+        ...
+
+    def rows_at_once(self, draws: int) -> int:
+        """How many rows may go through the programs together with so many draws."""
         ...
 
     def starts(self) -> list[Start]:
@@ -44,6 +48,7 @@ class Guides(Protocol):
 
 
 MakeGuides = Callable[[Int64[Tensor, " active"], int], Guides]
+Tell = Callable[[int], object]
 
 
 class Status(Enum):
@@ -99,7 +104,7 @@ class Schedule:
         return replace(self, max_steps=max_steps)
 
     def selection_draws_for(self, elements: int) -> int:
-        """Enough draws to match all second moments of a row's latent numbers (see `noise.RowNoise`)."""
+        """Enough draws to match all second moments of so many latent numbers (see `noise.RowNoise`)."""
         return max(self.selection_draws, 2 * math.ceil(2.5 * elements))
 
 
@@ -146,7 +151,15 @@ _OPEN, _CONVERGED, _NONFINITE = 0, 1, 2
 _SELECTED_AT_ONCE = 2**15  # rows × draws
 
 
-def optimise(make_guides: MakeGuides, rows: int, schedule: Schedule, seed: int, start: Lambda | None = None) -> Optimum:
+def optimise(
+    make_guides: MakeGuides,
+    rows: int,
+    schedule: Schedule,
+    seed: int,
+    start: Lambda | None = None,
+    *,
+    tell: Tell = lambda _steps: None,
+) -> Optimum:
     """Maximise every row's ELBO over its own offset, from the amortised guide on.
 
     Args:
@@ -155,6 +168,7 @@ def optimise(make_guides: MakeGuides, rows: int, schedule: Schedule, seed: int, 
         schedule: settings.
         seed: names the noise.
         start: offsets to begin with; by default those of the guides, zero among them.
+        tell: called with a number of steps when these have been taken.
 
     Returns:
         For each row the best offset by the selection sample (where it began among the candidates), status and steps.
@@ -164,14 +178,14 @@ def optimise(make_guides: MakeGuides, rows: int, schedule: Schedule, seed: int, 
     for begin in starts:
         offsets = begin.offsets
         if begin.held:  # what each state asks of the rest is found before any is preferred
-            offsets = _run(_Search(make_guides, rows, schedule, seed, offsets, begin.held)).best
-        found.append(_run(_Search(make_guides, rows, schedule, seed, offsets)))
+            offsets = _run(_Search(make_guides, rows, schedule, seed, offsets, begin.held), tell).best
+        found.append(_run(_Search(make_guides, rows, schedule, seed, offsets), tell))
     return _best_of(found)
 
 
-def _run(search: "_Search") -> "_Search":
+def _run(search: "_Search", tell: Tell) -> "_Search":
     while len(search.active) and search.step < search.schedule.max_steps:
-        search.run_window()
+        tell(search.run_window())
     return search
 
 
@@ -189,6 +203,8 @@ class _Search:
         self.step = 0
         first = make_guides(torch.arange(rows), 2)
         self._selection_draws = schedule.selection_draws_for(first.elements())
+        most = max(1, _SELECTED_AT_ONCE // self._selection_draws)
+        self._selected_at_once = min(most, first.rows_at_once(self._selection_draws))
         self.active = torch.arange(rows, device=first.batch.keys.device)
         self.best = {key: offset.clone() for key, offset in start.items()}
         self._start, self._start_weights = start, self._select(start)
@@ -204,19 +220,21 @@ class _Search:
         self._broken = torch.zeros_like(self.status, dtype=torch.bool)
         self._retire(self.status != _OPEN)
 
-    def run_window(self) -> None:
-        """Take a window of steps, then judge the mean offset of its second half on the selection sample."""
+    def run_window(self) -> int:
+        """Take a window of steps, then judge the mean offset of its second half on the selection sample; how many."""
         schedule = self.schedule
         batch = self._make_guides(self.active, schedule.draws)
-        half = schedule.window // 2
+        steps = min(schedule.window, schedule.max_steps - self.step)
+        half = max(1, steps // 2)
         average = {key: torch.zeros_like(offset) for key, offset in self._now.items()}
         self._broken = torch.zeros_like(self._broken)
-        for k in range(schedule.window):
+        for k in range(steps):
             self._adam_step(batch)
-            if k >= schedule.window - half:
+            if k >= steps - half:
                 for key in average:
                     average[key] += self._now[key] / half
         self._judge(average)
+        return steps
 
     def _adam_step(self, batch: Guides) -> None:
         self.step += 1
@@ -244,8 +262,7 @@ class _Search:
 
     def _select(self, candidate: Lambda) -> Float[Tensor, "particle active"]:
         """Log weights of the active rows on the selection sample, some rows at a time."""
-        at_once = max(1, _SELECTED_AT_ONCE // self._selection_draws)
-        found = []
+        at_once, found = self._selected_at_once, []
         for first in range(0, len(self.active), at_once):
             batch = self._make_guides(self.active[first : first + at_once], self._selection_draws)
             offsets = {key: offset[first : first + at_once] for key, offset in candidate.items()}

@@ -60,6 +60,15 @@ def _tested(
     make_guides: MakeGuides, optimum: Optimum, rows: Tensor, schedule: Schedule, seed: int, round_: int
 ) -> Bool[Tensor, " row"]:
     """Whether rows are at their optimum; those that are not have moved on where that has won."""
+    draws = _TEST_DRAWS * 2**round_
+    pieces = rows.split(make_guides(rows[:1], 2).rows_at_once(draws))
+    return torch.cat([_tested_together(make_guides, optimum, some, schedule, seed, round_) for some in pieces])
+
+
+def _tested_together(
+    make_guides: MakeGuides, optimum: Optimum, rows: Tensor, schedule: Schedule, seed: int, round_: int
+) -> Bool[Tensor, " row"]:
+    """The same of rows that go through the programs together."""
     now = {key: offset[rows] for key, offset in optimum.offsets.items()}
     step_batch = make_guides(rows, _STEP_DRAWS * 2**round_)
     moved = _stepped(step_batch, now, (seed, Stream.STEP, 0, round_), _SMALLEST * schedule.tolerance)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch, tile
+from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.discrete import joint_states
 from pplvae.programs.families import constrained, map_parameters, unconstrained
 from pplvae.programs.latents import LatentSpace
@@ -112,10 +113,14 @@ class LocalGuides:
             self._guide = self._read_once()
 
     def elements(self) -> int:
-        """How many latent numbers a row has."""
+        """How many latent numbers a row has in the largest site: noise is matched site by site."""
         sites = self._run(self._guide)
-        size = sum(sites[name]["value"].numel() for name in self._layout.axes)
+        size = max(sites[name]["value"].numel() for name in self._layout.axes)
         return size // (len(self.batch) * self._run_batch.copies)
+
+    def rows_at_once(self, draws: int) -> int:
+        """How many rows may go through the programs together with so many draws."""
+        return rows_at_once(self.batch.tensors, draws, self._layout.observed)
 
     def zeros(self) -> Lambda:
         """Offsets at which every local guide is the amortised one."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from pplvae.errors import PplvaeWarning
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
+from pplvae.programs.pieces import progress_bar
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
 from pplvae.search.first_order import Optimum, Schedule, joined, optimise
@@ -28,15 +29,25 @@ class OwnGuides:
         layout: of the pair.
         schedule: settings.
         seed: names the noise.
+        progress: show how far a search by first order is, on a terminal.
 
     Attributes:
         reason: why the second-order method does not apply, in a clause; empty where it does.
         gaussian: the second-order method; None until it is known whether it applies, and where it does not.
     """
 
-    def __init__(self, model: Program, guide: Program, layout: Layout, schedule: Schedule, seed: int) -> None:
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        layout: Layout,
+        schedule: Schedule,
+        seed: int,
+        *,
+        progress: bool = False,
+    ) -> None:
         self.model, self.guide, self.layout = model, guide, layout
-        self.schedule, self.seed = schedule, seed
+        self.schedule, self.seed, self._progress = schedule, seed, progress
         self.reason = "" if schedule.second_order else "it was not asked for"
         self.gaussian: OwnGaussians | None = None
 
@@ -97,10 +108,13 @@ class OwnGuides:
         self, batch: Batch, schedule: Schedule, start: Lambda | None = None, *, proven: bool = False
     ) -> Optimum:
         """Some rows after the other: so few that what a step makes of them stays in the cache."""
-        found = []
-        for rows in torch.arange(len(batch)).split(rows_at_once(batch.tensors, schedule.draws)):
-            make = partial(self.guides, batch.take(rows))
-            some = None if start is None else {key: offset[rows] for key, offset in start.items()}
-            ended = optimise(make, len(rows), schedule, self.seed, some)
-            found.append(prove(make, ended, schedule, self.seed) if proven else ended)
+        pieces = torch.arange(len(batch)).split(rows_at_once(batch.tensors, schedule.draws, self.layout.observed))
+        found, most = [], len(pieces) * schedule.max_steps
+        with progress_bar(most, "steps at most", "step", progress=self._progress, inside=True) as bar:
+            for k, rows in enumerate(pieces):
+                make = partial(self.guides, batch.take(rows))
+                some = None if start is None else {key: offset[rows] for key, offset in start.items()}
+                ended = optimise(make, len(rows), schedule, self.seed, some, tell=bar.update)
+                found.append(prove(make, ended, schedule, self.seed) if proven else ended)
+                bar.update((k + 1) * schedule.max_steps - bar.n)
         return joined(found)
