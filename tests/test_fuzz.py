@@ -96,6 +96,7 @@ def broken(draw):
         "another name": {"family": "normal" if last.family in DISCRETE else last.family},
         "another support": {"family": "gamma", "masked": False},
         "mask in the model alone": {"masked": True},
+        "rows meet": {"family": "normal"},  # whose sum differs by row
     }
     changed = replace(last, **first.get(mistake, {}))
     if changed.family in VECTOR:
