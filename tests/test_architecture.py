@@ -38,6 +38,7 @@ ROOMS = {
             "capture",
             "reading",
             "dependence",
+            "points",
             "latents",
             "elements",
         ),

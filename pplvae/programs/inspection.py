@@ -18,6 +18,7 @@ from pplvae.programs.discrete import States, is_discrete, joint_states, states_o
 from pplvae.programs.failures import check_dtypes, in_users_words
 from pplvae.programs.families import family_name, free_parameters
 from pplvae.programs.left_out import left_to_the_model
+from pplvae.programs.points import are_points, free_points
 from pplvae.programs.reading import Given, Layout, Program, run_guide, run_model
 from pplvae.programs.site_checks import check_latent, check_plates, check_rows_apart, check_sites_match, warn_of_scales
 from pplvae.programs.sites import latents_of, values_of
@@ -76,12 +77,22 @@ def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, nee
     unchecked = frozenset(
         name for name, site in first.model_sites.items() if site["is_observed"] and is_unchecked(site)
     )
-    layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed, unchecked=unchecked)
+    layout = Layout(
+        guide_dims,
+        model_dims,
+        axes=axes,
+        points={} if local_names else free_points(guide, few_rows, latent, first.model_sites),
+        held=tuple(held),
+        redrawn=not are_points({name: drawn[name] for name in held}),
+        summed=summed,
+        unchecked=unchecked,
+    )
     with in_users_words("pair of model and guide", tensors):
         check_support(model, guide, layout, tensors)
         check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
         check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
+    free += [f"{name}.v" for name in layout.points]
     if not free and (needs_latents or drawn):
         raise RowwiseError(_nothing_free(latent, held))
     discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))

@@ -13,6 +13,7 @@ from pyro.poutine.escape_messenger import EscapeMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
@@ -36,7 +37,9 @@ class Layout:
         free: the parameters of each latent site's family that are lambda, as "site.parameter" or a `local` name.
         fixed: whether lambda is the same whatever the guide draws, so that the encoder need not run again.
         axes: axis of the rows in the value of each latent site of the guide, counted from the left.
+        points: latents at which the guide has a point mass that is lambda itself, and the places that it may take.
         held: latent sites outside the data plate; they belong to all rows and count for none.
+        redrawn: whether any of those is drawn, and not a point: every run has another value of it.
         discrete: discrete latent sites of the guide.
         states: of these, where the ELBO sums over them; empty where there are too many and they are drawn.
         follows: for the names in `free`, the positions in `states` of the sites that lambda depends on.
@@ -50,7 +53,9 @@ class Layout:
     free: tuple[str, ...] = ()
     fixed: bool = False
     axes: Mapping[str, int] = field(default_factory=dict)
+    points: Mapping[str, constraints.Constraint] = field(default_factory=dict)
     held: tuple[str, ...] = ()
+    redrawn: bool = False
     discrete: tuple[str, ...] = ()
     states: Mapping[str, States] = field(default_factory=dict)
     follows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
