@@ -41,9 +41,9 @@ class Example:
     step: float = 0.05
 
 
-def train(model: Program, guide: Program, rows: tuple[Tensor, ...], steps: int, loss: Any = None) -> None:
+def train(model: Program, guide: Program, rows: tuple[Tensor, ...], steps: int, loss: Any = None, lr: float = 3e-3) -> None:
     """Fit a pair by Pyro's own SVI, for a few steps on all rows: the encoder need not be good."""
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 3e-3}), loss or Trace_ELBO())  # pyright: ignore
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": lr}), loss or Trace_ELBO())  # pyright: ignore
     for _ in range(steps):
         svi.step(*rows)
 
@@ -170,7 +170,7 @@ def air(root: Path, rows: int) -> Example:
     def model(x: Tensor) -> Any:
         return net.model(x, len(x))
 
-    train(model, guide, (x,), 100)
+    train(model, guide, (x,), 600)
     x = x[:rows]
     start = {"pres_0": torch.zeros(rows, 1), "pres_1": torch.zeros(rows, 2, 1)}
     for part, size in (("where", 3), ("what", 3)):

@@ -34,7 +34,7 @@ def lda(root: Path, rows: int) -> Example:
         return source.parametrized_guide(predictor, words.T, Namespace(**sizes, num_docs=len(words)))
 
     words = source.model(args=Namespace(**sizes, num_docs=200))[2].T
-    train(model, guide, (words,), 100, TraceEnum_ELBO(max_plate_nesting=2))
+    train(model, guide, (words,), 300, TraceEnum_ELBO(max_plate_nesting=2), lr=0.03)
     words = words[:rows]
     store = pyro.get_param_store()
     weights = torch.distributions.Gamma(store["topic_weights_posterior"].detach(), torch.tensor(1.0))

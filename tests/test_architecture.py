@@ -36,6 +36,7 @@ ROOMS = {
             "summing",
             "price",
             "capture",
+            "contexts",
             "reading",
             "dependence",
             "points",

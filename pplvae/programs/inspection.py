@@ -19,7 +19,7 @@ from pplvae.programs.failures import check_dtypes, in_users_words
 from pplvae.programs.families import family_name, free_parameters
 from pplvae.programs.left_out import left_to_the_model
 from pplvae.programs.points import are_points, free_points
-from pplvae.programs.reading import Given, Layout, Program, run_guide, run_model
+from pplvae.programs.reading import Given, Layout, Program, WholePlates, run_guide, run_model
 from pplvae.programs.site_checks import check_latent, check_plates, check_rows_apart, check_sites_match, warn_of_scales
 from pplvae.programs.sites import latents_of, values_of
 from pplvae.programs.summing import Summed
@@ -85,22 +85,24 @@ def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, nee
         held=tuple(held),
         redrawn=not are_points({name: drawn[name] for name in held}),
         summed=summed,
+        whole=_whole_plates(in_guide) | _whole_plates(in_model),
         unchecked=unchecked,
     )
-    with in_users_words("pair of model and guide", tensors):
+    with in_users_words("pair of model and guide", tensors), WholePlates(layout.whole):
         check_support(model, guide, layout, tensors)
         check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
         check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
     free += [f"{name}.v" for name in layout.points]
-    if not free and (needs_latents or drawn):
+    contexts = [] if local_names else first.contexts
+    if not free and not contexts and (needs_latents or drawn):
         raise RowwiseError(_nothing_free(latent, held))
     discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
     states = states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
     return replace(
         layout,
-        free=tuple(free),
-        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, drawn, drawn_again),
+        free=(*free, *contexts),
+        fixed=not local_names and not contexts and bool(latent) and _is_fixed(guide, few_rows, drawn, drawn_again),
         discrete=discrete,
         states=states,
         follows=_states_followed(guide, few_rows, guide_dims, states),
@@ -152,15 +154,19 @@ def scaling_plate_size(model: Program, guide: Program, tensors: Sequence[Tensor]
     return next((frame.full_size for frame in data if frame.full_size not in (None, frame.size)), None)
 
 
-class _LocalNames(Messenger):
-    """Record the names that a guide gives to its lambda with `pplvae.local`."""
+class _Names(Messenger):
+    """Record the names that a guide gives to its lambda with `pplvae.local`, and those of the contexts of its flows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: list[str] = []
+        self.local: list[str] = []
+        self.contexts: list[str] = []
 
     def _pyro_post_local(self, msg: Any) -> None:
-        self.names.append(msg["name"])
+        self.local.append(msg["name"])
+
+    def _pyro_post_context(self, msg: Any) -> None:
+        self.contexts.append(msg["name"])
 
 
 def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], "list[_Probe]"]:
@@ -199,14 +205,14 @@ class _Probe:
         address: tuple[int, ...] = (0,),
         summed: Summed | None = None,
     ) -> None:
-        names = _LocalNames()
+        names = _Names()
         any_state = summed.any_state(len(batch)) if summed is not None else {}
         with torch.no_grad():
             with in_users_words("guide", batch.tensors):
                 self.guide_sites = run_guide(names(guide), batch, dims or {}, None if dims is None else address)
             with in_users_words("model", batch.tensors):
                 self.model_sites = run_model(model, batch, values_of(self.guide_sites) | any_state)
-        self.local_names = names.names
+        self.local_names, self.contexts = names.local, names.contexts
 
 
 def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
@@ -216,6 +222,14 @@ def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
         for sites in (more, fewer)
     )
     return [name for name, size in sizes.items() if size == 5 and before.get(name) == 3]
+
+
+def _whole_plates(sites: Sequence[dict[str, Any]]) -> frozenset[str]:
+    """The data plates that hold all of their members, on three rows and on five, by name."""
+    runs = [{frame.name: frame for site in some.values() for frame in site["cond_indep_stack"]} for some in sites]
+    return frozenset(
+        name for name in _data_plates(*sites) if all(run[name].full_size in (None, run[name].size) for run in runs)
+    )
 
 
 def _size(frame: Any, site: Any) -> int:

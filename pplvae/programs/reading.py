@@ -1,6 +1,6 @@
 """The only reader of what a Pyro program does: log p(v_i, h_i) and log q(h_i | v_i), row by row, for any pair."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
+from pplvae.programs.contexts import contexts_named
 from pplvae.programs.discrete import States, draw, is_enumerable
 from pplvae.programs.families import map_parameters, pathwise
 from pplvae.programs.noise import Kind, RowNoise
@@ -34,7 +35,8 @@ class Layout:
         guide: axis of the rows in the batch shape of each latent site of the guide, counted from the right. What the
             guide observes (auxiliary sites, `pyro.factor`) is no part of log q(h): it counts in training alone.
         model: the same for each model site.
-        free: the parameters of each latent site's family that are lambda, as "site.parameter" or a `local` name.
+        free: the parameters of each latent site's family that are lambda, as "site.parameter", a `local` name or the
+            context of a flow.
         fixed: whether lambda is the same whatever the guide draws, so that the encoder need not run again.
         axes: axis of the rows in the value of each latent site of the guide, counted from the left.
         points: latents at which the guide has a point mass that is lambda itself, and the places that it may take.
@@ -44,6 +46,7 @@ class Layout:
         states: of these, where the ELBO sums over them; empty where there are too many and they are drawn.
         follows: for the names in `free`, the positions in `states` of the sites that lambda depends on.
         summed: the discrete latents that the guide leaves to the model; None where there are none.
+        whole: names of the data plates whose size is the number of rows that are passed in, not of a whole data set.
         unchecked: observed sites whose distribution was told to take any value, `validate_args=False`.
         unmoved: latents whose KL term has a closed form that is right, see `dependence.unmoved_priors`.
     """
@@ -60,6 +63,7 @@ class Layout:
     states: Mapping[str, States] = field(default_factory=dict)
     follows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     summed: Summed | None = None
+    whole: frozenset[str] = frozenset()
     unchecked: frozenset[str] = frozenset()
     unmoved: frozenset[str] = frozenset()
 
@@ -111,6 +115,22 @@ class PlateIndex(Messenger):
                 f'`pyro.plate("{msg["name"]}", {plate.size}, subsample=index)`. (A plate over the rows takes as many '
                 "as are passed in: `subsample_size=len(v)`.)"
             )
+
+
+class WholePlates(Messenger):
+    """Tell plates that are as large as the rows that are passed in to count these, as Pyro does: `v[index]` is `v`.
+
+    Args:
+        names: of the plates (`Layout.whole`); of others the index says where the rows lie in the whole data set.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and msg["name"] in self._names and msg["value"] is not None:
+            msg["value"] = torch.arange(msg["fn"].size, device=msg["value"].device)
 
 
 class Given(Messenger):
@@ -188,11 +208,11 @@ def run_guide(
     """
     reader = SiteReader()
     if address is None:
-        with PlateIndex(batch.index), Pathwise(), reader:
+        with PlateIndex(batch.index), Pathwise(), reader, contexts_named():
             guide(*batch.tiled)
         return reader.sites
     noise = RowNoise(batch.keys, batch.particles, address, kind, batch.repeats)
-    with _RowAxis(noise, dims), PlateIndex(batch.index), Pathwise(), reader, noise:
+    with _RowAxis(noise, dims), PlateIndex(batch.index), Pathwise(), reader, noise, contexts_named():
         guide(*batch.tiled)
     return reader.sites
 

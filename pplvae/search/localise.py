@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch, tile
@@ -69,6 +70,10 @@ class Localise(Messenger):
     def _pyro_post_local(self, msg: Any) -> None:
         value, constraint = msg["value"], msg["args"][1]
         msg["value"] = self._move(msg["name"], Parameter(msg["name"], value, constraint, -value.ndim))
+
+    def _pyro_post_context(self, msg: Any) -> None:
+        value = msg["value"]
+        msg["value"] = self._move(msg["name"], Parameter(msg["name"], value, constraints.real, -value.ndim))
 
     def _move(self, key: str, parameter: Parameter) -> Tensor:
         if key not in self._offsets:
