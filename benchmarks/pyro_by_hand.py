@@ -30,7 +30,9 @@ class Scores:
     gap_stderr: float
 
 
-def by_hand(start: Lam, elbo: Elbo, *, steps: int, draws: int = 16, step: float = 0.05, score_draws: int = 2000) -> Scores:
+def by_hand(
+    start: Lam, elbo: Elbo, *, steps: int, draws: int = 16, step: float = 0.05, score_draws: int = 2000
+) -> Scores:
     """Climb from the encoder's lambda, and score both ends on the same fresh draws.
 
     Args:

@@ -9,7 +9,7 @@ import pyro
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.pyro_by_hand import Elbo, Lam, bernoulli, drawn, normal
@@ -41,7 +41,9 @@ class Example:
     step: float = 0.05
 
 
-def train(model: Program, guide: Program, rows: tuple[Tensor, ...], steps: int, loss: Any = None, lr: float = 3e-3) -> None:
+def train(
+    model: Program, guide: Program, rows: tuple[Tensor, ...], steps: int, loss: Any = None, lr: float = 3e-3
+) -> None:
     """Fit a pair by Pyro's own SVI, for a few steps on all rows: the encoder need not be good."""
     svi = SVI(model, guide, pyro.optim.Adam({"lr": lr}), loss or Trace_ELBO())  # pyright: ignore
     for _ in range(steps):

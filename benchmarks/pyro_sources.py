@@ -1,4 +1,4 @@
-"""Programs out of a Pyro checkout, as they stand there: modules of `examples/`, cells of the notebooks of its tutorial."""
+"""Programs out of a checkout of Pyro, as they stand there: modules of `examples/`, cells of its notebooks."""
 
 import ast
 import importlib
@@ -70,7 +70,7 @@ def _up_to(name: str, tree: ast.Module) -> list[ast.stmt]:
 class _StandIn(ModuleType):
     """A package that has whatever is asked of it, and of which nothing can be used."""
 
-    __path__: list[str] = []  # noqa: RUF012: the import system reads it of the module
+    __path__ = ()  # the import system asks it of a package
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

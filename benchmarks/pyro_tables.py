@@ -82,9 +82,9 @@ def scanvi(root: Path, rows: int) -> Example:
     kind = torch.randint(4, (300,))
     x = torch.poisson(60 * shares[kind])
     y = torch.nn.functional.one_hot(kind).float()
-    train(net.model, net.guide, (x, y), 60)
+    train(net.model, net.guide, (x, y), 300)
     loss = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
-    train(net.model, config_enumerate(net.guide, "parallel", expand=True), (x,), 60, loss)
+    train(net.model, config_enumerate(net.guide, "parallel", expand=True), (x,), 100, loss)
     net.eval()
     x, labels = x[:rows], torch.eye(4)
     theta = pyro.get_param_store()["inverse_dispersion"].detach()
@@ -92,7 +92,11 @@ def scanvi(root: Path, rows: int) -> Example:
     start = {f"l.{k}": v for k, v in encoded(l_loc, l_scale).items()}
     start |= {f"z2.{k}": v for k, v in encoded(z_loc, z_scale).items()}
     # Offsets to what the nets answer to a draw of z2; for z1 by label.
-    start |= {"logits": torch.zeros(rows, 4), "z1.loc": torch.zeros(rows, 4, 3), "z1.log_scale": torch.zeros(rows, 4, 3)}
+    start |= {
+        "logits": torch.zeros(rows, 4),
+        "z1.loc": torch.zeros(rows, 4, 3),
+        "z1.log_scale": torch.zeros(rows, 4, 3),
+    }
 
     def elbo(lam: Lam, draws: int) -> Tensor:
         size, log_q_l = drawn(lam, draws, "l.")
@@ -208,9 +212,7 @@ def dmm(root: Path, rows: int) -> Example:
     A batch is there as long as its longest sequence; here all are padded to four steps, whichever rows come together.
     """
     source = module(root / "examples", "dmm")
-    net = source.DMM(
-        input_dim=6, z_dim=2, emission_dim=12, transition_dim=12, rnn_dim=12, num_layers=1
-    )
+    net = source.DMM(input_dim=6, z_dim=2, emission_dim=12, transition_dim=12, rnn_dim=12, num_layers=1)
     lengths = torch.randint(2, 5, (200,))
     mask = (torch.arange(4) < lengths[:, None]).float()
     state = torch.randn(200, 4, 1).cumsum(1)

@@ -22,7 +22,14 @@ from pplvae.comparison.columns import (
 from pplvae.comparison.ladder import Rung, families_of, in_words
 from pplvae.data import as_parts
 from pplvae.evidence.annealing import Annealing
-from pplvae.evidence.log_evidence import annealed_evidence, check_density, check_local, check_method, importance_evidence, mixture
+from pplvae.evidence.log_evidence import (
+    annealed_evidence,
+    check_density,
+    check_local,
+    check_method,
+    importance_evidence,
+    mixture,
+)
 from pplvae.programs.estimates import log_mean_exp
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
