@@ -40,10 +40,9 @@ ROOMS = {
             "reading",
             "dependence",
             "points",
-            "latents",
-            "elements",
         ),
-        *("elements", "site_checks", "support", "left_out", "inspection", "opening", "simulation", "log_weights"),
+        *("latents", "elements", "site_checks", "support", "left_out"),
+        *("inspection", "opening", "simulation", "log_weights"),
     ],
     "statistics": [
         "settings",
