@@ -16,6 +16,7 @@ from benchmarks.pyro_by_hand import Scores, by_hand
 from benchmarks.pyro_images import Example
 from benchmarks.table import console
 from benchmarks.truth import as_markdown, written
+from pplvae.errors import PplvaeError
 
 PAGE = Path(__file__).parent.parent / "docs" / "pyro_examples.md"
 ALLOWED = 0.05, 3.0  # nats, and standard errors of the difference: an example may be off by one of them
@@ -69,7 +70,7 @@ def _line(name: str, make: Make, root: Path, rows: int) -> Sequence[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of grey values and globals: the page says so
             found = pplvae.amortisation_gap(example.model, example.guide, example.rows).rows
-    except pplvae.errors.PplvaeError as error:
+    except PplvaeError as error:
         return [name, f"no: {error}", str(rows), *[""] * (len(_HEAD) - 3)]
     ours, took = _scores(found), time.process_time() - began
     began = time.process_time()

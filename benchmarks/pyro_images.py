@@ -52,9 +52,13 @@ def train(
 
 def digits(size: int, count: int, *, grey: bool) -> Tensor:
     """The first pictures of scikit-learn's digits, axes (picture, row, column), in 0 to 1."""
-    pictures = torch.tensor(load_digits().images[:count], dtype=torch.float32)[:, None] / 16
+    pictures = torch.tensor(_digits().images[:count], dtype=torch.float32)[:, None] / 16
     pictures = functional.interpolate(pictures, (size, size), mode="bilinear")[:, 0]
     return pictures if grey else pictures.round()
+
+
+def _digits() -> Any:
+    return load_digits()
 
 
 def encoded(loc: Tensor, scale: Tensor) -> dict[str, Tensor]:
@@ -101,7 +105,7 @@ def cvae(root: Path, rows: int) -> Example:
 def _half_labelled(root: Path) -> tuple[Any, Tensor, Tensor]:
     net = module(root / "examples" / "vae", "ss_vae_M2").SSVAE(z_dim=4, hidden_layers=[48])
     x = digits(28, 300, grey=False).flatten(1)
-    y = functional.one_hot(torch.tensor(load_digits().target[:300])).float()
+    y = functional.one_hot(torch.tensor(_digits().target[:300])).float()
     train(net.model, net.guide, (x, y), 100)
     loss = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
     train(net.model, config_enumerate(net.guide, "sequential", expand=True), (x,), 20, loss)

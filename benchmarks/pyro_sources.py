@@ -48,7 +48,9 @@ def notebook(path: Path, names: Sequence[str], occurrence: int = 0, given: Any =
     """
     cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     trees = [ast.parse(cell) for cell in cells]
-    imports = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [
+        node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     found: dict[str, Any] = {"__name__": path.stem, "smoke_test": True} | (given or {})
     with _stand_ins():
         exec(compile(ast.Module(imports, []), str(path), "exec"), found)
@@ -70,7 +72,7 @@ def _up_to(name: str, tree: ast.Module) -> list[ast.stmt]:
 class _StandIn(ModuleType):
     """A package that has whatever is asked of it, and of which nothing can be used."""
 
-    __path__ = ()  # the import system asks it of a package
+    __path__: Any = ()  # the import system asks it of a package
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

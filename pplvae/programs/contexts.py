@@ -33,7 +33,7 @@ def contexts_named() -> Iterator[None]:
         named.append(value)
         return value, *arguments[1:]
 
-    hook = nn.modules.module.register_module_forward_pre_hook(name)
+    hook = nn.modules.module.register_module_forward_pre_hook(name)  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:
