@@ -1,6 +1,7 @@
 """Ours and its peers on the same work, in turns: medians over rounds, with quartiles.
 
-`python -m benchmarks truth` holds the claims of the comparison against exact answers instead.
+`python -m benchmarks truth` holds the claims of the comparison against exact answers instead, and `python -m benchmarks
+examples --pyro PATH` runs the examples of a checkout of Pyro.
 """
 
 import argparse
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import annealing, arithmetic, chains, demo, machine, own_guides, scaling, training, truth
+from benchmarks import annealing, arithmetic, chains, demo, examples, machine, own_guides, scaling, training, truth
 from benchmarks.catalogue import WORKLOADS, ready
 from benchmarks.measure import Missing, Settings
 from benchmarks.record import Line, Record
@@ -33,6 +34,9 @@ def main() -> None:
     asked = _asked()
     if asked.what == "truth":
         truth.main(quick=asked.quick, threads=asked.threads)
+        return
+    if asked.what == "examples":
+        examples.main(asked.pyro, quick=asked.quick, threads=asked.threads)
         return
     machine.pin(asked.threads)
     rounds = asked.rounds or (2 if asked.quick else 5)
@@ -69,7 +73,9 @@ def _tables(sections: list[str], names: list[str], settings: Settings) -> Iterat
 
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["speed", "truth"], default="speed", help="what is measured")
+    parser.add_argument(
+        "what", nargs="?", choices=["speed", "truth", "examples"], default="speed", help="what is measured"
+    )
     sections = [*OF_WORKLOADS, *OTHERS]
     parser.add_argument("--only", nargs="+", choices=sections, default=sections, metavar="SECTION", help=str(sections))
     parser.add_argument(
@@ -86,7 +92,11 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads, and processors held, of everybody")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmarks.json"), help="compared with, then written")
-    return parser.parse_args()
+    parser.add_argument("--pyro", type=Path, help="root of a checkout of Pyro: of `examples`")
+    asked = parser.parse_args()
+    if asked.what == "examples" and asked.pyro is None:
+        parser.error("`examples` wants `--pyro PATH`, the root of `git clone https://github.com/pyro-ppl/pyro`.")
+    return asked
 
 
 if __name__ == "__main__":

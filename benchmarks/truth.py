@@ -71,12 +71,12 @@ def written(page: str, tables: dict[str, str]) -> str:
 
 def calibration_table(errors: Iterable[Errors]) -> str:
     """Errors of every figure in units of the reported standard error, as Markdown."""
-    return _markdown(_CALIBRATION_HEAD, [_calibration_line(some) for some in errors])
+    return as_markdown(_CALIBRATION_HEAD, [_calibration_line(some) for some in errors])
 
 
 def convergence_table(ends: Sequence[Ends]) -> str:
     """What was left, by group and of all, as Markdown."""
-    return _markdown(_CONVERGENCE_HEAD, [_convergence_line(some) for some in [*ends, Ends.joined("all", ends)]])
+    return as_markdown(_CONVERGENCE_HEAD, [_convergence_line(some) for some in [*ends, Ends.joined("all", ends)]])
 
 
 def _calibration_line(errors: Errors) -> Sequence[str]:
@@ -116,7 +116,8 @@ def _convergence_line(ends: Ends) -> Sequence[str]:
     )
 
 
-def _markdown(head: Sequence[str], lines: Lines) -> str:
+def as_markdown(head: Sequence[str], lines: Lines) -> str:
+    """Lines under a head, as a table of Markdown."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 

@@ -31,8 +31,9 @@ ROOMS = {
     "flows": [],
     "programs": [
         *("shapes", "keys", "noise", "chunking", "pieces", "batch", "local", "estimates", "transforms", "families"),
-        *("failures", "discrete", "sites", "summing", "price", "capture", "reading", "dependence", "latents"),
-        *("elements", "site_checks", "support", "left_out", "inspection", "opening", "simulation", "log_weights"),
+        *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "reading", "dependence"),
+        *("points", "latents", "elements", "site_checks", "support", "left_out", "inspection", "opening"),
+        *("simulation", "log_weights"),
     ],
     "statistics": [
         "settings",

@@ -22,7 +22,14 @@ from pplvae.comparison.columns import (
 from pplvae.comparison.ladder import Rung, families_of, in_words
 from pplvae.data import as_parts
 from pplvae.evidence.annealing import Annealing
-from pplvae.evidence.log_evidence import annealed_evidence, check_local, check_method, importance_evidence, mixture
+from pplvae.evidence.log_evidence import (
+    annealed_evidence,
+    check_density,
+    check_local,
+    check_method,
+    importance_evidence,
+    mixture,
+)
 from pplvae.programs.estimates import log_mean_exp
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
@@ -197,6 +204,7 @@ class _Asked:
         """Everything that the rows will hold for a chunk."""
         if self.screen is None:
             return self._refine(chunk)
+        check_density(chunk)
         everyone = torch.arange(len(chunk.batch))
         elbo, log_weights = chunk.scores("amortised")(self.precision.fewest, index=everyone, stream=Stream.SCREEN)
         weigh = mixture(chunk, chunk.encoded)

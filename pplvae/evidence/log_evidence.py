@@ -154,6 +154,18 @@ def check_local(chunk: Chunk) -> None:
             f"The latents {list(held)} belong to all rows at once: p(v) is no product over rows, and no row has a log "
             "evidence of its own. Pass `evidence=None`; or condition both programs on one value of them."
         )
+    check_density(chunk)
+
+
+def check_density(chunk: Chunk) -> None:
+    """Refuse a guide whose draws have no importance weights."""
+    points = chunk.own.layout.points
+    if points:
+        raise ProgramError(
+            f"The guide has point masses (`Delta`) at {list(points)}: it has no density there, so its draws have no "
+            "importance weights, and no estimate of log p(v) or bound on a gap follows from them. Pass `evidence=None` "
+            "(and no `screen`); or draw these latents from a distribution with a density."
+        )
 
 
 def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyro.distributions import FoldedDistribution, MaskedMixture, MixtureOfDiagNormals
+from pyro.distributions import Delta, FoldedDistribution, MaskedMixture, MixtureOfDiagNormals
 from pyro.distributions import transforms as pyro_transforms
 from pyro.distributions.torch import TransformedDistribution  # pyright: ignore[reportAttributeAccessIssue]
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
@@ -63,6 +63,22 @@ def map_parameters(fn: Any, change: Change, dim: int) -> Any:
     return fn
 
 
+def map_point(fn: Any, change: Change, dim: int, support: constraints.Constraint) -> Any:
+    """A point mass at another place: `map_parameters` for a `Delta` that is lambda itself.
+
+    Args:
+        fn: a `Delta`, perhaps masked or with reinterpreted dimensions.
+        change: from where it lies, the parameter "v", to another place.
+        dim: as in `map_parameters`.
+        support: the places that it may take: those of the model's distribution.
+    """
+    if isinstance(fn, MaskedDistribution):
+        return map_point(fn.base_dist, change, dim, support).mask(fn._mask)
+    place = unwrapped(fn).v.expand(fn.batch_shape + fn.event_shape)
+    moved = change(Parameter("v", place, support, dim - support.event_dim))
+    return Delta(moved, event_dim=len(fn.event_shape))
+
+
 def pathwise(fn: Any) -> Any:
     """A mixture of diagonal normals in the form of it whose draws have gradients; anything else as it is.
 
@@ -99,7 +115,7 @@ def free_names(fn: Any) -> list[str]:
     if isinstance(fn, td.Uniform) or type(fn).__name__ in ("Delta", "Unit"):
         return []
     held = _HELD.get(type(fn).__name__, ())
-    names = [name for name, constraint in _constraints(fn).items() if _is_free(constraint) and name not in held]
+    names = [name for name, constraint in _constraints(fn).items() if has_bijection(constraint) and name not in held]
     return [name for name in names if _ALTERNATIVES.get(name) not in names]
 
 
@@ -159,6 +175,17 @@ def unwrapped(fn: Any) -> Any:
     return fn
 
 
+def has_bijection(constraint: Any) -> bool:
+    """Whether a parameter under a constraint can be moved: it is continuous, and the whole space maps onto it."""
+    if not isinstance(constraint, constraints.Constraint) or constraint.is_discrete:
+        return False
+    try:
+        bijection(constraint)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def family_name(fn: Any) -> str:
     """The class of a distribution under its wrappers, for messages."""
     while hasattr(fn, "base_dist") and not fn.arg_constraints and not isinstance(fn, FoldedDistribution):
@@ -168,16 +195,6 @@ def family_name(fn: Any) -> str:
 
 def _is_discrete(constraint: Any) -> bool:
     return isinstance(constraint, constraints.Constraint) and constraint.is_discrete
-
-
-def _is_free(constraint: Any) -> bool:
-    if not isinstance(constraint, constraints.Constraint) or _is_discrete(constraint):
-        return False
-    try:
-        bijection(constraint)
-    except NotImplementedError:
-        return False
-    return True
 
 
 def _constraints(fn: Any) -> Mapping[str, Any]:

@@ -18,7 +18,8 @@ from pplvae.programs.discrete import States, is_discrete, joint_states, states_o
 from pplvae.programs.failures import beside_plate, check_dtypes, in_users_words
 from pplvae.programs.families import family_name, free_parameters
 from pplvae.programs.left_out import left_to_the_model
-from pplvae.programs.reading import Given, Layout, Program, run_guide, run_model
+from pplvae.programs.points import are_points, free_points
+from pplvae.programs.reading import Given, Layout, Program, WholePlates, run_guide, run_model
 from pplvae.programs.site_checks import check_latent, check_plates, check_rows_apart, check_sites_match, warn_of_scales
 from pplvae.programs.sites import latents_of, values_of
 from pplvae.programs.summing import Summed
@@ -73,20 +74,32 @@ def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, nee
     for name, site in latent.items():
         check_latent(name, site, guide_dims[name], drawn, local_used=bool(local_names))
     unchecked = frozenset(name for name, site in in_model[0].items() if site["is_observed"] and is_unchecked(site))
-    layout = Layout(guide_dims, model_dims, axes=axes, held=tuple(held), summed=summed, unchecked=unchecked)
-    with in_users_words("pair of model and guide", tensors):
+    layout = Layout(
+        guide_dims,
+        model_dims,
+        axes=axes,
+        points={} if local_names else free_points(guide, few_rows, latent, first.model_sites),
+        held=tuple(held),
+        redrawn=not are_points({name: drawn[name] for name in held}),
+        summed=summed,
+        whole=_whole_plates(in_guide) | _whole_plates(in_model),
+        unchecked=unchecked,
+    )
+    with in_users_words("pair of model and guide", tensors), WholePlates(layout.whole):
         check_support(model, guide, layout, tensors)
         check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
         check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
-    if not free and (needs_latents or drawn):
+    free += [f"{name}.v" for name in layout.points]
+    contexts = [] if local_names else first.contexts
+    if not free and not contexts and (needs_latents or drawn):
         raise RowwiseError(_nothing_free(latent, held))
     discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
     states = states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
     return replace(
         layout,
-        free=tuple(free),
-        fixed=not local_names and bool(latent) and _is_fixed(guide, few_rows, guide_dims, drawn),
+        free=(*free, *contexts),
+        fixed=not local_names and not contexts and bool(latent) and _is_fixed(guide, few_rows, guide_dims, drawn),
         discrete=discrete,
         states=states,
         follows=_states_followed(guide, few_rows, guide_dims, states),
@@ -138,15 +151,19 @@ def scaling_plate_size(model: Program, guide: Program, tensors: Sequence[Tensor]
     return next((frame.full_size for frame in data if frame.full_size not in (None, frame.size)), None)
 
 
-class _LocalNames(Messenger):
-    """Record the names that a guide gives to its lambda with `pplvae.local`."""
+class _Names(Messenger):
+    """Record the names that a guide gives to its lambda with `pplvae.local`, and those of the contexts of its flows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: list[str] = []
+        self.local: list[str] = []
+        self.contexts: list[str] = []
 
     def _pyro_post_local(self, msg: Any) -> None:
-        self.names.append(msg["name"])
+        self.local.append(msg["name"])
+
+    def _pyro_post_context(self, msg: Any) -> None:
+        self.contexts.append(msg["name"])
 
 
 def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], "list[_Probe]"]:
@@ -185,14 +202,14 @@ class _Probe:
         address: tuple[int, ...] = (0,),
         summed: Summed | None = None,
     ) -> None:
-        names = _LocalNames()
+        names = _Names()
         any_state = summed.any_state(len(batch)) if summed is not None else {}
         with torch.no_grad():
             with in_users_words("guide", batch.tensors):
                 self.guide_sites = run_guide(names(guide), batch, dims or {}, None if dims is None else address)
             with in_users_words("model", batch.tensors):
                 self.model_sites = run_model(model, batch, values_of(self.guide_sites) | any_state)
-        self.local_names = names.names
+        self.local_names, self.contexts = names.local, names.contexts
 
 
 def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
@@ -206,6 +223,14 @@ def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
             )
             plates[frame.name] = plates.get(frame.name, False) or follows
     return [name for name, follows in plates.items() if follows]
+
+
+def _whole_plates(sites: Sequence[dict[str, Any]]) -> frozenset[str]:
+    """The data plates that hold all of their members, on three rows and on five, by name."""
+    runs = [{frame.name: frame for site in some.values() for frame in site["cond_indep_stack"]} for some in sites]
+    return frozenset(
+        name for name in _data_plates(*sites) if all(run[name].full_size in (None, run[name].size) for run in runs)
+    )
 
 
 def _size(frame: Any, site: Any) -> int:

@@ -39,7 +39,7 @@ def log_weights(
     with opened(model, guide, tensors, seed) as layout, torch.no_grad():
         batch = Batch.of(tensors)
         with in_users_words("pair of model and guide", tensors):
-            if not layout.held:
+            if not layout.redrawn:
                 return log_weights_of(model, guide, layout, batch.times(particles), (seed,))
             # A latent that belongs to all rows is drawn once in a run.
             runs = [log_weights_of(model, guide, layout, batch, (seed, k)) for k in range(particles)]

@@ -11,7 +11,7 @@ from pplvae.data import Rows, as_rows
 from pplvae.errors import DataError
 from pplvae.isolate import evaluation_mode, isolated
 from pplvae.programs.inspection import inspect_pair
-from pplvae.programs.reading import Layout, Program
+from pplvae.programs.reading import Layout, Program, WholePlates
 
 
 @contextmanager
@@ -31,7 +31,9 @@ def opened(model: Program, guide: Program, tensors: Sequence[Tensor], seed: int)
         ProgramError: a pair whose rows cannot be told apart.
     """
     with isolated(seed, dtype=floating_dtype(tensors)), evaluation_mode(model, guide):
-        yield inspect_pair(model, guide, tensors)
+        layout = inspect_pair(model, guide, tensors)
+        with WholePlates(layout.whole):
+            yield layout
 
 
 def one_set(rows: Any, argument: str = "rows") -> Rows:

@@ -1,6 +1,6 @@
 """The only reader of what a Pyro program does: log p(v_i, h_i) and log q(h_i | v_i), row by row, for any pair."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,11 @@ from pyro.poutine.escape_messenger import EscapeMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
+from pplvae.programs.contexts import contexts_named
 from pplvae.programs.discrete import States, draw, is_enumerable
 from pplvae.programs.families import map_parameters, pathwise
 from pplvae.programs.noise import Kind, RowNoise
@@ -33,14 +35,18 @@ class Layout:
         guide: axis of the rows in the batch shape of each latent site of the guide, counted from the right. What the
             guide observes (auxiliary sites, `pyro.factor`) is no part of log q(h): it counts in training alone.
         model: the same for each model site.
-        free: the parameters of each latent site's family that are lambda, as "site.parameter" or a `local` name.
+        free: the parameters of each latent site's family that are lambda, as "site.parameter", a `local` name or the
+            context of a flow.
         fixed: whether lambda is the same whatever the guide draws, so that the encoder need not run again.
         axes: axis of the rows in the value of each latent site of the guide, counted from the left.
+        points: latents at which the guide has a point mass that is lambda itself, and the places that it may take.
         held: latent sites outside the data plate; they belong to all rows and count for none.
+        redrawn: whether any of those is drawn, and not a point: every run has another value of it.
         discrete: discrete latent sites of the guide.
         states: of these, where the ELBO sums over them; empty where there are too many and they are drawn.
         follows: for the names in `free`, the positions in `states` of the sites that lambda depends on.
         summed: the discrete latents that the guide leaves to the model; None where there are none.
+        whole: names of the data plates whose size is the number of rows that are passed in, not of a whole data set.
         unchecked: observed sites whose distribution was told to take any value, `validate_args=False`.
         unmoved: latents whose KL term has a closed form that is right, see `dependence.unmoved_priors`.
     """
@@ -50,11 +56,14 @@ class Layout:
     free: tuple[str, ...] = ()
     fixed: bool = False
     axes: Mapping[str, int] = field(default_factory=dict)
+    points: Mapping[str, constraints.Constraint] = field(default_factory=dict)
     held: tuple[str, ...] = ()
+    redrawn: bool = False
     discrete: tuple[str, ...] = ()
     states: Mapping[str, States] = field(default_factory=dict)
     follows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     summed: Summed | None = None
+    whole: frozenset[str] = frozenset()
     unchecked: frozenset[str] = frozenset()
     unmoved: frozenset[str] = frozenset()
 
@@ -112,6 +121,25 @@ class PlateIndex(Messenger):
                 f'`pyro.plate("{msg["name"]}", {plate.size}, subsample=index)`. (A plate over the rows takes as many '
                 "as are passed in: `subsample_size=len(v)`.)"
             )
+
+
+class WholePlates(Messenger):
+    """Tell plates that are as large as the rows that are passed in to count these, as Pyro does: `v[index]` is `v`.
+
+    Args:
+        names: of the plates (`Layout.whole`); of others the index says where the rows lie in the whole data set.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg) or msg["name"] not in self._names or msg["value"] is None:
+            return
+        plate = msg["fn"]
+        if plate.subsample_size in (None, plate.size):  # in one of the programs it may hold some of its members only
+            msg["value"] = torch.arange(plate.size, device=msg["value"].device)
 
 
 class Given(Messenger):
@@ -189,11 +217,11 @@ def run_guide(
     """
     reader = SiteReader()
     if address is None:
-        with PlateIndex(batch.index), Pathwise(), reader:
+        with PlateIndex(batch.index), Pathwise(), reader, contexts_named():
             guide(*batch.tiled)
         return reader.sites
     noise = RowNoise(batch.keys, batch.particles, address, kind, batch.repeats)
-    with _RowAxis(noise, dims), PlateIndex(batch.index), Pathwise(), reader, noise:
+    with _RowAxis(noise, dims), PlateIndex(batch.index), Pathwise(), reader, noise, contexts_named():
         guide(*batch.tiled)
     return reader.sites
 

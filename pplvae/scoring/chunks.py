@@ -131,7 +131,7 @@ class Chunk:
 def _copies(layout: Layout, block: int) -> int:
     """How often a row stands in what a program is called with while a block is scored (see `LocalGuides`)."""
     everything = bool(layout.states) and set(layout.states) == set(layout.axes)
-    draws = 2 if layout.held else 1 if everything else block
+    draws = 2 if layout.redrawn else 1 if everything else block
     states = math.prod(len(states.values) for states in layout.states.values())
     return draws * states * (layout.summed.count if layout.summed else 1)
 

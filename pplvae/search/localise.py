@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch, tile
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.discrete import joint_states
-from pplvae.programs.families import constrained, map_parameters, unconstrained
+from pplvae.programs.families import constrained, map_parameters, map_point, unconstrained
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Kind
 from pplvae.programs.reading import Given, Layout, Program, log_guide, log_model, run_guide
@@ -57,12 +58,23 @@ class Localise(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if name in self._layout.guide:
-            msg["fn"] = map_parameters(msg["fn"], lambda p: self._move(f"{name}.{p.name}", p), self._layout.guide[name])
+        if name not in self._layout.guide:
+            return
+
+        def move(parameter: Parameter) -> Tensor:
+            return self._move(f"{name}.{parameter.name}", parameter)
+
+        dim, points = self._layout.guide[name], self._layout.points
+        fn = msg["fn"]
+        msg["fn"] = map_point(fn, move, dim, points[name]) if name in points else map_parameters(fn, move, dim)
 
     def _pyro_post_local(self, msg: Any) -> None:
         value, constraint = msg["value"], msg["args"][1]
         msg["value"] = self._move(msg["name"], Parameter(msg["name"], value, constraint, -value.ndim))
+
+    def _pyro_post_context(self, msg: Any) -> None:
+        value = msg["value"]
+        msg["value"] = self._move(msg["name"], Parameter(msg["name"], value, constraints.real, -value.ndim))
 
     def _move(self, key: str, parameter: Parameter) -> Tensor:
         if key not in self._offsets:
@@ -88,8 +100,8 @@ class LocalGuides:
     """A batch of rows of one pair, each with a guide of its own.
 
     Where lambda does not depend on what the guide draws, the encoder runs once, when the batch is made. Discrete
-    latents with few states are summed over exactly; a latent that belongs to all rows is drawn afresh for every
-    mirrored pair of draws.
+    latents with few states are summed over exactly; a latent that belongs to all rows and is no point is
+    drawn afresh for every mirrored pair of draws.
 
     Args:
         model: p(v, h; theta).
@@ -106,8 +118,8 @@ class LocalGuides:
         self._states = joint_states(layout.states) if layout.states else {}
         count = max([1, *(len(site.values) for site in self._states.values())])
         # Where everything is summed over, one draw says it all.
-        self._exact = bool(self._states) and set(self._states) == set(layout.axes) and not layout.held
-        particles = 1 if self._exact else 2 if layout.held else batch.particles
+        self._exact = bool(self._states) and set(self._states) == set(layout.axes) and not layout.redrawn
+        particles = 1 if self._exact else 2 if layout.redrawn else batch.particles
         self._run_batch = batch.times(particles).repeated(count)
         if layout.fixed:
             self._guide = self._read_once()
@@ -200,7 +212,7 @@ class LocalGuides:
         if self._exact:
             elbo, evidence = self._one_run(localised, address, "independent", stick_the_landing)
             return elbo.expand(self.batch.particles, -1), evidence.expand(self.batch.particles, -1)
-        if not self._layout.held:
+        if not self._layout.redrawn:
             return self._one_run(localised, address, kind, stick_the_landing)
         pairs = range(self.batch.particles // 2)
         runs = [self._one_run(localised, (*address, k), "antithetic", stick_the_landing) for k in pairs]

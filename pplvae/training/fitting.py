@@ -23,7 +23,7 @@ from pplvae.objectives import KLWeight, Objective
 from pplvae.programs.keys import row_keys
 from pplvae.programs.opening import one_set
 from pplvae.programs.pieces import progress_bar
-from pplvae.programs.reading import Program
+from pplvae.programs.reading import Program, WholePlates
 from pplvae.run_folders import HISTORY, RUN, WEIGHTS, check_digests, digests_of, open_run, read_record
 from pplvae.store import open_datasets, read_tensors, write_datasets, write_json, write_tensors
 from pplvae.training.loop import FitStatus, Loop
@@ -201,7 +201,7 @@ def fit(
             loop.resume()
         with progress_bar(epochs, "fitting", "epoch", progress=progress, done=loop.epoch) as bar:
             try:
-                with held_in_evaluation(start.held):
+                with held_in_evaluation(start.held), WholePlates(start.layout.whole if start.layout else ()):
                     status, message = loop.run(epochs, kl_weight, patience, bar)
             except KeyboardInterrupt:
                 status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
