@@ -28,7 +28,7 @@ _REMEMBERED = 10  # steps from which the shape of the ELBO is learned
 
 
 def node_elbos(density: Density, gaussians: Gaussians, nodes: Nodes, batch: Batch) -> PerDraw:
-    """The ELBO of every row but for a constant, node by node."""
+    """The ELBO of every row at each node, less a constant that is the same for all guides."""
     return density.value(gaussians.mean + gaussians.deviations(nodes.noise), batch) + gaussians.log_volume()
 
 
@@ -83,7 +83,7 @@ def climb(
 
 
 class _NodeElbo:
-    """The ELBO at fixed nodes, as a function of numbers in which its curvature is about 1 in all directions.
+    """The ELBO at fixed nodes, as a function of numbers in which its curvature is about 1 in every direction.
 
     Args:
         density: log p(v_i, u).
@@ -98,7 +98,7 @@ class _NodeElbo:
         self._root = torch.linalg.cholesky_ex(torch.cholesky_inverse(torch.linalg.cholesky_ex(known)[0]))[0]
 
     def start(self) -> Numbers:
-        """Zero for every row."""
+        """The numbers of the guides where the climb begins: zero."""
         mean = self._origin.mean
         return torch.cat([torch.zeros_like(mean), self._origin.no_change()], 1)
 
@@ -115,7 +115,7 @@ class _NodeElbo:
         return nodes.mean(elbos).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
 
     def gradient(self, place: Numbers, rows: Tensor) -> Numbers:
-        """Its gradient."""
+        """The gradient of the ELBO of some rows."""
         nodes, now = self._nodes.take(rows), self.gaussians(place, rows)
         slope = nodes.weighted(self._density.slope(now.mean + now.deviations(nodes.noise), self._batch.take(rows)))
         away = times(self._root[rows].mT, slope.mean(0, keepdim=True))[0]
@@ -124,7 +124,7 @@ class _NodeElbo:
 
 
 class _Memory:
-    """What the last steps of every row have shown of the curvature, for quasi-Newton steps (L-BFGS).
+    """The last steps of every row and the changes of the gradient over them, for quasi-Newton steps (L-BFGS).
 
     Args:
         like: numbers of every row.
@@ -135,7 +135,7 @@ class _Memory:
         self._falls = torch.zeros_like(self._steps)  # of the gradient
 
     def add(self, step: Numbers, fall: Numbers, rows: Tensor) -> None:
-        """Remember a step of some rows; one over which the gradient has not fallen shows nothing, and is left out."""
+        """Remember a step of some rows, unless the gradient has not fallen over it: it shows no curvature."""
         shown = (step * fall).sum(-1) > 1e-8 * step.square().sum(-1)
         some = rows[shown]
         for remembered, latest in ((self._steps, step), (self._falls, fall)):

@@ -138,14 +138,14 @@ class Curvature:
 
 
 def _slope(eta: Tensor, u: Tensor) -> Tensor | None:
-    """Of the sum of a parameter in the latents; None where it does not depend on them."""
+    """The gradient of a sum of parameters with respect to the latents; None where it does not depend on them."""
     if not eta.requires_grad:
         return None
     return torch.autograd.grad(eta.sum(), u, retain_graph=True, allow_unused=True)[0]
 
 
 def _signs(like: Tensor, k: int) -> Tensor:
-    """Plus and minus ones, in another order for each k: parameters that meet must not happen to have the same."""
+    """Plus and minus ones, in another order for each k, so that two parameters do not have the same ones throughout."""
     index = torch.arange(like.shape[1], device=like.device)
     minus = (index * (2 * k + 3) + k * k) % 5 < 2
     return torch.where(minus, -1.0, 1.0).to(like.dtype).expand_as(like)

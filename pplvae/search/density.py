@@ -70,7 +70,7 @@ class Density:
         return self._in_pieces(self._value, u, batch).squeeze(-1)
 
     def prior(self, u: Vectors, batch: Batch) -> PerDraw:
-        """Log p(u_si) in nats, likewise."""
+        """Log p(u_si) in nats, in double precision."""
         return self._in_pieces(self._prior_of, u, batch).squeeze(-1)
 
     def draw_prior(self, batch: Batch, count: int, address: tuple[int, ...]) -> Vectors:
@@ -84,7 +84,7 @@ class Density:
         return torch.cat(found, 1).to(torch.float64)
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
-        """Its gradient with respect to u, in nats per unit; likewise."""
+        """The gradient of log p(v_i, u_si) with respect to u, in nats per unit, in double precision."""
         return self._in_pieces(self._slope, u, batch)
 
     def _in_pieces(
@@ -128,6 +128,6 @@ def _rows_of_a_piece(u: Vectors, batch: Batch) -> int:
 
 
 def _draws_of_a_piece(u: Vectors, batch: Batch) -> int:
-    """Draws of rows that go through the model at once, if a row has no more."""
+    """How many tiled rows go through the model at once."""
     most = _MOST_AT_ONCE if u.device.type == "cpu" else len(batch) * len(u)
     return min(rows_at_once(batch.tensors, 1), most)

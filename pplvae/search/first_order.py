@@ -249,7 +249,7 @@ class _Search:
                     self._now[key] = self._now[key] + self._adam(key, gradient.nan_to_num(0.0, 0.0, 0.0))
 
     def _adam(self, key: str, gradient: Tensor) -> Tensor:
-        """The step of Adam (Kingma and Ba, 2015), upwards.
+        """The step of Adam (Kingma and Ba, 2015) that raises the ELBO.
 
         The squares are forgotten ten times faster than usual: the large gradients of a far-off start would otherwise
         keep the steps tiny for a thousand more (0.33 nat short, against 0.005, where the noise of v is small).
@@ -289,7 +289,7 @@ class _Search:
         self._end_cycles(self._rate < schedule.last_step)
 
     def _end_cycles(self, ended: Tensor) -> None:
-        """Of the rows whose step size has run out, retire those whose cycle gained too little, restart the others."""
+        """End the cycle of rows whose step size has run out: those that gained too little retire, others restart."""
         elbo = self._best_weights[:, self.active].mean(0)
         idle = ended & ~(elbo - self._cycle_start > self.schedule.tolerance)
         self.status[self.active[idle]] = torch.where(self._broken[idle], _NONFINITE, _CONVERGED)
@@ -306,7 +306,7 @@ class _Search:
                 state[key] = state[key].detach()[staying]
 
     def finish(self) -> Float[Tensor, " row"]:
-        """Put rows that have gained nothing back to their start; the ELBO of all rows on the selection sample."""
+        """Put rows that have gained nothing back to their start, and return the ELBO of all on the selection sample."""
         gained = (self._best_weights - self._start_weights).mean(0) > 0
         for key, offset in self.best.items():
             offset[~gained] = self._start[key][~gained]

@@ -31,7 +31,7 @@ Flat = Float[Tensor, "row number"]
 
 
 def prove(make_guides: MakeGuides, optimum: Optimum, schedule: Schedule, seed: int) -> Optimum:
-    """Test where a search has ended, and go on from there while that wins; in place.
+    """Test where a search has ended, and take further steps from there, in place, as long as they win.
 
     Args:
         make_guides: see `optimise`.
@@ -51,7 +51,7 @@ def prove(make_guides: MakeGuides, optimum: Optimum, schedule: Schedule, seed: i
 
 
 def untested(optimum: Optimum) -> Optimum:
-    """Say of the rows whose search has ended that nothing has tested it; in place."""
+    """Mark the rows that call themselves converged as untested, in place."""
     optimum.status = [Status.UNTESTED if status is Status.CONVERGED else status for status in optimum.status]
     return optimum
 
@@ -59,7 +59,7 @@ def untested(optimum: Optimum) -> Optimum:
 def _tested(
     make_guides: MakeGuides, optimum: Optimum, rows: Tensor, schedule: Schedule, seed: int, round_: int
 ) -> Bool[Tensor, " row"]:
-    """Whether rows are at their optimum; those that are not have moved on where that has won."""
+    """Whether rows are at their optimum; the others are moved by the step that was tried, where it wins."""
     draws = _TEST_DRAWS * 2**round_
     pieces = rows.split(make_guides(rows[:1], 2).rows_at_once(draws))
     return torch.cat([_tested_together(make_guides, optimum, some, schedule, seed, round_) for some in pieces])
@@ -68,7 +68,7 @@ def _tested(
 def _tested_together(
     make_guides: MakeGuides, optimum: Optimum, rows: Tensor, schedule: Schedule, seed: int, round_: int
 ) -> Bool[Tensor, " row"]:
-    """The same of rows that go through the programs together."""
+    """`_tested`, of so many rows that they go through the programs together."""
     now = {key: offset[rows] for key, offset in optimum.offsets.items()}
     step_batch = make_guides(rows, _STEP_DRAWS * 2**round_)
     moved = _stepped(step_batch, now, (seed, Stream.STEP, 0, round_), _SMALLEST * schedule.tolerance)

@@ -31,15 +31,15 @@ class Gaussians(ABC):
         self.mean, self.precision = mean, precision
 
     def copy(self) -> "Gaussians":
-        """The same, to be changed in place."""
+        """A copy that can be changed in place."""
         return type(self)(self.mean.clone(), self.precision.clone())
 
     def take(self, index: Any) -> "Gaussians":
-        """Those of some rows."""
+        """The Gaussians of some rows."""
         return type(self)(self.mean[index], self.precision[index])
 
     def put(self, index: Tensor, other: "Gaussians") -> None:
-        """Replace those of some rows."""
+        """Replace the Gaussians of some rows."""
         self.mean[index], self.precision[index] = other.mean, other.precision
 
     def is_proper(self) -> Bool[Tensor, " row"]:
@@ -68,11 +68,11 @@ class Gaussians(ABC):
 
     @abstractmethod
     def own_form(self, matrices: Matrices) -> Tensor:
-        """What of a curvature the family can follow."""
+        """The precision that the family takes from a curvature: its diagonal, or all of it."""
 
     @abstractmethod
     def moved(self, mean: Tensor, target: Tensor, rate: PerRow) -> "Gaussians":
-        """Another mean, and a share of the way towards another precision."""
+        """Gaussians at another mean, whose precision has gone a share of the way towards another one."""
 
     @abstractmethod
     def no_change(self) -> Float[Tensor, "row number"]:
@@ -80,7 +80,7 @@ class Gaussians(ABC):
 
     @abstractmethod
     def changed(self, mean: Tensor, change: Float[Tensor, "row number"]) -> "Gaussians":
-        """Another mean, and another scale: of all numbers there is one for each, where the optimum's curvature is 1."""
+        """Another mean, and a scale changed by numbers in which the ELBO has curvature 1 at its optimum."""
 
     @abstractmethod
     def change_slope(self, now: "Gaussians", noise: Vectors, slope: Vectors) -> Float[Tensor, "row number"]:
@@ -126,7 +126,7 @@ class Gaussians(ABC):
 
 
 class Factorised(Gaussians):
-    """Independent elements."""
+    """Gaussians with independent elements: the precision is one number for each."""
 
     def deviations(self, noise: Vectors) -> Vectors:
         """Noise times standard deviation."""
@@ -182,7 +182,7 @@ class Factorised(Gaussians):
 
 
 class FullCovariance(Gaussians):
-    """All elements together."""
+    """Gaussians with a full covariance matrix: the precision is a matrix."""
 
     def deviations(self, noise: Vectors) -> Vectors:
         """L z, with L L' the covariance, as the guide itself draws."""
@@ -264,5 +264,5 @@ def _scale_tril(precision: Matrices) -> Matrices:
 
 
 def root_of(matrices: Matrices) -> Matrices:
-    """The Cholesky root; of a row without one, numbers that are no root, and that its own draws alone see."""
+    """The Cholesky root of every row; a row without one gets other numbers, which only its own draws see."""
     return torch.linalg.cholesky_ex(matrices)[0]

@@ -47,7 +47,7 @@ class Found:
         return Found(*(_taken(getattr(self, field.name), index) for field in fields(self)))
 
     def lost_by(self, other: Gaussians) -> PerRow:
-        """What other means cost, in nats."""
+        """The ELBO that is lost by moving the means to those of other Gaussians, in nats."""
         away = (other.mean - self.gaussians.mean).unsqueeze(0)
         return 0.5 * (times(self.curvature, away) * away).sum(-1)[0]
 
@@ -107,7 +107,7 @@ class Judge:
     def gained(
         self, start: Gaussians, found: Gaussians, batch: Batch, attempt: int, *, closely: bool = False
     ) -> tuple[PerRow, PerRow]:
-        """What guides have gained over a start, with its error; rows that may have lost take more draws.
+        """How much higher the ELBO is than at a start, with its error; rows that may be lower take more draws.
 
         Args:
             start: some guides.
@@ -129,7 +129,7 @@ class Judge:
         return gain.nan_to_num(-torch.inf, -torch.inf, -torch.inf), stderr.nan_to_num(0.0)
 
     def _left(self, found: Gaussians, known: Matrices, batch: Batch, attempt: int) -> Shortfall:
-        """What is left; rows for which that cannot be told take more draws, and every look is at draws of its own."""
+        """What a further step would win; while that cannot be told, more draws are taken, each time new ones."""
         left = Shortfall(*(torch.full_like(found.mean[:, 0], torch.inf) for _ in range(2)))
         rows = torch.arange(len(batch), device=found.mean.device)
         for count in _test_counts(found.mean.shape[1]):
@@ -158,11 +158,11 @@ class Judge:
         return torch.nonzero(chosen & other.gain.isfinite()).flatten()
 
     def gain(self, old: Gaussians, new: Gaussians, batch: Batch, nodes: Nodes) -> PerDraw:
-        """What one guide's ELBO is above another's, node by node."""
+        """By how much one guide's ELBO is above another's, at each node."""
         return node_elbos(self._density, new, nodes, batch) - node_elbos(self._density, old, nodes, batch)
 
 
 def _test_counts(elements: int) -> tuple[int, ...]:
-    """How many nodes a row is tested at: more, as long as they cannot tell."""
+    """Numbers of nodes for a row's test, to be tried one after the other until the test can tell."""
     few = 8 * TEST_DRAWS if elements == 1 else max(TEST_DRAWS, 2 * matchable(elements))
     return few, *_MORE_TEST_NODES.get(elements, (4 * few, 16 * few, 64 * few))

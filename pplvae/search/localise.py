@@ -83,7 +83,7 @@ class Localise(Messenger):
         return constrained(parameter.constraint, unconstrained(parameter) + offset)
 
     def _spread(self, key: str) -> Tensor:
-        """A row's offset for each of its copies; its own for each state that lambda depends on."""
+        """The offset of each tiled row: of its row, and of its state where lambda depends on states."""
         offset, follows = self._offsets[key], self._layout.follows.get(key, ())
         if not follows:
             return tile(offset, self._copies)
@@ -159,7 +159,7 @@ class LocalGuides:
         return [Start(zeros), Start(zeros | flat, tuple(flat))] if flat else [Start(zeros)]
 
     def parameters(self, offsets: Lambda) -> dict[str, Float[Tensor, "row ..."]]:
-        """Lambda of every row, averaged over draws where an earlier latent changes it; by state as offsets are."""
+        """Lambda of every row; where an earlier latent changes it, the mean over draws, or one for each state."""
         return {key: self._by_state(key, parameter.value) for key, parameter in self._read(offsets).items()}
 
     def lam(self) -> Lambda:
@@ -188,7 +188,7 @@ class LocalGuides:
     def evidence_weights(
         self, offsets: Lambda, address: tuple[int, ...], kind: Kind = "antithetic"
     ) -> Float[Tensor, "particle row"]:
-        """Log of unbiased estimates of p(v_i), of the same draws: `log_weights`, but summed over states as weights."""
+        """Log of unbiased estimates of p(v_i), from the draws of `log_weights`; states are summed inside the logarithm."""
         return self._draws(offsets, address, kind, False)[1]
 
     def space(self, offsets: Lambda) -> LatentSpace:
@@ -241,7 +241,7 @@ class LocalGuides:
         return weights, weights
 
     def _read(self, offsets: Lambda) -> dict[str, Parameter]:
-        """Each parameter that is free at these offsets, the tiled rows first."""
+        """Each free parameter at these offsets, its axis of tiled rows first."""
         found: dict[str, Parameter] = {}
 
         class Read(Localise):
@@ -282,7 +282,7 @@ class LocalGuides:
 
 
 def _towards_zero(logits: Tensor) -> Tensor:
-    """Offsets that take logits to zero, but for those of states that are excluded."""
+    """Offsets that make all logits zero, except those of states that are excluded."""
     return torch.where(logits.isinf(), 0.0, -logits)
 
 

@@ -20,7 +20,7 @@ _SETS = 4
 
 
 class Nodes(NamedTuple):
-    """Standard normals of every row, mirrored ones last, and what each counts in a mean.
+    """Standard normals of every row, mirrored ones last, with their weights in a mean.
 
     Attributes:
         noise: the normals.
@@ -31,7 +31,7 @@ class Nodes(NamedTuple):
     weight: Float[Tensor, "#particle #row #element"]
 
     def take(self, rows: Tensor) -> "Nodes":
-        """Those of some rows."""
+        """The nodes of some rows."""
         return Nodes(self.noise[:, rows], self.weight)
 
     def weighted(self, values: Vectors) -> Vectors:

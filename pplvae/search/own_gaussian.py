@@ -146,7 +146,7 @@ class OwnGaussians:
             optimum.method[row] = FIRST_ORDER if by_first_order[k] else SECOND_ORDER
 
     def _polished(self, found: Found, start: Encoded, batch: Batch, first_order: FirstOrder) -> Tensor:
-        """Go on by first order with the rows that are not at their optimum yet, in place; which of them that served."""
+        """Go on by first order, in place, with rows that are not at their optimum; which rows are better for it."""
         search = self._search
         served = torch.zeros_like(found.gain, dtype=torch.bool)
         left = torch.nonzero(~search.judge.is_settled(found) & found.gain.isfinite()).flatten()

@@ -107,7 +107,7 @@ class OwnGuides:
     def _by_first_order(
         self, batch: Batch, schedule: Schedule, start: Lambda | None = None, *, proven: bool = False
     ) -> Optimum:
-        """Some rows after the other: so few that what a step makes of them stays in the cache."""
+        """A search by first order, of so many rows at a time that what a step makes of them stays in the cache."""
         pieces = torch.arange(len(batch)).split(rows_at_once(batch.tensors, schedule.draws, self.layout.observed))
         found, most = [], len(pieces) * schedule.max_steps
         with progress_bar(most, "steps at most", "step", progress=self._progress, inside=True) as bar:
