@@ -188,7 +188,7 @@ class LocalGuides:
     def evidence_weights(
         self, offsets: Lambda, address: tuple[int, ...], kind: Kind = "antithetic"
     ) -> Float[Tensor, "particle row"]:
-        """Log of unbiased estimates of p(v_i), from the draws of `log_weights`; states are summed inside the logarithm."""
+        """Log of unbiased estimates of p(v_i), from the draws of `log_weights`; states are summed inside the log."""
         return self._draws(offsets, address, kind, False)[1]
 
     def space(self, offsets: Lambda) -> LatentSpace:
