@@ -167,6 +167,27 @@ def _before_each_module(call: Callable[[nn.Module, Any], None]) -> Iterator[None
         hook.remove()
 
 
+@contextmanager
+def calls_through(kind: type[nn.Module], call: Callable[..., Any]) -> Iterator[None]:
+    """Run calls of one kind of module through a function of the plain call, the module and its arguments.
+
+    A hook on all modules would do the same, but what `torch.compile` has wrapped warns of one.
+    """
+    own, plain = "__call__" in vars(kind), kind.__call__
+
+    def through(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return call(plain, module, *args, **kwargs)
+
+    kind.__call__ = through  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        if own:
+            kind.__call__ = plain  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            del kind.__call__
+
+
 def root_modules(*programs: Callable[..., Any]) -> list[nn.Module]:
     """The modules that the programs are, or are methods of: each once, in order."""
     roots: list[nn.Module] = []

@@ -165,6 +165,7 @@ COMPILED = {
 @pytest.mark.parametrize("how", COMPILED)
 def test_what_is_compiled_runs_as_it_is_written(how, monkeypatch):
     """A compiled encoder with dropout gives the numbers of the plain one, captured steps too; it stays compiled."""
+    import_zuko()  # whose flows are looked for from then on
     monkeypatch.setattr(steps, "_PLAIN_FIRST", 2)
     monkeypatch.setattr(steps, "_SHARE", float("inf"))
     monkeypatch.setattr(Distribution, "_validate_args", True)  # torch's compiler switches it off for the whole process

@@ -8,6 +8,8 @@ from typing import Any
 from pyro.poutine.runtime import effectful
 from torch import Tensor, nn
 
+from pplvae.isolate import calls_through
+
 
 @contextmanager
 def contexts_named() -> Iterator[None]:
@@ -22,22 +24,17 @@ def contexts_named() -> Iterator[None]:
         return
     named: list[Tensor] = []
 
-    def name(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not isinstance(module, lazy.LazyDistribution) or not arguments or not isinstance(arguments[0], Tensor):
-            return None
-        context = arguments[0]
+    def name(plain: Any, flow: nn.Module, *arguments: Any, **others: Any) -> Any:
+        context = arguments[0] if arguments else None
         # The parts of a flow are given what the whole was.
-        if not context.is_floating_point() or any(context is other for other in named):
-            return None
-        value = _context(context, name=f"context_{len(named) + 1}" if named else "context")
-        named.append(value)
-        return value, *arguments[1:]
+        if isinstance(context, Tensor) and context.is_floating_point() and all(context is not one for one in named):
+            context = _context(context, name=f"context_{len(named) + 1}" if named else "context")
+            named.append(context)
+            arguments = context, *arguments[1:]
+        return plain(flow, *arguments, **others)
 
-    hook = nn.modules.module.register_module_forward_pre_hook(name)  # pyright: ignore[reportArgumentType]
-    try:
+    with calls_through(lazy.LazyDistribution, name):
         yield
-    finally:
-        hook.remove()
 
 
 @effectful(type="context")
