@@ -61,6 +61,7 @@ QUICK = {
     "test_discrete.py::test_draws_have_their_probabilities",
     "test_discrete.py::test_states",
     "test_evidence.py::test_exact_guide_needs_no_annealing",
+    "test_failures.py",
     "test_families.py",
     "test_fit.py::test_a_full_batch_step_is_that_of_pyro",
     "test_fit.py::test_interrupted_and_resumed_equals_uninterrupted",
