@@ -1,5 +1,6 @@
 """Why a program failed, in the user's words: the site, the numbers, the true cause, and what to write instead."""
 
+import json
 import re
 
 import pyro
@@ -186,3 +187,14 @@ def test_an_error_without_words_shows_its_line():
     text = told(model, guide, rows_of(3))
     assert "AssertionError" in text
     assert "`assert len(v) > 10`" in text
+
+
+def test_the_line_is_the_users_not_that_of_a_library():
+    """An error deep in the standard library shows the line that called it."""
+    _, guide = pair()
+
+    def model(v):
+        json.loads("no json")
+
+    assert "line" in (text := told(model, guide, rows_of(3)))
+    assert '`json.loads("no json")`' in text

@@ -9,6 +9,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pplvae.isolate import generators_kept, unwarned, validation
@@ -113,6 +114,15 @@ class _Following(TorchDispatchMode):
         self._of_draws = of_draws
         self._memory: dict[int, tuple[Any, Sources]] = {}
         self._in_python: Sources = 0  # of numbers taken out of tensors: whatever comes later may hang on them
+        self._escapes = _Escapes(self)
+
+    def __enter__(self) -> "_Following":
+        self._escapes.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        self._escapes.__exit__(*raised)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -128,6 +138,10 @@ class _Following(TorchDispatchMode):
         memory = tensor.untyped_storage()
         self._memory[memory._cdata] = memory, sources | self.sources(tensor)
 
+    def leave(self, tensor: Tensor) -> None:
+        """Note that Python, or NumPy, has been given the numbers of a tensor."""
+        self._in_python |= self.sources(tensor)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation as it is, and note what its results follow from."""
         kwargs = kwargs or {}
@@ -142,6 +156,27 @@ class _Following(TorchDispatchMode):
                 self.add(tensor, sources)
             self._in_python |= sources if kind.seen_by_python else 0
         return found
+
+
+class _Escapes(TorchFunctionMode):
+    """See tensors leave by doors that are no operations, so that no dispatch shows them.
+
+    Args:
+        following: is told.
+    """
+
+    def __init__(self, following: _Following) -> None:
+        super().__init__()
+        self._following = following
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function as it is."""
+        if getattr(func, "__name__", "") in _DOORS and args and isinstance(args[0], Tensor):
+            self._following.leave(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+_DOORS = ("tolist", "numpy", "__array__", "__dlpack__", "data_ptr", "__cuda_array_interface__")
 
 
 class _Kind(NamedTuple):

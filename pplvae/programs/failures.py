@@ -5,6 +5,7 @@ its distribution, and the line of the program that asked for it.
 """
 
 import re
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +23,13 @@ from pplvae.errors import PLATE_HINT, PplvaeError, ProgramError
 from pplvae.isolate import isolated
 from pplvae.programs.families import family_name
 
-_PROBE_ROWS = 5  # `inspection` tries programs on so many rows at most
+TRIED_ON = 3, 5  # rows on which `inspection` tries programs
 _LARGE = 30  # of a number in the rows, where networks expect some around 1
-_LIBRARIES = tuple(str(Path(str(file)).parent) for file in (torch.__file__, pyro.__file__, errors.__file__))
+# Lines that are not the user's.
+_LIBRARIES = (
+    *(str(Path(str(file)).parent) for file in (torch.__file__, pyro.__file__, errors.__file__)),
+    sysconfig.get_paths()["stdlib"],
+)
 
 
 @contextmanager
@@ -69,8 +74,9 @@ def explained(what: str, tensors: Sequence[Any], error: Exception) -> str:
         return (
             f"{begin} It is called as `{what}(*rows)`, here with {len(tensors)}: pass all that it takes, `rows=(v, c)`."
         )
-    if len(tensors[0]) <= _PROBE_ROWS and isinstance(error, RuntimeError | ValueError | IndexError | AssertionError):
-        begin += f" (Programs are tried on 3 and {_PROBE_ROWS} rows first: sizes must come from the rows passed in.)"
+    if len(tensors[0]) <= TRIED_ON[1] and isinstance(error, RuntimeError | ValueError | IndexError | AssertionError):
+        few, more = TRIED_ON
+        begin += f" (Programs are tried on {few} and {more} rows first: sizes must come from the rows passed in.)"
     return begin
 
 
@@ -117,7 +123,7 @@ def _where(error: Exception) -> str:
     """The line of the user's program, if the traceback shows one."""
     for entry in reversed(traceback.extract_tb(error.__traceback__)):
         is_user = not entry.filename.startswith(_LIBRARIES) and "site-packages" not in entry.filename
-        if is_user and Path(entry.filename).suffix == ".py" and "contextlib" not in entry.filename and entry.line:
+        if is_user and Path(entry.filename).suffix == ".py" and entry.line:
             return f" ({Path(entry.filename).name}, line {entry.lineno}: `{entry.line}`)"
     return ""
 

@@ -15,7 +15,7 @@ from pplvae.isolate import generators_kept, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.dependence import depends_on_draws, unmoved_priors
 from pplvae.programs.discrete import States, is_discrete, joint_states, states_of, states_together
-from pplvae.programs.failures import beside_plate, check_dtypes, in_users_words
+from pplvae.programs.failures import TRIED_ON, beside_plate, check_dtypes, in_users_words
 from pplvae.programs.families import family_name, free_parameters
 from pplvae.programs.left_out import left_to_the_model
 from pplvae.programs.points import are_points, free_points
@@ -26,7 +26,7 @@ from pplvae.programs.summing import Summed
 from pplvae.programs.support import check_support, is_unchecked
 
 _LOOKED_AT = 100  # rows among which three different ones are sought
-_FEW, _MORE = 3, 5  # rows that the programs are tried on
+_FEW, _MORE = TRIED_ON
 _TRIES = 3  # groups of rows that the programs are tried on, if they fail on the first
 
 
