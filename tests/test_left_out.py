@@ -53,6 +53,17 @@ def mixed(v):
         pyro.sample("v", dist.Normal(where.expand(v.shape).unsqueeze(-2), 1.0).to_event(1), obs=v.unsqueeze(-2))
 
 
+def slightly_mixed(v):
+    """As `words`, but that the number of words of the second topic moves the row a little."""
+    with pyro.plate("rows", len(v), dim=-2):
+        h = pyro.sample("h", dist.Normal(torch.zeros(len(v), 1), 1.0))
+        with pyro.plate("words", v.shape[1], dim=-1):
+            topic = pyro.sample("topic", dist.Categorical(SHARES))
+            pyro.sample("v", dist.Normal(h + MEANS[topic], 1.0), obs=v)
+        count = topic.sum(-1, keepdim=True)
+        pyro.sample("w", dist.Normal(0.00005 * count.to(v), 1.0), obs=torch.full_like(v[:, :1], 1.0))
+
+
 def normal(value, mean):
     return dist.Normal(mean, 1.0).log_prob(value)
 
@@ -112,6 +123,13 @@ def test_log_weights_are_sums_over_all_topics(kind, masked):
     of = exact(kind, ROWS, used)
     expected = torch.stack([of(some) for some in h])
     torch.testing.assert_close(found.double(), expected.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_slight_effect_of_all_topics_is_seen():
+    """Of 0.0006 nats: twelve words are no sums of their own, and have 4096 states together."""
+    with pytest.raises(RowwiseError, match=r"\['topic'\]"):
+        pplvae.log_weights(slightly_mixed, guide, ROWS.repeat(1, 4).double())
+    assert pplvae.log_weights(words, guide, ROWS.repeat(1, 4).double()).isfinite().all()
 
 
 def test_thirty_words_are_thirty_sums():

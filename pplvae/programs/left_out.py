@@ -1,6 +1,8 @@
 """Which discrete latents a guide leaves to the model, and how they can be summed out of it."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,14 +59,22 @@ def left_to_the_model(
 
 def _apart(left: Mapping[str, Any], dims: Mapping[str, int]) -> Summed | None:
     """Sums over single members of the plates in which latents lie; None where there are no such plates, or several."""
-    plates = {
-        name: frozenset(
-            frame.name for frame in site["cond_indep_stack"] if frame.dim not in (None, dims[name]) and frame.size > 1
-        )
+    frames = {
+        name: {
+            frame.name: frame.size
+            for frame in site["cond_indep_stack"]
+            if frame.dim not in (None, dims[name]) and frame.size > 1
+        }
         for name, site in left.items()
     }
+    plates = {name: frozenset(sizes) for name, sizes in frames.items()}
     inside = [name for name in left if plates[name]]
-    if not inside or len({plates[name] for name in inside}) > 1 or len({_members(left[name]) for name in inside}) > 1:
+    if not inside or len({plates[name] for name in inside}) > 1:
+        return None
+    shapes = {left[name]["fn"].batch_shape for name in inside}
+    members = math.prod(frames[inside[0]].values())
+    # Other axes than those of the rows and of the plates would be members of nothing.
+    if len(shapes) > 1 or shapes.pop().numel() != members * _rows(left[inside[0]], dims[inside[0]]):
         return None
     whole = {name: states_of(site, dims[name]) for name, site in left.items() if name not in inside}
     states = states_together(whole | {name: states_of_one(left[name], dims[name]) for name in inside})
@@ -73,8 +83,8 @@ def _apart(left: Mapping[str, Any], dims: Mapping[str, int]) -> Summed | None:
     return Summed({n: states[n] for n in whole}, {n: states[n] for n in inside}, plates[inside[0]])
 
 
-def _members(site: Any) -> torch.Size:
-    return site["fn"].batch_shape
+def _rows(site: Any, dim: int) -> int:
+    return site["fn"].batch_shape[dim]
 
 
 def _holds(
@@ -106,6 +116,7 @@ def _holds(
     one = Summed({}, {}, summed.plates)
     theirs, outside = one.by_state(run_model(model, batch, {**values, **first, **mixed}), dims)
     ours = members[0].gather(0, index.unsqueeze(0).to(members.device))[0]
-    same = torch.allclose(theirs[0, 0], ours, rtol=1e-3, atol=1e-4, equal_nan=True)
-    apart = torch.allclose(rows[0], outside[0].expand_as(rows[0]), rtol=1e-3, atol=1e-4, equal_nan=True)
-    return same and apart and bool((rows - rows[:, :1]).abs().amax() < 1e-3)
+    small = 1e-4 if ours.dtype == torch.float32 else 1e-8
+    close = partial(torch.allclose, rtol=small, atol=small, equal_nan=True)
+    outside_is_alone = close(rows, rows[:, :1].expand_as(rows)) and close(outside[0, 0], rows[0, 0])
+    return outside_is_alone and close(theirs[0, 0], ours)
