@@ -19,7 +19,7 @@ from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
 from pplvae.programs.contexts import contexts_named
 from pplvae.programs.discrete import States, draw, is_enumerable
-from pplvae.programs.families import map_parameters, pathwise
+from pplvae.programs.families import pathwise
 from pplvae.programs.noise import Kind, RowNoise
 from pplvae.programs.sites import latents_of, sum_sites, values_of
 from pplvae.programs.summing import Summed
@@ -250,22 +250,14 @@ def run_prior(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dic
     return reader.sites
 
 
-def log_guide(sites: Mapping[str, Any], layout: Layout, *, stick_the_landing: bool = False) -> Float[Tensor, " batch"]:
+def log_guide(sites: Mapping[str, Any], layout: Layout) -> Float[Tensor, " batch"]:
     """Log q(h_i; lambda_i) of tiled rows, in nats, at the values that the guide drew.
 
     Args:
         sites: from `run_guide`.
         layout: of the pair.
-        stick_the_landing: cut the gradient with respect to lambda inside log q, which leaves the ELBO's gradient
-            unbiased and takes its noise away where q is the posterior (Roeder et al., 2017, arXiv 1703.09194).
     """
-    if not stick_the_landing:
-        return sum_sites(sites, layout.guide)
-    detached = {
-        name: map_parameters(sites[name]["fn"], lambda parameter: parameter.value.detach(), dim)
-        for name, dim in layout.guide.items()
-    }
-    return sum_sites(sites, layout.guide, detached)
+    return sum_sites(sites, layout.guide)
 
 
 def log_extra(sites: Mapping[str, Any]) -> Float[Tensor, ""]:
@@ -319,11 +311,9 @@ def log_weights_of(
     batch: Batch,
     address: tuple[int, ...],
     kind: Kind = "independent",
-    *,
-    stick_the_landing: bool = False,
 ) -> Float[Tensor, "particle row"]:
     """Log p(v_i, h_si) - log q(h_si | v_i) for every draw of every row, in nats; their mean is the ELBO."""
     sites = run_guide(guide, batch, layout.guide, address, kind)
-    log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
+    log_q = log_guide(sites, layout)
     log_p, _ = log_model(model, batch, values_of(sites), layout)
     return (log_p - log_q).reshape(batch.copies, len(batch))

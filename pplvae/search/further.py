@@ -2,14 +2,18 @@
 
 A row's optimum by Adam is tested by another method. On one sample the ELBO is a plain function of a row's offsets; a
 few conjugate gradients, with products of its second derivative from differences of slopes, give the Newton step there.
-What that step wins on a fresh sample, with its standard error, is the shortfall that is reported. A row that still wins
-takes the step and is tested again.
+
+That step follows the noise e of the slope g as well. With the curvature H it wins (g + e)' H^-1 (g + e) / 2 nats on
+its own sample, which is too much, and (g' H^-1 g - e' H^-1 e) / 2 on a fresh one, which is too little. Their mean is
+right but for a term of mean zero: it is the shortfall that is reported. A row that wins on the fresh sample takes the
+step and is tested again.
 
 References:
     Numerical optimization (Nocedal and Wright, 2006), chapter 7, for truncated Newton steps.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +21,7 @@ from torch import Tensor
 
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Stream
-from pplvae.programs.shapes import Lambda
+from pplvae.programs.shapes import Lambda, PerDraw
 from pplvae.search.first_order import Guides, MakeGuides, Optimum, Schedule, Status
 
 _ROUNDS = 4
@@ -71,48 +75,66 @@ def _tested_together(
     """`_tested`, of so many rows that they go through the programs together."""
     now = {key: offset[rows] for key, offset in optimum.offsets.items()}
     step_batch = make_guides(rows, _STEP_DRAWS * 2**round_)
-    moved = _stepped(step_batch, now, (seed, Stream.STEP, 0, round_), _SMALLEST * schedule.tolerance)
+    step = _stepped(step_batch, now, (seed, Stream.STEP, 0, round_), _SMALLEST * schedule.tolerance)
     test_batch = make_guides(rows, _TEST_DRAWS * 2**round_)
     with torch.no_grad():
         address = (seed, Stream.SELECT, 2, round_)
-        difference = test_batch.log_weights(moved, address) - test_batch.log_weights(now, address)
-    gain, stderr = mean_and_stderr(difference)
-    optimum.shortfall[rows], optimum.shortfall_stderr[rows] = gain.to(optimum.shortfall), stderr.to(optimum.shortfall)
-    fits = gain + _UPPER * stderr < schedule.tolerance
-    wins = (gain > 0) & ~fits
+        difference = test_batch.log_weights(step.offsets, address) - test_batch.log_weights(now, address)
+    fresh, stderr = mean_and_stderr(difference)
+    nats = (step.gain + fresh) / 2
+    stderr = torch.hypot(step.stderr, stderr) / 2
+    optimum.shortfall[rows], optimum.shortfall_stderr[rows] = nats.to(optimum.shortfall), stderr.to(optimum.shortfall)
+    fits = nats + _UPPER * stderr < schedule.tolerance
+    wins = (fresh > 0) & ~fits
     for key, offset in optimum.offsets.items():
-        offset[rows[wins]] = moved[key][wins]
+        offset[rows[wins]] = step.offsets[key][wins]
     return fits
 
 
-def _stepped(batch: Guides, offsets: Lambda, address: tuple[int, ...], enough: float) -> Lambda:
-    """Offsets after the Newton step of a sample, for the rows that win enough by it there; the same for the others."""
+class _Step(NamedTuple):
+    """A step of every row, and what it wins on its own sample.
 
-    def elbo(x: Flat) -> Float[Tensor, " row"]:
-        return batch.log_weights(_unflattened(x, offsets), address).mean(0)
+    Attributes:
+        offsets: after it.
+        gain: nats; where no length wins enough to be taken, what the slope and the curvature had promised.
+        stderr: its standard error.
+    """
+
+    offsets: Lambda
+    gain: Float[Tensor, " row"]
+    stderr: Float[Tensor, " row"]
+
+
+def _stepped(batch: Guides, offsets: Lambda, address: tuple[int, ...], enough: float) -> _Step:
+    """The Newton step of a sample, taken by the rows that win enough by it there."""
+
+    def elbo(x: Flat) -> PerDraw:
+        return batch.log_weights(_unflattened(x, offsets), address)
 
     def slope(x: Flat) -> Flat:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            return torch.autograd.grad(elbo(x).sum(), x)[0].nan_to_num(0.0, 0.0, 0.0)
+            return torch.autograd.grad(elbo(x).mean(0).sum(), x)[0].nan_to_num(0.0, 0.0, 0.0)
 
     start = _flattened(offsets)
     with torch.no_grad():
-        direction = _conjugate_gradients(slope, start)
-        value = elbo(start)
-        best, kept = value + enough, start
+        first = slope(start)
+        direction = _conjugate_gradients(slope, start, first)
+        before = elbo(start)
+        kept, gain, stderr = start, (first * direction).sum(1) / 2, torch.zeros_like(before[0])
+        best = torch.full_like(gain, enough)
         for length in _LENGTHS:
             tried = start + length * direction
-            new = elbo(tried)
-            better = new > best
-            best, kept = torch.where(better, new, best), torch.where(better.unsqueeze(1), tried, kept)
-    return _unflattened(kept, offsets)
+            won, error = mean_and_stderr(elbo(tried) - before)
+            better = won > best
+            best, gain = torch.where(better, won, best), torch.where(better, won, gain)
+            stderr, kept = torch.where(better, error, stderr), torch.where(better.unsqueeze(1), tried, kept)
+    return _Step(_unflattened(kept, offsets), gain, stderr)
 
 
-def _conjugate_gradients(slope: Callable[[Flat], Flat], start: Flat) -> Flat:
+def _conjugate_gradients(slope: Callable[[Flat], Flat], start: Flat, first: Flat) -> Flat:
     """The Newton step of every row, from products with the second derivative by central differences."""
     width = torch.finfo(start.dtype).eps ** (1 / 3)
-    first = slope(start)
     step, residual, along = torch.zeros_like(start), first, first
     square = residual.square().sum(1)
     going = square > 0

@@ -22,7 +22,7 @@ from pplvae.programs.discrete import joint_states
 from pplvae.programs.families import constrained, map_parameters, map_point, unconstrained
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Kind
-from pplvae.programs.reading import Given, Layout, Program, log_guide, log_model, run_guide
+from pplvae.programs.reading import Given, Layout, Program, log_model, run_guide
 from pplvae.programs.shapes import Lambda
 from pplvae.programs.sites import latents_of, sum_sites, values_of
 from pplvae.programs.transforms import Parameter
@@ -48,25 +48,39 @@ class Localise(Messenger):
         offsets: by name (see `Layout.free`); rows first, in unconstrained space. A name that is missing is not moved.
         layout: of the pair.
         copies: how often the rows are tiled.
+        stick_the_landing: whether `cut` is wanted.
+
+    Attributes:
+        cut: each site's distribution once more, without the gradient that passes through its own offsets. What passes
+            through the latents before it, which the encoder may look at, stays.
     """
 
-    def __init__(self, offsets: Mapping[str, Tensor], layout: Layout, copies: int) -> None:
+    def __init__(
+        self, offsets: Mapping[str, Tensor], layout: Layout, copies: int, *, stick_the_landing: bool = False
+    ) -> None:
         super().__init__()
         self._offsets = offsets
         self._layout = layout
         self._copies = copies
+        self._stick_the_landing = stick_the_landing
+        self.cut: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
         if name not in self._layout.guide:
             return
 
+        fn = msg["fn"]
+        msg["fn"] = self._moved(name, fn)
+        if self._stick_the_landing:
+            self.cut[name] = self._moved(name, fn, cut=True)
+
+    def _moved(self, name: str, fn: Any, *, cut: bool = False) -> Any:
         def move(parameter: Parameter) -> Tensor:
-            return self._move(f"{name}.{parameter.name}", parameter)
+            return self._move(f"{name}.{parameter.name}", parameter, cut=cut)
 
         dim, points = self._layout.guide[name], self._layout.points
-        fn = msg["fn"]
-        msg["fn"] = map_point(fn, move, dim, points[name]) if name in points else map_parameters(fn, move, dim)
+        return map_point(fn, move, dim, points[name]) if name in points else map_parameters(fn, move, dim)
 
     def _pyro_post_local(self, msg: Any) -> None:
         value, constraint = msg["value"], msg["args"][1]
@@ -76,11 +90,11 @@ class Localise(Messenger):
         value = msg["value"]
         msg["value"] = self._move(msg["name"], Parameter(msg["name"], value, constraints.real, -value.ndim))
 
-    def _move(self, key: str, parameter: Parameter) -> Tensor:
+    def _move(self, key: str, parameter: Parameter, *, cut: bool = False) -> Tensor:
         if key not in self._offsets:
             return parameter.value
         offset = self._spread(key).movedim(0, parameter.axis)
-        return constrained(parameter.constraint, unconstrained(parameter) + offset)
+        return constrained(parameter.constraint, unconstrained(parameter) + (offset.detach() if cut else offset))
 
     def _spread(self, key: str) -> Tensor:
         """The offset of each tiled row: of its row, and of its state where lambda depends on states."""
@@ -208,25 +222,22 @@ class LocalGuides:
     def _draws(
         self, offsets: Lambda, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
     ) -> tuple[Tensor, Tensor]:
-        localised = Localise(offsets, self._layout, self._run_batch.copies)(self._guide)
+        moving = Localise(offsets, self._layout, self._run_batch.copies, stick_the_landing=stick_the_landing)
         if self._exact:
-            elbo, evidence = self._one_run(localised, address, "independent", stick_the_landing)
+            elbo, evidence = self._one_run(moving, address, "independent")
             return elbo.expand(self.batch.particles, -1), evidence.expand(self.batch.particles, -1)
         if not self._layout.redrawn:
-            return self._one_run(localised, address, kind, stick_the_landing)
-        pairs = range(self.batch.particles // 2)
-        runs = [self._one_run(localised, (*address, k), "antithetic", stick_the_landing) for k in pairs]
+            return self._one_run(moving, address, kind)
+        runs = [self._one_run(moving, (*address, k), "antithetic") for k in range(self.batch.particles // 2)]
         elbo, evidence = (torch.stack(draws, 1).flatten(0, 1) for draws in zip(*runs, strict=True))
         return elbo, evidence
 
-    def _one_run(
-        self, localised: Program, address: tuple[int, ...], kind: Kind, stick_the_landing: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _one_run(self, moving: Localise, address: tuple[int, ...], kind: Kind) -> tuple[Tensor, Tensor]:
         batch, layout = self._run_batch, self._layout
         given = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
         with Given(given):
-            sites = run_guide(localised, batch, layout.guide, address, kind)
-        log_q = log_guide(sites, layout, stick_the_landing=stick_the_landing)
+            sites = run_guide(moving(self._guide), batch, layout.guide, address, kind)
+        log_q = sum_sites(sites, layout.guide, moving.cut)
         log_p, _ = log_model(self._model, batch, values_of(sites), layout)
         weights = (log_p - log_q).unflatten(0, (batch.repeats, batch.particles, len(batch)))
         if not layout.discrete:
@@ -245,8 +256,8 @@ class LocalGuides:
         found: dict[str, Parameter] = {}
 
         class Read(Localise):
-            def _move(self, key: str, parameter: Parameter) -> Tensor:
-                moved = super()._move(key, parameter)
+            def _move(self, key: str, parameter: Parameter, *, cut: bool = False) -> Tensor:
+                moved = super()._move(key, parameter, cut=cut)
                 if key in self._layout.free:
                     value = moved.movedim(parameter.axis, 0)
                     found[key] = parameter._replace(value=value, axis=-value.ndim)
