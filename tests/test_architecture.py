@@ -58,7 +58,16 @@ ROOMS = {
     ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),
-        *("second_order", "localise", "first_order", "further", "own_gaussian", "own_guides", "missed"),
+        *(
+            "second_order",
+            "localise",
+            "first_order",
+            "further",
+            "known_latents",
+            "own_gaussian",
+            "own_guides",
+            "missed",
+        ),
         "richer_families",
     ],
     "report": [],

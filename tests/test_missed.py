@@ -9,6 +9,14 @@ from scipy import stats
 from statistics_ import assert_frequency
 
 import pplvae
+from pplvae.data import as_rows
+from pplvae.isolate import isolated
+from pplvae.programs.batch import Batch
+from pplvae.programs.inspection import inspect_pair
+from pplvae.search.first_order import Schedule
+from pplvae.search.localise import LocalGuides
+from pplvae.search.missed import look_for_missed
+from pplvae.search.own_guides import OwnGuides
 
 SHORT = {"evidence": None, "particles": 20, "max_steps": 100}  # steps that do not pay for a start from the prior
 
@@ -37,3 +45,69 @@ def test_nothing_is_missed_where_there_is_one_mode(seed):
     model, guide, v = bad_pair(seed, rows=10)
     rows = pplvae.compare(model.model, guide, v, simulated=100, **SHORT).rows
     assert (rows.attrs["simulated"], rows.attrs["missed"]) == (100, 0)
+
+
+def heavy_tailed(v):
+    with pyro.plate("data", len(v)):
+        loc = (v[:, :1].clamp(min=0.01) / 3).sqrt()
+        pyro.sample("h", dist.StudentT(10.0, loc, 0.1).to_event(1))
+
+
+def missed_by(model, guide, rows, simulated):
+    with isolated(0):
+        layout = inspect_pair(model, guide, as_rows(rows).tensors)
+        own = OwnGuides(model, guide, layout, Schedule(max_steps=200), 0)
+        return look_for_missed(own, Batch.of([rows]), simulated)
+
+
+def test_a_guide_that_is_no_gaussian_begins_at_the_latents_too():
+    """As above: a quarter of the rows that are there are simulated, since each is searched twice by first order."""
+    found = missed_by(folded, heavy_tailed, torch.ones(240, 2), 300)
+    assert found["simulated"] == 60
+    assert_frequency(found["missed"], 60, stats.norm.cdf(-0.4), 0.5)
+
+
+def rates(v):
+    with pyro.plate("data", len(v)):
+        rate = pyro.sample("rate", dist.Gamma(2.0 * torch.ones(len(v)), 1.0))
+        pyro.sample("v", dist.Normal(rate[:, None], 0.5).to_event(1), obs=v)
+
+
+def one_for_all(v):
+    with pyro.plate("data", len(v)):
+        pyro.sample("rate", dist.Gamma(3.0 * torch.ones(len(v)), 1.0))
+
+
+def test_latents_on_a_support_of_their_own():
+    found = missed_by(rates, one_for_all, torch.ones(40, 1), 40)
+    assert (found["simulated"], found["missed"]) == (10, 0)
+
+
+def signed(v):
+    with pyro.plate("data", len(v)):
+        sign = pyro.sample("sign", dist.Bernoulli(0.5 * torch.ones(len(v))))
+        h = pyro.sample("h", dist.Normal(2 * sign - 1, 1.0))
+        pyro.sample("v", dist.Normal(h, 1.0), obs=v)
+
+
+def sure(v):
+    with pyro.plate("data", len(v)):
+        sign = pyro.sample("sign", dist.Bernoulli(0.8 * torch.ones(len(v))))
+        pyro.sample("h", dist.Normal(sign - 0.5, 0.3))
+
+
+def test_log_q_around_latents_that_are_known():
+    rows = torch.zeros(2)
+    latents = {"sign": torch.tensor([0.0, 1.0]), "h": torch.tensor([2.0, -3.0])}
+    with isolated(0):
+        layout = inspect_pair(signed, sure, as_rows(rows).tensors)
+        guides = LocalGuides(signed, sure, layout, Batch.of([rows]).times(8))
+        offsets = {key: offset.requires_grad_() for key, offset in guides.zeros().items()}
+        with torch.no_grad():  # of the state that each row is in: from -0.5 to 2, and from 0.5 to -3
+            offsets["h.loc"][0, 0], offsets["h.loc"][1, 1] = 2.5, -3.5
+        found = guides.log_prob_near(latents, offsets, (0,), "antithetic")
+        (slope,) = torch.autograd.grad(found.sum(), offsets["h.loc"])
+    torch.testing.assert_close(slope, torch.zeros(2, 2), rtol=0, atol=1e-4)
+    spread = (found - torch.tensor([0.2, 0.8]).log()) * -2 - 2 * torch.tensor(0.3 * (2 * torch.pi) ** 0.5).log()
+    assert (spread > -1e-4).all()  # squares of what the encoder draws, in units of its scale
+    assert 0.1 < spread.mean() < 5

@@ -139,7 +139,8 @@ def compare(
             skipped: its `status` is "skipped", its gaps are NaN, and `amortisation_gap_bound` says what it may lose at
             most.
         simulated: rows to simulate from the model. They are searched from the encoder and from the latents that they
-            were made from, to say how often the search misses a better optimum. 0 leaves that out.
+            were made from, to say how often the search misses a better optimum. Where the guide is no Gaussian, a
+            quarter as many as there are rows at most. 0 leaves that out.
         particles: Monte Carlo draws per row. An even number, of importance weights as well; by default as many as
             `stderr` needs.
         stderr: the largest Monte Carlo standard error of a row that is asked for, in nats. Importance evidence counts.

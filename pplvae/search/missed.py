@@ -15,6 +15,8 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.simulation import simulate, told_apart
 from pplvae.search.own_guides import OwnGuides
 
+_SHARE = 4  # of the rows, one in so many is simulated at most where the search is by first order
+
 
 def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
     """Simulate rows, and search each from the encoder and from the latents that it was made from.
@@ -28,6 +30,11 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
         `simulated`, how many rows that were, and `missed`, in how many the search from the encoder ended lower;
         `not_simulated_because`, why it could not be tried, in a clause, empty where it could.
     """
+    if own.layout.points or own.layout.held:
+        return _found(0, 0, "the guide has point masses, or latents of all rows")
+    own.encoded(batch.take(slice(1)))  # which settles the method
+    if own.gaussian is None:  # two searches of each row, and not quick ones
+        count = min(count, max(1, len(batch) // _SHARE))
     templates = told_apart(batch.take(torch.arange(len(batch)).repeat(-(-count // len(batch)))[:count]))
     try:
         made = simulate(own.model, own.layout, templates, (own.seed, Stream.SIMULATE))
@@ -35,7 +42,7 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
         why = str(error).split(":")[0].rstrip(".")
         return _found(0, 0, why[:1].lower() + why[1:])
     missed = own.missed(made.batch, made.values)
-    return _found(0, 0, own.reason) if missed is None else _found(len(missed), int(missed.sum()), "")
+    return _found(len(missed), int(missed.sum()), "")
 
 
 def _found(rows: int, missed: int, reason: str) -> dict[str, Any]:

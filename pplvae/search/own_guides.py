@@ -11,13 +11,19 @@ from torch import Tensor
 from pplvae.errors import PplvaeWarning
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
+from pplvae.programs.estimates import mean_and_stderr
+from pplvae.programs.noise import Stream
 from pplvae.programs.pieces import progress_bar
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
 from pplvae.search.first_order import Optimum, Schedule, joined, optimise
 from pplvae.search.further import prove, untested
+from pplvae.search.known_latents import offsets_at
 from pplvae.search.localise import LocalGuides
 from pplvae.search.own_gaussian import Encoded, OwnGaussians
+
+_DRAWS = 512  # by which two ends of a search are compared
+_CLEARLY = 5  # times the tolerance: two ends in the same mode are not so far apart
 
 
 class OwnGuides:
@@ -69,12 +75,30 @@ class OwnGuides:
             return found if self._is_smooth else untested(found)
         return self.gaussian(encoded, batch, self._by_first_order)
 
-    def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"] | None:
-        """Rows whose search misses a better optimum, see `OwnGaussians.missed`; None where that cannot be told."""
+    def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"]:
+        """Of rows whose latents are known, those whose search ends clearly lower than one that begins at the latents.
+
+        Args:
+            batch: the rows.
+            latents: by site, as the guide would draw them.
+        """
         encoded = self.encoded(batch)
-        if self.gaussian is None or encoded is None:
-            return None
-        return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
+        if self.gaussian is not None and encoded is not None:
+            return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
+        make = partial(self.guides, batch)
+        rows_first = {name: latents[name].movedim(axis, 0) for name, axis in self.layout.axes.items()}
+        begin = offsets_at(make, rows_first, self.schedule, self.seed)
+        guides = make(torch.arange(len(batch)), _DRAWS)
+        if self.layout.states:  # the search itself begins more than once
+            ends = [self._by_first_order(batch, self.schedule, start).offsets for start in (None, begin)]
+        else:
+            both = {key: torch.cat([zeros, begin[key]]) for key, zeros in guides.zeros().items()}
+            found = self._by_first_order(batch.take(torch.arange(len(batch)).repeat(2)), self.schedule, both).offsets
+            ends = [{key: offset.chunk(2)[k] for key, offset in found.items()} for k in (0, 1)]
+        with torch.no_grad():
+            ours, theirs = (guides.log_weights(end, (self.seed, Stream.SELECT, 3)) for end in ends)
+        gain, stderr = mean_and_stderr(theirs - ours)
+        return gain > _CLEARLY * self.schedule.tolerance + 3 * stderr
 
     def _choose(self, guides: LocalGuides) -> None:
         """Find out, on one row, whether the second-order method applies to the pair."""
