@@ -15,7 +15,7 @@ from pplvae.models import DeepMarkov
 from pplvae.programs.batch import Batch
 from pplvae.programs.opening import opened
 from pplvae.search.first_order import Schedule, optimise
-from pplvae.search.localise import LocalGuides
+from pplvae.search.local_guides import LocalGuides
 
 _SEARCH = Schedule(max_steps=10, window=10)
 _TRAINING_STEPS = 10

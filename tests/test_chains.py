@@ -20,7 +20,7 @@ from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.inspection import inspect_pair
 from pplvae.search.first_order import Optimum, Schedule, Status
 from pplvae.search.further import prove
-from pplvae.search.localise import LocalGuides
+from pplvae.search.local_guides import LocalGuides
 
 LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (pyro, torch, xr))
 

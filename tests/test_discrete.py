@@ -95,7 +95,7 @@ def test_drawn_where_there_are_too_many(monkeypatch):
 @pytest.mark.statistical
 def test_score_function_gradient_is_unbiased(monkeypatch):
     from pplvae.programs.batch import Batch
-    from pplvae.search.localise import LocalGuides
+    from pplvae.search.local_guides import LocalGuides
 
     monkeypatch.setattr(discrete, "MOST_STATES", 8)
     switches = Switches(rows=3)

@@ -14,7 +14,7 @@ from pplvae.isolate import isolated
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
 from pplvae.search.first_order import Schedule
-from pplvae.search.localise import LocalGuides
+from pplvae.search.local_guides import LocalGuides
 from pplvae.search.missed import look_for_missed
 from pplvae.search.own_guides import OwnGuides
 

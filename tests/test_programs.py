@@ -15,7 +15,7 @@ from pplvae.isolate import evaluation_mode, isolated
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.reading import log_weights_of
-from pplvae.search.localise import LocalGuides
+from pplvae.search.local_guides import LocalGuides
 
 QUICK = {"particles": 50, "max_steps": 30}
 

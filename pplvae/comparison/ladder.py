@@ -17,7 +17,7 @@ from pplvae.scoring.scores import Scored
 from pplvae.scoring.tables import Columns, add
 from pplvae.search.first_order import Optimum, optimise
 from pplvae.search.further import prove
-from pplvae.search.localise import LocalGuides, Start
+from pplvae.search.local_guides import LocalGuides, Start
 from pplvae.search.richer_families import Base, Mixture, RicherFamily, flow, full_covariance
 
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}

@@ -18,7 +18,8 @@ from pplvae.nets import MLP
 from pplvae.programs.batch import Batch
 from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program
-from pplvae.search.localise import LocalGuides, Localise
+from pplvae.search.local_guides import LocalGuides
+from pplvae.search.localise import Localise
 from pplvae.training.fitting import Fit, fit
 from pplvae.training.preparation import follow_rows, merged_stores, prepare
 from pplvae.training.weights import Fitted, Weights

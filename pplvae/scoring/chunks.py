@@ -23,7 +23,7 @@ from pplvae.programs.shapes import Lambda, PerDraw
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
 from pplvae.scoring.tables import Columns, as_dataset
 from pplvae.search.first_order import MakeGuides, Optimum, Schedule
-from pplvae.search.localise import LocalGuides
+from pplvae.search.local_guides import LocalGuides
 from pplvae.search.missed import look_for_missed
 from pplvae.search.own_gaussian import Encoded
 from pplvae.search.own_guides import OwnGuides

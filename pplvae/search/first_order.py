@@ -19,7 +19,7 @@ from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Kind, Stream
 from pplvae.programs.shapes import Lambda, Matrices
 from pplvae.search.gaussian import Gaussians
-from pplvae.search.localise import Start
+from pplvae.search.local_guides import Start
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from torch import Tensor
 from pplvae.programs.noise import Kind
 from pplvae.programs.shapes import Lambda
 from pplvae.search.first_order import Schedule, optimise
-from pplvae.search.localise import LocalGuides, Start
+from pplvae.search.local_guides import LocalGuides, Start
 
 _STEPS = 200
 

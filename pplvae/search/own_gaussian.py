@@ -16,7 +16,7 @@ from pplvae.search.first_order import FIRST_ORDER, SECOND_ORDER, Optimum, Schedu
 from pplvae.search.gaussian import Gaussians
 from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.judging import Found
-from pplvae.search.localise import LocalGuides
+from pplvae.search.local_guides import LocalGuides
 from pplvae.search.refinement import per_row
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 

@@ -19,7 +19,7 @@ from pplvae.programs.shapes import Lambda
 from pplvae.search.first_order import Optimum, Schedule, joined, optimise
 from pplvae.search.further import prove, untested
 from pplvae.search.known_latents import offsets_at
-from pplvae.search.localise import LocalGuides
+from pplvae.search.local_guides import LocalGuides
 from pplvae.search.own_gaussian import Encoded, OwnGaussians
 
 _DRAWS = 512  # by which two ends of a search are compared
