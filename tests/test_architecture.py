@@ -61,6 +61,7 @@ ROOMS = {
         *(
             "second_order",
             "localise",
+            "local_guides",
             "first_order",
             "further",
             "known_latents",
