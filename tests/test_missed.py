@@ -14,7 +14,7 @@ from pplvae.isolate import isolated
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
 from pplvae.search.first_order import Schedule
-from pplvae.search.local_guides import LocalGuides
+from pplvae.search.known_latents import NearLatents
 from pplvae.search.missed import look_for_missed
 from pplvae.search.own_guides import OwnGuides
 
@@ -101,11 +101,11 @@ def test_log_q_around_latents_that_are_known():
     latents = {"sign": torch.tensor([0.0, 1.0]), "h": torch.tensor([2.0, -3.0])}
     with isolated(0):
         layout = inspect_pair(signed, sure, as_rows(rows).tensors)
-        guides = LocalGuides(signed, sure, layout, Batch.of([rows]).times(8))
+        guides = NearLatents(signed, sure, layout, Batch.of([rows]).times(8), latents)
         offsets = {key: offset.requires_grad_() for key, offset in guides.zeros().items()}
         with torch.no_grad():  # of the state that each row is in: from -0.5 to 2, and from 0.5 to -3
             offsets["h.loc"][0, 0], offsets["h.loc"][1, 1] = 2.5, -3.5
-        found = guides.log_prob_near(latents, offsets, (0,), "antithetic")
+        found = guides.log_weights(offsets, (0,))
         (slope,) = torch.autograd.grad(found.sum(), offsets["h.loc"])
     torch.testing.assert_close(slope, torch.zeros(2, 2), rtol=0, atol=1e-4)
     spread = (found - torch.tensor([0.2, 0.8]).log()) * -2 - 2 * torch.tensor(0.3 * (2 * torch.pi) ** 0.5).log()

@@ -1,18 +1,16 @@
 """Rows of one pair, each with a guide of its own: draws, log-probabilities, where a search starts."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pyro
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import biject_to
 
 from pplvae.errors import ProgramError
-from pplvae.programs.batch import Batch, tile
+from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
-from pplvae.programs.discrete import is_discrete, joint_states
+from pplvae.programs.discrete import joint_states
 from pplvae.programs.families import unconstrained
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Kind
@@ -130,47 +128,6 @@ class LocalGuides:
     ) -> Float[Tensor, "particle row"]:
         """Log of unbiased estimates of p(v_i), from the draws of `log_weights`; states are summed inside the log."""
         return self._draws(offsets, address, kind, False)[1]
-
-    def log_prob_near(
-        self, latents: Mapping[str, Tensor], offsets: Lambda, address: tuple[int, ...], kind: Kind
-    ) -> Float[Tensor, "particle row"]:
-        """Log q around given latents: at the encoder's draws, moved so that their mean is there.
-
-        Args:
-            latents: by site, rows first. Discrete ones are taken as they are.
-            offsets: of the guides whose log q it is; the draws are the encoder's at any offset.
-            address: names the noise of the draws.
-            kind: of noise, see `noise.RowNoise`.
-        """
-        batch, layout = self._run_batch, self._layout
-        given = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
-        with torch.no_grad(), Given(given):
-            drawn = latents_of(run_guide(self._guide, batch, layout.guide, address, kind))
-            for name, site in drawn.items():
-                if name not in given:
-                    given[name] = self._moved_to(latents[name], site, layout.axes[name])
-        with Given(given):
-            sites = run_guide(Localise(offsets, layout, batch.copies)(self._guide), batch, layout.guide, address, kind)
-        log_q = sum_sites(sites, layout.guide).unflatten(0, (batch.repeats, batch.particles, len(batch)))
-        found = log_q[self._state_of(latents), :, torch.arange(len(batch))].T
-        return found.expand(self.batch.particles, -1)
-
-    def _moved_to(self, latent: Tensor, site: Mapping[str, Any], axis: int) -> Tensor:
-        """Draws of a site, moved in unconstrained space so that their mean in each state is at a latent."""
-        if is_discrete(site["fn"]):
-            return tile(latent, self._run_batch.copies).movedim(0, axis)
-        free = biject_to(site["fn"].support)
-        batch = self._run_batch
-        draws = free.inv(site["value"].movedim(axis, 0)).unflatten(0, (batch.repeats, batch.particles, len(batch)))
-        return free((draws - draws.mean(1, keepdim=True) + free.inv(latent)).flatten(0, 2)).movedim(0, axis)
-
-    def _state_of(self, latents: Mapping[str, Tensor]) -> Int64[Tensor, " row"]:
-        """Which joint state the discrete latents of every row are in; 0 where none are summed over."""
-        found = torch.ones(len(self.batch), self._run_batch.repeats, dtype=torch.bool)
-        for name, states in self._states.items():
-            same = latents[name].unsqueeze(1) == states.values
-            found &= same.reshape(*found.shape, -1).all(2)
-        return found.int().argmax(1)
 
     def space(self, offsets: Lambda) -> LatentSpace:
         """The latents as vectors, under the guides at these offsets.

@@ -87,7 +87,7 @@ class OwnGuides:
             return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
         make = partial(self.guides, batch)
         rows_first = {name: latents[name].movedim(axis, 0) for name, axis in self.layout.axes.items()}
-        begin = offsets_at(make, rows_first, self.schedule, self.seed)
+        begin = offsets_at(self.model, self.guide, self.layout, batch, rows_first, self.schedule, self.seed)
         guides = make(torch.arange(len(batch)), _DRAWS)
         if self.layout.states:  # the search itself begins more than once
             ends = [self._by_first_order(batch, self.schedule, start).offsets for start in (None, begin)]
