@@ -186,7 +186,7 @@ def _modes(about: Mapping[str, Any]) -> list[str]:
         return []
     missed = int(about["missed"])
     return [
-        f"On {count} rows simulated from the model, whose latents are known, the search from the encoder missed a "
+        f"On {count} row{'s' * (count != 1)} simulated from the model, whose latents are known, the search from the encoder missed a "
         f"better mode in {missed}" + (": gaps and log evidence may be too low." if missed else ".")
     ]
 
