@@ -184,9 +184,9 @@ def _modes(about: Mapping[str, Any]) -> list[str]:
         return [f"Whether the search misses better modes was not looked for: {reason}."]
     if count == 0:
         return []
-    missed = int(about["missed"])
+    missed, rows = int(about["missed"]), "row" if count == 1 else "rows"
     return [
-        f"On {count} row{'s' * (count != 1)} simulated from the model, whose latents are known, the search from the encoder missed a "
+        f"On {count} {rows} simulated from the model, whose latents are known, the search from the encoder missed a "
         f"better mode in {missed}" + (": gaps and log evidence may be too low." if missed else ".")
     ]
 
