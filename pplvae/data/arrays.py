@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from pplvae.data.mapped import is_in_chunks, unpacked, writable
 from pplvae.errors import DataError, ShapeError
 
 # torch computes little or nothing with these; the next wider kind holds the same numbers.
@@ -167,6 +168,8 @@ def _name_of(value: Any) -> str:
 
 
 def _array(part: Any, argument: str, masked: bool) -> np.ndarray:
+    if is_in_chunks(part):
+        return unpacked(part)
     if isinstance(part, np.ma.MaskedArray):
         return _unmasked(part, argument, masked)
     if hasattr(part, "toarray") and hasattr(part, "nnz"):  # SciPy's sparse matrices and arrays
@@ -230,7 +233,7 @@ def _from_array(array: np.ndarray) -> Tensor:
     """A tensor of torch's default dtype; integers keep theirs."""
     floating = array.dtype.kind in "bf"
     kind = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
-    native = np.require(array, kind.newbyteorder("="), requirements=["C", "W"])
+    native = np.require(writable(array), kind.newbyteorder("="), requirements=["C", "W"])
     return torch.as_tensor(native, dtype=torch.get_default_dtype() if floating else None)
 
 

@@ -1,0 +1,90 @@
+"""Rows in a file: no copy of them is made, and nothing is written into it."""
+
+import gc
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pplvae
+from pplvae.data import as_rows
+from pplvae.programs.memory import bytes_of, rows_in
+
+ROWS, COLUMNS = 40_000, 400
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mapped") / "rows.npy"
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=(ROWS, COLUMNS))
+    rows[:] = np.arange(ROWS)[:, None] % 1000
+    rows.flush()
+    return path
+
+
+def own_memory():
+    """MiB of this process that are no file's."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
+
+
+def test_a_memory_map_is_not_copied(path):
+    gc.collect()
+    before = own_memory()
+    rows = as_rows(np.load(path, mmap_mode="r")).values
+    assert own_memory() - before < 20  # of 122 MiB
+    assert rows.shape == (ROWS, COLUMNS)
+    assert float(rows[-1, 0]) == 999
+
+
+def test_an_array_in_chunks_is_not_held_whole(tmp_path, path):
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(
+        str(tmp_path / "rows.zarr"), shape=(ROWS, COLUMNS), chunks=(2000, COLUMNS), dtype=np.float64
+    )
+    array[:] = np.load(path, mmap_mode="r")
+    gc.collect()
+    before = own_memory()
+    rows = as_rows(array).values
+    assert own_memory() - before < 80  # a chunk on its way; rows are unpacked to a file
+    np.testing.assert_array_equal(rows[::999].numpy(), array[:][::999])
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(10, 30), slice(0, 40, 2)])
+def test_a_program_may_write_into_its_rows(path, part):
+    def model(v):
+        v[:] = 7  # which ends the process where the map is only to be read
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", dist.Normal(torch.zeros(len(v), 1), 1).to_event(1))
+            pyro.sample("v", dist.Normal(h, 1).to_event(1), obs=v[:, :1])
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(torch.zeros(len(v), 1), 1).to_event(1))
+
+    rows = np.load(path, mmap_mode="r")[:40][part]
+    expected = np.array(rows)
+    pplvae.log_weights(model, guide, rows, particles=2)
+    np.testing.assert_array_equal(np.load(path, mmap_mode="r")[:40][part], expected)
+    np.testing.assert_array_equal(as_rows(rows).values.numpy(), expected)
+
+
+@pytest.mark.parametrize(("said", "size"), [("2GiB", 2**31), (" 2.5 gb", 2_500_000_000), (2**31, 2**31)])
+def test_a_memory_in_words(said, size):
+    assert bytes_of(said) == size
+
+
+@pytest.mark.parametrize("said", ["2 apples", "", "1GiB", -1, "GiB"])
+def test_no_memory(said):
+    with pytest.raises(ValueError, match=r"`memory` is a number of bytes, at least 1.5 GiB"):
+        bytes_of(said)
+
+
+def test_wider_rows_go_in_smaller_chunks():
+    narrow, wide = ([torch.zeros(3, columns)] for columns in (784, 100_000))
+    assert rows_in(2**31, narrow) > 1000
+    assert 1 <= rows_in(2**31, wide) < 100
+    assert rows_in(2**31, narrow, sites=160) < rows_in(2**31, narrow)
+    assert rows_in(2**31, [torch.zeros(1, 10**9, device="meta")]) == 1
