@@ -21,6 +21,7 @@ ROOMS = {
     "plots": ["style", "gaps", "groups", "diagnostics"],
     "netcdf": [],
     "seal": [],
+    "plain": [],
     "store": [],
     "run_folders": [],
     "data": [
