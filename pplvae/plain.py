@@ -35,13 +35,16 @@ def append(path: Path, groups: Mapping[str, xr.Dataset], about: Mapping[str, Any
     numbers: list[bytes] = []
     described = {name: _described(dataset, numbers) for name, dataset in groups.items()}
     head = json.dumps({**about, "groups": described}).encode()
-    lengths = b"".join(size.to_bytes(_NUMBER, "little") for size in (len(head), sum(map(len, numbers))))
-    found = hashlib.sha256(path.read_bytes())
-    with path.open("ab") as file:
-        for piece in (head, *numbers, lengths, _MARK):
-            found.update(piece)
-            file.write(piece)
-        file.write(found.digest())
+    with path.open("rb+") as file:
+        before = file.read()
+        file.write(sealed(before, head, b"".join(numbers))[len(before) :])
+
+
+def sealed(before: bytes, head: bytes, numbers: bytes) -> bytes:
+    """A file: what stands before, JSON, numbers, and what says where these are and that nothing has changed."""
+    lengths = b"".join(len(piece).to_bytes(_NUMBER, "little") for piece in (head, numbers))
+    content = b"".join((before, head, numbers, lengths, _MARK))
+    return content + hashlib.sha256(content).digest()
 
 
 def is_there(path: Path) -> bool:

@@ -21,6 +21,7 @@ from pplvae.seal import checksum
 
 # What a reader stumbles over in a file that somebody has damaged or made up.
 _OF_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, MemoryError)
+_LARGEST_JSON = 16 << 20  # bytes
 FORMAT = 1  # of every file; raised when older files can no longer be read
 
 
@@ -62,6 +63,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     check_exists(path)
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"{path.stat().st_size} bytes, where it has a few kB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except _OF_DAMAGE as error:
         raise _damaged(path, error) from error
@@ -167,9 +170,11 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def check_exists(path: Path) -> None:
-    """Refuse a file that is not there."""
-    if not path.exists():
+    """Refuse what is not there, and what is no file: reading a pipe or a device may never end."""
+    if not os.path.exists(path):  # unlike `Path.exists`, also for names that the system does not take
         raise StoreError(f"There is no file {str(path)!r}.")
+    if not path.is_file():
+        raise StoreError(f"{str(path)!r} is no file, but a folder, a pipe or a device; expected what pplvae has written.")
 
 
 def _check_format(path: Path, found: Any) -> None:

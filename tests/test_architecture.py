@@ -26,7 +26,7 @@ ROOMS = {
     "run_folders": [],
     "data": [
         *("arrays", "table", "scaling", "download", "readers", "originals", "split", "rows", "registry", "convert"),
-        *("missing", "text", "layout", "frames", "archives", "files", "load"),
+        *("missing", "limits", "text", "layout", "frames", "archives", "parquet", "files", "load"),
     ],
     "nets": [],
     "flows": [],
