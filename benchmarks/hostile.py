@@ -15,7 +15,7 @@ from benchmarks.truth import as_markdown, written
 
 PAGE = Path(__file__).parent.parent / "docs" / "hostile_files.md"
 _SEED = 20261128
-_EACH = 1000  # mutations of a format
+_EACH = 2000  # mutations of a format
 _HEAD = ("format", "mutations", "read", "refused in words", "raw exceptions", "killed", "slowest, s")
 
 

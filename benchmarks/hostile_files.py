@@ -7,6 +7,7 @@ import json
 import lzma
 import random
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,20 +55,19 @@ def formats(folder: Path) -> dict[str, Format]:
     return {
         "npy": Format("a.npy", data["npy"], pplvae.load_data),
         "npz": Format("a.npz", data["npz"], pplvae.load_data),
-        "npz, sparse matrix": Format("a.npz", data["sparse"], pplvae.load_data),
+        "npz, packed anew": Format("a.npz", data["npz"] + data["sparse"], pplvae.load_data, change=_packed_anew),
+        "npz, other arrays": Format("a.npz", data["npz"] + data["sparse"], pplvae.load_data, change=_other_arrays),
         "csv": Format("a.csv", data["csv"], pplvae.load_data),
         "csv, packed": Format("a.csv.gz", data["packed"], pplvae.load_data),
         "parquet": Format("a.parquet", data["parquet"], pplvae.load_data),
         "safetensors": Format("a.safetensors", run["weights.safetensors"], read_tensors, sealed=True),
-        "safetensors, sealed anew": Format(
-            CHECKPOINT, run[CHECKPOINT], again, change=_checkpoint_sealed_anew
-        ),
+        "safetensors, sealed anew": Format(CHECKPOINT, run[CHECKPOINT][:1], again, change=_checkpoint_sealed_anew),
         "netCDF": Format("a.nc", run["comparison.nc"], pplvae.load_comparison, sealed=True),
         "netCDF, sealed anew": Format("a.nc", run["comparison.nc"], pplvae.load_comparison, change=_table_sealed_anew),
         "netCDF of a history": Format(
             "a.nc", run["history.nc"], lambda path: open_datasets(path, "history"), sealed=True
         ),
-        "JSON of a fit": Format(RUN, run[RUN], _load_fit(folder)),
+        "JSON of a fit": Format(RUN, run[RUN][:1], _load_fit(folder)),
         "JSON of a command": Format("command.json", run["command.json"], read_spec),
     }
 
@@ -152,6 +152,38 @@ def _load_fit(folder: Path) -> Callable[[Path], object]:
         return repr(pplvae.load_fit(run, vae.model, vae.guide, _rows()))
 
     return load
+
+
+def _packed_anew(whole: bytes, other: bytes, random_numbers: random.Random) -> bytes:
+    """Bytes of one member changed, and its checksum with them."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive, zipfile.ZipFile(buffer, "w") as changed:
+        target = random_numbers.choice(archive.namelist())
+        for name in archive.namelist():
+            content = archive.read(name)
+            changed.writestr(name, mutated(content, content, random_numbers) if name == target else content)
+    return buffer.getvalue()
+
+
+def _other_arrays(whole: bytes, other: bytes, random_numbers: random.Random) -> bytes:
+    """One array exchanged for one that does not go with the others."""
+    arrays = dict(np.load(io.BytesIO(whole)))
+    name = random_numbers.choice(sorted(arrays))
+    values = arrays[name]
+    odd = [
+        np.zeros(0), np.array(3.0), np.array("text"), np.zeros((3, 0)), np.zeros((0, 3)), np.full(4, np.nan),
+        np.array([2**62, -(2**62)]), np.array([1e300, -1e300]), np.array([b"csr"]), np.array([1 + 1j]),
+        np.array(["2020-01-01"], "M8[D]"), np.zeros((2, 2, 2, 2)), np.array([10**6, 10**6]), np.array([-1, -1]),
+        np.zeros(3, "V4"), np.zeros(3, [("a", "f8"), ("b", "U3")]), np.ones(40, bool), np.zeros(40, "M8[s]"),
+    ]  # fmt: skip
+    if values.dtype.kind in "iu" and random_numbers.random() < 0.5:
+        changed = values.copy()
+        changed.flat[random_numbers.randrange(max(values.size, 1)) :] = random_numbers.choice((-1, 10**6, 2**31 - 1))
+        odd = [changed, values[::-1], values.astype(np.int64) * 10**9]
+    arrays[name] = random_numbers.choice(odd)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _table_sealed_anew(whole: bytes, other: bytes, random_numbers: random.Random) -> bytes:

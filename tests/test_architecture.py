@@ -54,8 +54,8 @@ ROOMS = {
     "models": [],
     "objectives": [],
     "training": [
-        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "loop"),
-        "fitting",
+        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
+        *("loop", "fitting"),
     ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),

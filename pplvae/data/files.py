@@ -110,4 +110,10 @@ def _checked(table: Table, path: Path) -> Table:
             raise DataError(f"The rows of {str(path)!r} must be numbers, got an array of dtype {values.dtype}.")
         if values.ndim == 0:
             raise DataError(f"The rows of {str(path)!r} must form an array (row, column), got a single number.")
+    for labels in table.labels.values():
+        if labels.ndim != 1:
+            raise DataError(
+                f"The labels of {str(path)!r} must be one a row, of shape (row,), got the shape {labels.shape}. "
+                "Flatten them, or say by `labels=` which array they are."
+            )
     return table
