@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.hostile_bombs import bombs
 from benchmarks.hostile_files import Format, formats
-from benchmarks.hostile_reading import Outcome, attempt, outcomes
+from benchmarks.hostile_reading import Limits, Outcome, outcomes
 from benchmarks.table import console
 from benchmarks.truth import as_markdown, written
 
 PAGE = Path(__file__).parent.parent / "docs" / "hostile_files.md"
+_WORDS = {"refused": "refused in words", "raw": "raw exception"}
 _SEED = 20261128
 _EACH = 2000  # mutations of a format
+_LIMITS = Limits(seconds=20.0)  # of bombs; mutations have 5 s
+_BOMBS_HEAD = ("kind", "file", "outcome", "seconds", "MiB of memory")
 _HEAD = ("format", "mutations", "read", "refused in words", "raw exceptions", "killed", "slowest, s")
 
 
@@ -29,11 +33,13 @@ def main(*, quick: bool, threads: int) -> None:
             lines.append(_line(called, some, found))
             tried += len(found)
             _tell(called, found)
-    table = as_markdown(_HEAD, lines)
-    console.print(table, soft_wrap=True)
+        blown = _bombs(Path(name) / "read")
+    tables = {"mutations": as_markdown(_HEAD, lines), "bombs": as_markdown(_BOMBS_HEAD, blown)}
+    for table in tables.values():
+        console.print(table, soft_wrap=True, markup=False)
     console.print(f"{tried} mutations, {time.process_time() - began:.0f} s of processor time")
     if not quick:
-        PAGE.write_text(written(PAGE.read_text(), {"mutations": table}))
+        PAGE.write_text(written(PAGE.read_text(), tables))
 
 
 def _tried(called: str, some: Format, folder: Path, count: int) -> list[Outcome]:
@@ -47,6 +53,17 @@ def _tried(called: str, some: Format, folder: Path, count: int) -> list[Outcome]
         whole = some.wholes[i % len(some.wholes)]
         contents.append(some.change(whole, random_numbers.choice(some.wholes), random_numbers))
     return outcomes(contents, some.read, path)
+
+
+def _bombs(folder: Path) -> list[Sequence[str]]:
+    lines = []
+    for called, path, read in bombs(folder):
+        (found,) = outcomes([None], read, path, _LIMITS)
+        outcome = _WORDS.get(found.kind, found.kind)
+        lines.append((called, path.name.partition(".")[2], outcome, f"{found.seconds:.1f}", f"{found.peak / 2**20:.0f}"))
+        if found.kind != "refused":
+            _tell(f"{called}, {path.name}", [found])
+    return lines
 
 
 def _line(called: str, some: Format, found: Sequence[Outcome]) -> Sequence[str]:

@@ -72,6 +72,13 @@ def formats(folder: Path) -> dict[str, Format]:
     }
 
 
+def saved(save: Callable[..., object], *arrays: Any, **named: Any) -> bytes:
+    """What a function of NumPy's writes."""
+    buffer = io.BytesIO()
+    save(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
 def _data_files(folder: Path) -> dict[str, list[bytes]]:
     generator = np.random.default_rng(0)
     rows, counts = generator.normal(size=(40, 6)).round(3), generator.poisson(0.3, (40, 6))
@@ -80,11 +87,6 @@ def _data_files(folder: Path) -> dict[str, list[bytes]]:
     text = frame.to_csv(index=False).encode()
     europe = frame.drop(columns="label").to_csv(sep=";", decimal=",").encode()
     record = np.array([(1.0, 2), (3.0, 4)] * 9, dtype=[("a", "<f8"), ("b", "<i4")])
-
-    def saved(save: Callable[..., object], *arrays: Any, **named: Any) -> bytes:
-        buffer = io.BytesIO()
-        save(buffer, *arrays, **named)
-        return buffer.getvalue()
 
     def parquet(some: pd.DataFrame, **options: Any) -> bytes:
         some.to_parquet(folder / "a.parquet", **options)
@@ -181,9 +183,7 @@ def _other_arrays(whole: bytes, other: bytes, random_numbers: random.Random) -> 
         changed.flat[random_numbers.randrange(max(values.size, 1)) :] = random_numbers.choice((-1, 10**6, 2**31 - 1))
         odd = [changed, values[::-1], values.astype(np.int64) * 10**9]
     arrays[name] = random_numbers.choice(odd)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
+    return saved(np.savez, **arrays)
 
 
 def _table_sealed_anew(whole: bytes, other: bytes, random_numbers: random.Random) -> bytes:

@@ -37,20 +37,22 @@ class Outcome:
             too much memory, or the process died).
         said: the error.
         seconds: it took.
+        peak: bytes of memory beyond what the child held before.
     """
 
     kind: str
     said: str
     seconds: float
+    peak: int = 0
 
 
 def outcomes(
-    contents: Sequence[bytes], read: Callable[[Path], object], path: Path, limits: Limits | None = None
+    contents: Sequence[bytes | None], read: Callable[[Path], object], path: Path, limits: Limits | None = None
 ) -> list[Outcome]:
     """Write each content to the path in turn and read it, in children.
 
     Args:
-        contents: of the files.
+        contents: of the files; None for what already lies there.
         read: of a path.
         path: of the file that is written and read.
         limits: of each file; by default 5 s and 0.5 GiB.
@@ -62,7 +64,7 @@ def outcomes(
 
 
 def _of_a_child(
-    contents: Sequence[bytes], read: Callable[[Path], object], path: Path, limits: Limits
+    contents: Sequence[bytes | None], read: Callable[[Path], object], path: Path, limits: Limits
 ) -> list[Outcome]:
     """Outcomes until the child has done all or had to be killed."""
     receiving, sending = os.pipe()
@@ -83,8 +85,8 @@ def _of_a_child(
                 said = "it takes too long" if answer is None else "the process died"
                 found.append(Outcome("killed", said, time.monotonic() - began))
                 break
-            kind, seconds, said = answer.decode(errors="replace").rstrip("\n").split("\t", 2)
-            found.append(Outcome(kind, said, float(seconds)))
+            kind, seconds, peak, said = answer.decode(errors="replace").rstrip("\n").split("\t", 3)
+            found.append(Outcome(kind, said, float(seconds), int(peak)))
     os.waitpid(child, 0)
     return found
 
@@ -103,7 +105,7 @@ def _line(answers: object, seconds: float) -> bytes | None:
 
 
 def _child(
-    contents: Sequence[bytes], read: Callable[[Path], object], path: Path, limits: Limits, sending: int
+    contents: Sequence[bytes | None], read: Callable[[Path], object], path: Path, limits: Limits, sending: int
 ) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -111,7 +113,8 @@ def _child(
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + limits.addresses, now + limits.addresses))
     for content in contents:
-        path.write_bytes(content)
+        if content is not None:
+            path.write_bytes(content)
         kind, said, began = "read", "", time.monotonic()
 
         def reading() -> None:
@@ -122,7 +125,7 @@ def _child(
         if peak > limits.resident:
             kind, said = "killed", f"it takes {peak / _GIB:.1f} GiB ({kind}: {said})"
         text = " ".join(said.split())[:400]
-        os.write(sending, f"{kind}\t{time.monotonic() - began:.4f}\t{text}\n".encode())
+        os.write(sending, f"{kind}\t{time.monotonic() - began:.4f}\t{peak}\t{text}\n".encode())
 
 
 def attempt(read: Callable[[Path], object], path: Path) -> tuple[str, str]:

@@ -146,13 +146,24 @@ def _sparse(path: Path) -> np.ndarray:
     try:
         matrix = sparse.load_npz(path)
         ARRAYS.check(path, math.prod(matrix.shape) * matrix.dtype.itemsize, _CURE)
-        if hasattr(matrix, "check_format"):
-            matrix.check_format(full_check=True)  # an index outside would be written to wherever it points
+        if hasattr(matrix, "indptr"):
+            _check_places(matrix)
         return matrix.toarray()
     except DataError:
         raise
     except Exception as error:  # likewise
         raise DataError(f"{str(path)!r} cannot be read as a sparse matrix: it is damaged. {_RESTORE}") from error
+
+
+def _check_places(matrix: Any) -> None:
+    """Refuse places outside of a matrix, which SciPy would write to; its own check stops where there are no entries.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if matrix.indptr[0] != 0 or (np.diff(matrix.indptr) < 0).any():
+        raise ValueError("places that go backwards")
+    matrix.check_format(full_check=True)
 
 
 def _label_key(labels: str | None, names: list[str], path: Path) -> str | None:
