@@ -29,7 +29,7 @@ def main(*, quick: bool, threads: int) -> None:
     began, lines, tried = time.process_time(), [], 0
     with tempfile.TemporaryDirectory() as name:
         for called, some in formats(Path(name)).items():
-            found = _tried(called, some, Path(name), _EACH // 20 if quick else _EACH)
+            found = tried(called, some, Path(name), _EACH // 20 if quick else _EACH)
             lines.append(_line(called, some, found))
             tried += len(found)
             _tell(called, found)
@@ -42,7 +42,15 @@ def main(*, quick: bool, threads: int) -> None:
         PAGE.write_text(written(PAGE.read_text(), tables))
 
 
-def _tried(called: str, some: Format, folder: Path, count: int) -> list[Outcome]:
+def tried(called: str, some: Format, folder: Path, count: int) -> list[Outcome]:
+    """What comes of so many mutations of a format, each by its own seed.
+
+    Args:
+        called: the format's name.
+        some: the format.
+        folder: to write into.
+        count: of mutations.
+    """
     path = folder / "read" / some.file
     path.parent.mkdir(exist_ok=True)
     for whole in some.wholes:
@@ -60,7 +68,9 @@ def _bombs(folder: Path) -> list[Sequence[str]]:
     for called, path, read in bombs(folder):
         (found,) = outcomes([None], read, path, _LIMITS)
         outcome = _WORDS.get(found.kind, found.kind)
-        lines.append((called, path.name.partition(".")[2], outcome, f"{found.seconds:.1f}", f"{found.peak / 2**20:.0f}"))
+        lines.append(
+            (called, path.name.partition(".")[2], outcome, f"{found.seconds:.1f}", f"{found.peak / 2**20:.0f}")
+        )
         if found.kind != "refused":
             _tell(f"{called}, {path.name}", [found])
     return lines

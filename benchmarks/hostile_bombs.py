@@ -86,27 +86,28 @@ def _lies(_: Path) -> Iterator[tuple[str, str, bytes]]:
     yield "2⁸⁰ numbers", "a.safetensors", len(head).to_bytes(8, "little") + head + bytes(8)
     variable = {"name": "x", "dims": ["row"], "attrs": {}, "coordinate": False, "dtype": "<f8"}
     for shape in ([10**12], [0, 10**12]):
-        groups = {"comparison": {"attrs": {}, "variables": [variable | {"shape": shape, "dims": ["row", "of"][: len(shape)]}]}}
+        hollow = variable | {"shape": shape, "dims": ["row", "of"][: len(shape)]}
+        groups = {"comparison": {"attrs": {}, "variables": [hollow]}}
         about = json.dumps({"format": 1, "kind": "comparison", "groups": groups}).encode()
         yield f"a shape of {shape}", "a.nc", plain.sealed(b"", about, bytes(8 * (len(shape) == 1)))
 
 
 def _packed(folder: Path) -> Iterator[tuple[str, str, bytes]]:
     """Much that is packed into little."""
-    zeros = _header("{'descr': '<f8', 'fortran_order': False, 'shape': (134217728, 1), }") + bytes(1 << 30)
-    yield "1 GiB of zeros", "a.npz", _zipped(**{"x.npy": zeros})
-    once = _zipped(**{"x.npy": zeros[: 1 << 28]})
-    yield "4000 members in one place", "a.npz", _many_of_one(once, 4000)
+    zeros = _header("{'descr': '<f8', 'fortran_order': False, 'shape': (50331648, 1), }") + bytes(384 << 20)
+    yield "384 MiB of zeros", "a.npz", _zipped(**{"x.npy": zeros})
+    once = _zipped(**{"x.npy": zeros[: 16 << 20]})
+    yield "64 GiB: 4000 members in one place", "a.npz", _many_of_one(once, 4000)
     line = b"1,2\n"
     for called, pack in (("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)):
-        some = pack(line * (1 << 24))
-        yield f"2 GiB of lines, {called}", "a.csv.gz", some * 32
-    frame = pd.DataFrame({"a": np.zeros(1 << 26), "b": np.zeros(1 << 26)})
+        some = pack(line * (1 << 20))
+        yield f"2 GiB of lines, {called}", "a.csv.gz", some * 512
+    frame = pd.DataFrame({"a": np.zeros(1 << 25), "b": np.zeros(1 << 25)})
     frame.to_parquet(folder / "made.parquet")
-    yield "2²⁷ equal numbers", "a.parquet", _taken(folder / "made.parquet")
-    words = pd.DataFrame({"a": np.zeros(1 << 16), "label": pd.Categorical(["x" * (1 << 16)] * (1 << 16))})
+    yield "2²⁶ equal numbers", "a.parquet", _taken(folder / "made.parquet")
+    words = pd.DataFrame({"a": np.zeros(1 << 13), "label": pd.Categorical(["x" * (1 << 16)] * (1 << 13))})
     words.to_parquet(folder / "made.parquet", row_group_size=1024)
-    yield "one text of 64 KiB in 65 536 rows", "a.parquet", _taken(folder / "made.parquet")
+    yield "one text of 64 KiB in 8192 rows", "a.parquet", _taken(folder / "made.parquet")
 
 
 def _deep(_: Path) -> Iterator[tuple[str, str, bytes]]:
@@ -115,7 +116,11 @@ def _deep(_: Path) -> Iterator[tuple[str, str, bytes]]:
     yield "100 000 brackets", "a.json", b'{"format": 1, "spec": ' + nested + b"}"
     yield "a number of 10⁶ digits", "a.json", b'{"format": 1, "spec": ' + b"9" * 10**6 + b"}"
     yield "64 MiB", "a.json", b'{"format": 1, "spec": {}' + b" " * (64 << 20) + b"}"
-    yield "100 000 brackets", "a.nc", plain.sealed(b"", b'{"format": 1, "kind": "comparison", "groups": ' + nested + b"}", b"")
+    yield (
+        "100 000 brackets",
+        "a.nc",
+        plain.sealed(b"", b'{"format": 1, "kind": "comparison", "groups": ' + nested + b"}", b""),
+    )
     head = json.dumps({"__metadata__": {"format": "1", "content": nested.decode()}}).encode()
     yield "100 000 brackets", "a.safetensors", len(head).to_bytes(8, "little") + head
     yield "a number of 10⁶ digits", "a.csv", b"a,b\n1," + b"9" * 10**6 + b"\n2,3\n"

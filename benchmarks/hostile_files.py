@@ -21,9 +21,11 @@ from scipy import sparse
 import pplvae
 from benchmarks.mutations import mutated
 from pplvae import plain
-from pplvae.commands.code import DIGEST
+from pplvae.commands import runs
+from pplvae.commands.code import trusted
+from pplvae.commands.spec import OF_DATA, made
 from pplvae.models import MODELS
-from pplvae.run_folders import CHECKPOINT, RUN, read_spec
+from pplvae.run_folders import CHECKPOINT, RUN
 from pplvae.store import open_datasets, read_tensors, write_json, write_tensors
 
 _EPOCHS = 1
@@ -68,7 +70,7 @@ def formats(folder: Path) -> dict[str, Format]:
             "a.nc", run["history.nc"], lambda path: open_datasets(path, "history"), sealed=True
         ),
         "JSON of a fit": Format(RUN, run[RUN][:1], _load_fit(folder)),
-        "JSON of a command": Format("command.json", run["command.json"], read_spec),
+        "JSON of a command": Format("command.json", run["command.json"][:1], _made, change=_command),
     }
 
 
@@ -104,7 +106,12 @@ def _data_files(folder: Path) -> dict[str, list[bytes]]:
             saved(sparse.save_npz, kind(counts.astype(float)))
             for kind in (sparse.csr_array, sparse.coo_array, sparse.csc_array)
         ],
-        "csv": [text, europe, text.replace(b",", b"\t"), b"\n".join(b" ".join(b"%d" % n for n in row) for row in counts)],
+        "csv": [
+            text,
+            europe,
+            text.replace(b",", b"\t"),
+            b"\n".join(b" ".join(b"%d" % n for n in row) for row in counts),
+        ],
         "packed": [pack(text) for pack in (gzip.compress, bz2.compress, lzma.compress)],
         "parquet": [
             parquet(frame, compression="snappy"),
@@ -127,12 +134,14 @@ def _rows() -> torch.Tensor:
 def _run_files(folder: Path) -> tuple[dict[str, list[bytes]], Callable[[Path], object]]:
     """Files of two run folders by name, and a function that goes on with a checkpoint."""
     found: dict[str, list[bytes]] = {}
+    np.save(folder / "rows.npy", _rows().numpy())
     for seed in (0, 1):
         vae, run = _pair(), folder / str(seed)
         pplvae.fit(vae.model, vae.guide, _rows(), epochs=_EPOCHS, run=run, seed=seed)
         result = pplvae.compare(vae.model, vae.guide, _rows(), max_steps=20, particles=10, evidence=None)
         result.save(run / "comparison.nc")
-        spec = {"model": "gaussian-vae", "data": "rows.npy", "latent": 1, "seed": seed, "scale": 1.0, DIGEST: None}
+        spec = {"model": "vae", "data": str(folder / "rows.npy"), "latent": 1, "seed": seed, "likelihood": "gaussian"}
+        spec |= {"prior": None, "guide": None, "scale": 1.0, **dict.fromkeys(OF_DATA[:4])}
         write_json(run / "command.json", {"spec": spec})
         for path in run.iterdir():
             found.setdefault(path.name, []).append(path.read_bytes())
@@ -154,6 +163,21 @@ def _load_fit(folder: Path) -> Callable[[Path], object]:
         return repr(pplvae.load_fit(run, vae.model, vae.guide, _rows()))
 
     return load
+
+
+def _made(path: Path) -> object:
+    """The rows and the program that a run folder asks for, as `compare` makes them."""
+    spec = runs._spec_of(path.parent)
+    return made(trusted(path.parent, spec, None), spec["seed"])
+
+
+def _command(whole: bytes, other: bytes, random_numbers: random.Random) -> bytes:
+    """Changed in its bytes or, as often, in one of its values."""
+    if random_numbers.random() < 0.5:
+        return mutated(whole, other, random_numbers)
+    content = json.loads(whole)
+    content["spec"][random_numbers.choice(sorted(content["spec"]))] = random_numbers.choice(_ODD)
+    return json.dumps(content).encode()
 
 
 def _packed_anew(whole: bytes, other: bytes, random_numbers: random.Random) -> bytes:
@@ -217,7 +241,7 @@ def _checkpoint_sealed_anew(whole: bytes, _: bytes, random_numbers: random.Rando
         return write_tensors(path, tensors, content).read_bytes()
 
 
-_ODD = (None, -1, 0, 10**30, 1.5, float("nan"), "text", [], {}, [[]], True, "\0")
+_ODD = (None, -1, 0, 10**9, 10**30, 1.5, 1e300, float("nan"), "text", "", [], {}, [[]], True, "\0", "/dev/zero")
 
 
 def _exchange_one(content: Any, random_numbers: random.Random) -> None:

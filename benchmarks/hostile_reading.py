@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.memory import peak_during
-from pplvae.errors import PplvaeError
+from pplvae.errors import PplvaeError, PplvaeWarning
 
 _BATCH = 200  # files that one child reads
 _GIB = 1 << 30
@@ -132,7 +132,7 @@ def attempt(read: Callable[[Path], object], path: Path) -> tuple[str, str]:
     """What comes of reading, and the words of the error."""
     try:
         read(path)
-    except PplvaeError as error:
+    except (PplvaeError, PplvaeWarning) as error:
         said = str(error)
         return ("refused" if len(said) >= _SHORTEST else "raw"), said
     except BaseException as error:

@@ -96,4 +96,18 @@ def _splice(content: bytearray, other: bytes, random_numbers: random.Random) -> 
     return bytes(content[:at]) + other[start : start + width] + bytes(content[at + width :])
 
 
-_KINDS = (_flip, _flip, _overwrite, _length, _length, _digit, _digit, _cut, _without, _insert, _repeat, _exchange, _splice)
+_KINDS = (
+    _flip,
+    _flip,
+    _overwrite,
+    _length,
+    _length,
+    _digit,
+    _digit,
+    _cut,
+    _without,
+    _insert,
+    _repeat,
+    _exchange,
+    _splice,
+)

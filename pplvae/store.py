@@ -81,8 +81,9 @@ def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]
         StoreError: an entry is missing or of another kind.
     """
     for name, kind in kinds.items():
-        if not isinstance(content.get(name), kind) or (kind is int and content[name] < 0):
-            raise _damaged(path, f"its {name!r} is {content.get(name)!r}")
+        value = content.get(name)
+        if not isinstance(value, kind) or (kind is int and not (0 <= value < 2**63 and value is not True)):
+            raise _damaged(path, f"its {name!r} is {value!r}")
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -174,7 +175,7 @@ def check_exists(path: Path) -> None:
     if not os.path.exists(path):  # unlike `Path.exists`, also for names that the system does not take
         raise StoreError(f"There is no file {str(path)!r}.")
     if not path.is_file():
-        raise StoreError(f"{str(path)!r} is no file, but a folder, a pipe or a device; expected what pplvae has written.")
+        raise StoreError(f"{str(path)!r} is a folder, a pipe or a device; expected a file that pplvae has written.")
 
 
 def _check_format(path: Path, found: Any) -> None:

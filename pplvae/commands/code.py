@@ -1,4 +1,4 @@
-"""Models of one's own: run if their user has named them, as they are and where they lie; a run folder's word is none."""
+"""Models of one's own: run if their user has named them, as they are and where they lie; not on a run folder's word."""
 
 import hashlib
 import os
@@ -95,7 +95,7 @@ def _digest(path: Path) -> str:
 
 def _line(digest: str, model: str) -> str:
     """What is noted of a model: the content of its file, where that lies, and which class of it is asked for."""
-    return f"{digest} {ascii(portable_model(model))}\n"
+    return f"{digest} {portable_model(model)!a}\n"
 
 
 def _known() -> Path:

@@ -229,4 +229,3 @@ def _alike(first: int, size: int, rows: int, epochs: int) -> int:
 
 def _at(kl_weight: KLWeight, epoch: float) -> float:
     return float(kl_weight(epoch)) if isinstance(kl_weight, Callable) else float(kl_weight)
-
