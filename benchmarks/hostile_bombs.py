@@ -94,20 +94,20 @@ def _lies(_: Path) -> Iterator[tuple[str, str, bytes]]:
 
 def _packed(folder: Path) -> Iterator[tuple[str, str, bytes]]:
     """Much that is packed into little."""
-    zeros = _header("{'descr': '<f8', 'fortran_order': False, 'shape': (50331648, 1), }") + bytes(384 << 20)
-    yield "384 MiB of zeros", "a.npz", _zipped(**{"x.npy": zeros})
+    zeros = _header("{'descr': '<f8', 'fortran_order': False, 'shape': (34078720, 1), }") + bytes(260 << 20)
+    yield "260 MiB of zeros", "a.npz", _zipped(**{"x.npy": zeros})
     once = _zipped(**{"x.npy": zeros[: 16 << 20]})
     yield "64 GiB: 4000 members in one place", "a.npz", _many_of_one(once, 4000)
     line = b"1,2\n"
     for called, pack in (("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)):
         some = pack(line * (1 << 20))
         yield f"2 GiB of lines, {called}", "a.csv.gz", some * 512
-    frame = pd.DataFrame({"a": np.zeros(1 << 25), "b": np.zeros(1 << 25)})
+    frame = pd.DataFrame({"a": np.zeros(17_000_000), "b": np.zeros(17_000_000)})
     frame.to_parquet(folder / "made.parquet")
-    yield "2²⁶ equal numbers", "a.parquet", _taken(folder / "made.parquet")
-    words = pd.DataFrame({"a": np.zeros(1 << 13), "label": pd.Categorical(["x" * (1 << 16)] * (1 << 13))})
+    yield "34 million equal numbers", "a.parquet", _taken(folder / "made.parquet")
+    words = pd.DataFrame({"a": np.zeros(5000), "label": pd.Categorical(["x" * (1 << 16)] * 5000)})
     words.to_parquet(folder / "made.parquet", row_group_size=1024)
-    yield "one text of 64 KiB in 8192 rows", "a.parquet", _taken(folder / "made.parquet")
+    yield "one text of 64 KiB in 5000 rows", "a.parquet", _taken(folder / "made.parquet")
 
 
 def _deep(_: Path) -> Iterator[tuple[str, str, bytes]]:
