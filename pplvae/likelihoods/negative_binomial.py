@@ -67,12 +67,14 @@ class StableNegativeBinomial(dist.NegativeBinomial):
             self._validate_sample(value)
         r, k = self.total_count, value.clamp(min=1)
         n = r + k
+        # What `where` does not take must be finite too: the curvature of a mean of 0 (a total of 0) is NaN there.
+        logits = torch.where(value > 0, self.logits, torch.zeros_like(self.logits))
         log_prob = (
             0.5 * (r.log() - n.log() - k.log() - LOG_2_PI)
             + stirling_error(n)
             - stirling_error(r)
             - stirling_error(k)
-            - _deviance(k, r, self.logits + r.log())
+            - _deviance(k, r, logits + r.log())
         )
         return torch.where(value > 0, log_prob, -r * functional.softplus(self.logits))
 
