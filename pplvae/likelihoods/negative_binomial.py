@@ -4,7 +4,7 @@ import math
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
@@ -61,7 +61,7 @@ class StableNegativeBinomial(dist.NegativeBinomial):
     at a count of 10^6 and r = 10^4.
     """
 
-    def log_prob(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def log_prob(self, value: Real[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Log probability, in nats."""
         if self._validate_args:
             self._validate_sample(value)
