@@ -26,18 +26,18 @@ _HEAD = ("format", "mutations", "read", "refused in words", "raw exceptions", "k
 def main(*, quick: bool, threads: int) -> None:
     """Try, print, and unless it is quick write the page."""
     machine.pin(threads)
-    began, lines, tried = time.process_time(), [], 0
+    began, lines, total = time.process_time(), [], 0
     with tempfile.TemporaryDirectory() as name:
         for called, some in formats(Path(name)).items():
             found = tried(called, some, Path(name), _EACH // 20 if quick else _EACH)
             lines.append(_line(called, some, found))
-            tried += len(found)
+            total += len(found)
             _tell(called, found)
         blown = _bombs(Path(name) / "read")
     tables = {"mutations": as_markdown(_HEAD, lines), "bombs": as_markdown(_BOMBS_HEAD, blown)}
     for table in tables.values():
         console.print(table, soft_wrap=True, markup=False)
-    console.print(f"{tried} mutations, {time.process_time() - began:.0f} s of processor time")
+    console.print(f"{total} mutations, {time.process_time() - began:.0f} s of processor time")
     if not quick:
         PAGE.write_text(written(PAGE.read_text(), tables))
 

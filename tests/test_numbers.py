@@ -75,7 +75,7 @@ LAYOUTS = {
 @examples(2)
 @example("by columns", "gaussian", 0)
 @given(st.sampled_from([*LAYOUTS]), st.sampled_from([*LIKELIHOODS]), st.integers(0, 9))
-def test_how_rows_lie_in_memory_changes_no_bit(layout, likelihood, seed):
+def test_how_rows_lie_in_memory_changes_no_bit(single_precision, layout, likelihood, seed):
     v = rows_of(likelihood, seed)
     plain, other = (numbers_of(vae_of(likelihood), rows) for rows in (v, LAYOUTS[layout](v)))
     for name, values in plain.items():

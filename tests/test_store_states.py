@@ -79,15 +79,18 @@ class Store(RuleBasedStateMachine):
             shutil.copy(self.folder / name, self.folder / other)
             self.known[other] = self.known[name]
 
-    @rule(name=NAMES, at=st.floats(0, 1), bit=st.integers(0, 7), cut=st.booleans())
+    @rule(name=NAMES, at=st.integers(0, 5000), bit=st.integers(0, 7), cut=st.booleans())
     def damage(self, name, at, bit, cut):
         if self.known.get(name, LOST) == LOST or self.known[name][0] == "json":  # whose text anybody may edit
             return
+        kind, _ = self.known[name]
         content = bytearray((self.folder / name).read_bytes())
-        place = min(int(at * len(content)), len(content) - 1)
+        place = at % len(content)
         content[place] ^= 1 << bit
         (self.folder / name).write_bytes(content[:place] if cut else content)
         self.known[name] = LOST
+        with pytest.raises(StoreError, match="damaged|format"):
+            read(kind, self.folder / name)
 
     @rule(name=NAMES, kind=KINDS)
     def read_as(self, name, kind):
@@ -105,7 +108,7 @@ class Store(RuleBasedStateMachine):
 
 TestStore = Store.TestCase
 TestStore.settings = settings(
-    max_examples=15,
+    max_examples=40,
     stateful_step_count=25,
     derandomize=True,
     deadline=None,
