@@ -81,8 +81,8 @@ def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]
         StoreError: an entry is missing or of another kind.
     """
     for name, kind in kinds.items():
-        value = content.get(name)
-        if not isinstance(value, kind) or (kind is int and not (0 <= value < 2**63 and value is not True)):
+        value: Any = content.get(name)
+        if not isinstance(value, kind) or (kind is int and (value is True or not 0 <= value < 2**63)):
             raise _damaged(path, f"its {name!r} is {value!r}")
 
 

@@ -57,5 +57,6 @@ def _bytes_of_text(column: Any) -> int:
 
     if not types.is_dictionary(column.type):
         return 0
-    chunks = [compute.binary_length(chunk.dictionary).take(chunk.indices) for chunk in column.chunks]
-    return sum(compute.sum(lengths).as_py() or 0 for lengths in chunks)
+    chunks = column.chunks
+    lengths = [compute.call_function("binary_length", [chunk.dictionary]).take(chunk.indices) for chunk in chunks]
+    return sum(compute.call_function("sum", [some]).as_py() or 0 for some in lengths)
