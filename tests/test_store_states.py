@@ -89,7 +89,7 @@ class Store(RuleBasedStateMachine):
         content[place] ^= 1 << bit
         (self.folder / name).write_bytes(content[:place] if cut else content)
         self.known[name] = LOST
-        with pytest.raises(StoreError, match="damaged|format"):
+        with pytest.raises(StoreError, match=r"damaged|format"):
             read(kind, self.folder / name)
 
     @rule(name=NAMES, kind=KINDS)
@@ -98,7 +98,7 @@ class Store(RuleBasedStateMachine):
         if is_there and self.known[name] != LOST and self.known[name][0] == kind:
             assert read(kind, self.folder / name) == self.known[name][1]
             return
-        with pytest.raises(StoreError, match="damaged|format" if is_there else "There is no file"):
+        with pytest.raises(StoreError, match=r"damaged|format" if is_there else "There is no file"):
             read(kind, self.folder / name)
 
     @invariant()
