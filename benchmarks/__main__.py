@@ -1,7 +1,8 @@
 """Ours and its peers on the same work, in turns: medians over rounds, with quartiles.
 
-`python -m benchmarks truth` holds the claims of the comparison against exact answers instead, and `python -m benchmarks
-examples --pyro PATH` runs the examples of a checkout of Pyro.
+`python -m benchmarks truth` holds the claims of the comparison against exact answers instead, `python -m benchmarks
+hostile` reads files that were damaged or made up, and `python -m benchmarks examples --pyro PATH` runs the examples of
+a checkout of Pyro.
 """
 
 import argparse
@@ -9,7 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import annealing, arithmetic, chains, demo, examples, machine, own_guides, scaling, training, truth
+from benchmarks import (
+    annealing,
+    arithmetic,
+    chains,
+    demo,
+    examples,
+    hostile,
+    machine,
+    own_guides,
+    scaling,
+    training,
+    truth,
+)
 from benchmarks.catalogue import WORKLOADS, ready
 from benchmarks.measure import Missing, Settings
 from benchmarks.record import Line, Record
@@ -34,6 +47,9 @@ def main() -> None:
     asked = _asked()
     if asked.what == "truth":
         truth.main(quick=asked.quick, threads=asked.threads)
+        return
+    if asked.what == "hostile":
+        hostile.main(quick=asked.quick, threads=asked.threads)
         return
     if asked.what == "examples":
         examples.main(asked.pyro, quick=asked.quick, threads=asked.threads)
@@ -74,7 +90,7 @@ def _tables(sections: list[str], names: list[str], settings: Settings) -> Iterat
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=["speed", "truth", "examples"], default="speed", help="what is measured"
+        "what", nargs="?", choices=["speed", "truth", "hostile", "examples"], default="speed", help="what is measured"
     )
     sections = [*OF_WORKLOADS, *OTHERS]
     parser.add_argument("--only", nargs="+", choices=sections, default=sections, metavar="SECTION", help=str(sections))

@@ -1,7 +1,5 @@
-"""What a netCDF file cannot hold: written in another way and read back, or refused."""
+"""What a netCDF file cannot hold: written in another way, or refused."""
 
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from pplvae.errors import StoreError
 # No name has a slash (in Pyro's scopes sites have), and no text is missing.
 _SLASH, _PERCENT = "%2F", "%25"
 _MISSING = " is missing"
-_NUMBERS = "biufc"
 
 
 def written_out(path: Path, dataset: xr.Dataset) -> xr.Dataset:
@@ -41,44 +38,6 @@ def written_out(path: Path, dataset: xr.Dataset) -> xr.Dataset:
 def without_slashes(dataset: xr.Dataset) -> xr.Dataset:
     """A dataset whose names have "%2F" for a slash; xarray's trees have none in a name either."""
     return dataset.rename({n: _escaped(n) for n in {*dataset.variables, *dataset.dims} if _escaped(n) != n})
-
-
-def read_back(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset that was written out."""
-    names = {n: str(n).replace(_SLASH, "/").replace(_PERCENT, "%") for n in {*dataset.variables, *dataset.dims}}
-    found = dataset.rename({name: whole for name, whole in names.items() if whole != name})
-    for flag in [str(name) for name in found.data_vars if str(name).endswith(_MISSING)]:
-        name = flag.removesuffix(_MISSING)
-        values = found[name].values.astype(object)
-        values[found[flag].values] = None
-        found = found.drop_vars(flag)
-        found[name] = (found[name].dims, values, found[name].attrs)
-    return found
-
-
-def digest_of(groups: Mapping[str, xr.Dataset]) -> str:
-    """A few letters that stand for the content of datasets, the same before they are written and after.
-
-    HDF5 notices when its own structures are damaged, not when numbers are.
-    """
-    found = hashlib.blake2b(digest_size=12)
-    for group, dataset in groups.items():
-        plain = {str(n): str(v) for n, v in dataset.attrs.items() if isinstance(v, str | int | float | np.number)}
-        found.update(repr([group, *sorted(plain.items())]).encode())
-        for name in sorted(map(str, dataset.variables)):
-            values = dataset[name].values
-            found.update(repr([name, dataset[name].dims, values.shape]).encode())
-            found.update(_bytes_of(values))
-    return found.hexdigest()
-
-
-def _bytes_of(values: np.ndarray) -> bytes:
-    if values.dtype.kind in _NUMBERS:
-        return np.ascontiguousarray(values, values.dtype.newbyteorder("=")).tobytes()
-    if values.dtype.kind not in "UO":
-        return b""  # dates, which a file gives back in other units
-    missing = _missing_of(values).flatten().tolist()
-    return repr(["" if gone else str(value) for value, gone in zip(values.flatten(), missing, strict=True)]).encode()
 
 
 def _missing_of(values: np.ndarray) -> np.ndarray:

@@ -13,11 +13,15 @@ import xarray as xr
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pplvae import plain
 from pplvae._version import __version__
 from pplvae.errors import StoreError
-from pplvae.netcdf import digest_of, read_back, written_out
-from pplvae.seal import checksum, seal, unbroken
+from pplvae.netcdf import written_out
+from pplvae.seal import checksum
 
+# What a reader stumbles over in a file that somebody has damaged or made up.
+_OF_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, MemoryError)
+_LARGEST_JSON = 16 << 20  # bytes
 FORMAT = 1  # of every file; raised when older files can no longer be read
 
 
@@ -59,8 +63,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     check_exists(path)
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"{path.stat().st_size} bytes, where it has a few kB")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except _OF_DAMAGE as error:
         raise _damaged(path, error) from error
     if not isinstance(content, dict):
         raise _damaged(path, "not a JSON object")
@@ -75,8 +81,9 @@ def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]
         StoreError: an entry is missing or of another kind.
     """
     for name, kind in kinds.items():
-        if not isinstance(content.get(name), kind) or (kind is int and content[name] < 0):
-            raise _damaged(path, f"its {name!r} is {content.get(name)!r}")
+        value: Any = content.get(name)
+        if not isinstance(value, kind) or (kind is int and (value is True or not 0 <= value < 2**63)):
+            raise _damaged(path, f"its {name!r} is {value!r}")
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -106,7 +113,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         text, form = header.get("content", ""), int(header.get("format", -1))
         content = json.loads(text)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
+    except (safetensors.SafetensorError, *_OF_DAMAGE) as error:
         raise _damaged(path, error) from error
     _check_format(path, form)
     if header.get("checksum") != checksum(tensors, text):
@@ -122,11 +129,12 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
     """
     written = {name: written_out(path, dataset) for name, dataset in groups.items()}
 
+    about = {"format": FORMAT, "kind": kind, "pplvae": __version__}
+
     def write(temporary: Path) -> None:
-        about = {"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
-        root = xr.Dataset(attrs=about | {"digest": digest_of(written)})
+        root = xr.Dataset(attrs=about)
         xr.DataTree.from_dict({"/": root, **written}).to_netcdf(temporary, engine="h5netcdf")
-        seal(temporary)
+        plain.append(temporary, groups, about)
 
     try:
         return write_whole(path, write)
@@ -135,29 +143,27 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
 
 
 def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
-    """Read what `write_datasets` wrote, into memory.
+    """Read what `write_datasets` wrote, into memory; the netCDF in the file is for other tools, and is not looked at.
 
     Raises:
-        StoreError: missing, damaged, of another kind or format.
+        StoreError: missing, damaged, of another kind or format, or written by another tool.
     """
     check_exists(path)
-    if not unbroken(path):
-        raise _damaged(path, "its content is not what was written")
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            attributes = tree.attrs
-            if attributes.get("kind") != kind:
-                raise StoreError(f"{str(path)!r} holds no {kind} of pplvae (its kind is {attributes.get('kind')!r}).")
-            _check_format(path, int(attributes["format"]))
-            groups = {name: tree[name].to_dataset().load() for name in json.loads(attributes["groups"])}
-        if attributes.get("digest", digest_of(groups)) != digest_of(groups):  # files of earlier versions have none
-            raise ValueError("its content is not what was written")
-        groups = {name: read_back(dataset) for name, dataset in groups.items()}
+        if not plain.is_there(path):
+            raise StoreError(
+                f"{str(path)!r} is damaged, or another tool has written it: it does not end as the files of pplvae do. "
+                "Restore it from a copy, or make it again. (xarray reads what there is: `xarray.open_datatree`.)"
+            )
+        about, numbers = plain.read(path)
+        _check_format(path, about.get("format"))
+        if about.get("kind") != kind:
+            raise StoreError(f"{str(path)!r} holds no {kind} of pplvae (its kind is {about.get('kind')!r}).")
+        return plain.datasets(about, numbers)
     except StoreError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+    except _OF_DAMAGE as error:
         raise _damaged(path, error) from error
-    return groups
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -165,9 +171,11 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def check_exists(path: Path) -> None:
-    """Refuse a file that is not there."""
-    if not path.exists():
+    """Refuse what is not there, and what is no file: reading a pipe or a device may never end."""
+    if not os.path.exists(path):  # unlike `Path.exists`, also for names that the system does not take
         raise StoreError(f"There is no file {str(path)!r}.")
+    if not path.is_file():
+        raise StoreError(f"{str(path)!r} is a folder, a pipe or a device; expected a file that pplvae has written.")
 
 
 def _check_format(path: Path, found: Any) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,24 @@ def test_code_that_the_user_has_not_named_is_not_run(run, table, tmp_path):  # n
         assert code == 2
         assert re.search(rf"asks to run the code in '.*{file.name}'.*--model {file}:Model`", err)
         assert "it ran" not in out + err
+
+
+@pytest.mark.parametrize("asked", ["elsewhere/mine.py:MyVAE", "mine.py:planted"])
+def test_a_named_file_is_run_where_it_lies_and_for_what_was_named(run, table, tmp_path, asked):  # noqa: F811
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"{MINE}\ndef planted():\n    raise SystemExit('it ran')\n")
+    assert run(*OWN, "--standardise")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(mine, tmp_path / "elsewhere")  # its neighbours are others
+    command = tmp_path / "r" / "command.json"
+    before = command.read_text()
+    command.write_text(re.sub('"model": "[^"]*"', f'"model": "{tmp_path / asked}"', before))
+    code, out, err = run("compare", "r", *QUICK)
+    assert code == 2
+    assert re.search(rf"asks to run the code in '.*mine.py', .* for '{asked.partition(':')[2]}'", err)
+    assert "it ran" not in out + err
+    command.write_text(before)
+    assert run("compare", "r", *QUICK)[0] == 0
 
 
 @pytest.mark.filterwarnings("always::pplvae.errors.PplvaeWarning")

@@ -236,6 +236,30 @@ def test_other_bytes_are_refused(server, toy, tmp_path):
         pplvae.load_data("toy_set")
 
 
+def test_a_download_that_breaks_off_leaves_nothing(server, toy, tmp_path, monkeypatch):
+    whole = (server.folder / "toy.npz").read_bytes()
+
+    def half(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(whole)))
+        handler.end_headers()
+        handler.wfile.write(whole[: len(whole) // 2])
+        handler.close_connection = True
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Handler, "do_GET", half)
+        with pytest.raises(DataError, match=r"(?s)could not be downloaded.*toy\.npz.*put a copy at"):
+            pplvae.load_data("toy_set")
+        assert list((tmp_path / "cache" / "toy_set").iterdir()) == []
+    assert len(pplvae.load_data("toy_set", valid=0, test=0).train) == 10
+
+
+def test_addresses_are_of_https_and_every_file_has_a_checksum():
+    files = [file for known in DATA_SETS.values() for source in known.sources for file in source.files]
+    assert {url.partition("//")[0] for file in files for url in file.urls} == {"https:"}
+    assert all(len(bytes.fromhex(file.sha256)) == 32 for file in files)
+
+
 def test_offline_says_what_was_tried_and_where_a_copy_goes(tmp_path, monkeypatch):
     def offline(*_, **__):
         raise OSError("no route to host")

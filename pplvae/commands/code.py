@@ -1,4 +1,4 @@
-"""Models of one's own: a file is run if its user has named it, as it is, and not because a run folder names it."""
+"""Models of one's own: run if their user has named them, as they are and where they lie; not on a run folder's word."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from pplvae.commands.spec import Spec
+from pplvae.commands.spec import Spec, portable_model
 from pplvae.errors import PplvaeWarning, StoreError
 from pplvae.models import MODELS
 
@@ -21,7 +21,7 @@ def code_file(model: str) -> Path | None:
 
 
 def named(spec: Spec) -> Spec:
-    """Take note that a user has named a model's file as it is; what is asked for, with a digest of the file."""
+    """Take note that a user has named a model and its file as it is; what is asked for, with a digest of the file."""
     path = code_file(spec["model"])
     if path is None:
         return spec
@@ -29,7 +29,7 @@ def named(spec: Spec) -> Spec:
     with suppress(OSError):  # a home that cannot be written: the file must be named each time
         _known().parent.mkdir(parents=True, exist_ok=True)
         with _known().open("a", encoding="utf-8") as file:
-            file.write(digest + "\n")
+            file.write(_line(digest, spec["model"]))
     return spec | {DIGEST: digest}
 
 
@@ -42,7 +42,7 @@ def trusted(run: Path, spec: Spec, model: str | None) -> Spec:
         model: the model as the user names it now, or None.
 
     Raises:
-        StoreError: a file that the user has never named, or that has changed since the fit.
+        StoreError: a model that the user has never named, or not in this place, or whose file has changed.
     """
     if model is not None:
         return _named_anew(run, spec, model)
@@ -57,10 +57,10 @@ def trusted(run: Path, spec: Spec, model: str | None) -> Spec:
         return spec
     now = spec | {DIGEST: _digest(path)}
     check_unchanged(run, spec, now, f"or, if figures of the new one are wanted, name it: {again}")
-    if now[DIGEST] not in _known_digests():
+    if _line(now[DIGEST], spec["model"]) not in _named():
         raise StoreError(
-            f"{str(run)!r} asks to run the code in {str(path)!r}, which you have not named on this machine. If you "
-            f"trust it: {again}."
+            f"{str(run)!r} asks to run the code in {str(path)!r}, which you have not named on this machine, as it is "
+            f"and where it lies, for {spec['model'].rpartition(':')[2]!r}. If you trust it: {again}."
         )
     return spec
 
@@ -93,14 +93,19 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _line(digest: str, model: str) -> str:
+    """What is noted of a model: the content of its file, where that lies, and which class of it is asked for."""
+    return f"{digest} {portable_model(model)!a}\n"
+
+
 def _known() -> Path:
-    """Digests of the files that this user has named; beside the user's other programs' state."""
+    """Where models that this user has named are noted; beside the user's other programs' state."""
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local" / "state") / "pplvae" / "models_named"
 
 
-def _known_digests() -> list[str]:
+def _named() -> list[str]:
     try:
-        return _known().read_text(encoding="utf-8").split()
-    except OSError:
+        return _known().read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, ValueError):
         return []

@@ -17,7 +17,10 @@ from pplvae.training.loop import FitStatus
 
 COMPARISON = "comparison.nc"
 _SPEC, _PAGE = "command.json", "report.html"
-_KINDS = {"model": str, "data": str, "latent": int, "seed": int, "scale": (int, float)}  # of what a fit was asked for
+# Of what a fit was asked for.
+_KINDS = {"model": str, "data": str, "latent": int, "seed": int, "scale": (int, float)}
+_KINDS |= dict.fromkeys(("likelihood", "prior", "guide", "binarise", "labels", "ids", "missing"), (str, type(None)))
+_KINDS |= dict.fromkeys(("header", "standardise"), (bool, type(None)))
 
 _out = Console(highlight=False, soft_wrap=True)
 

@@ -19,11 +19,20 @@ from pplvae.priors import PRIORS
 Spec = dict[str, Any]  # model, data, latent and the rest, as they were asked for: a run folder keeps it
 
 OF_DATA = ("binarise", "labels", "ids", "header", "scale", "missing", "standardise")  # options of `load_data`
+_MOST_LATENT = 100_000
 _PARTS = {"likelihood": LIKELIHOODS, "prior": PRIORS, "guide": GUIDES}
 
 
 def made(spec: Spec, seed: int) -> tuple[Data, Any]:
-    """The rows and the program; names are looked up first, since rows may take long to read."""
+    """The rows and the program; names are looked up first, since rows may take long to read.
+
+    Raises:
+        ProgramError: no latents or more than fit into a memory, or a model that does not take what is asked for.
+    """
+    if not 1 <= spec["latent"] <= _MOST_LATENT:
+        raise ProgramError(
+            f"`latent`, numbers for each row, must be between 1 and {_MOST_LATENT}, got {spec['latent']}."
+        )
     kind = _model_class(spec["model"])
     _check_parts(kind, spec)
     data = load_data(spec["data"], seed=seed, **{name: spec[name] for name in OF_DATA if name in spec})

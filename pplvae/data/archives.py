@@ -2,13 +2,19 @@
 
 import math
 import re
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pplvae.data.limits import ARRAYS
 from pplvae.data.table import Table
 from pplvae.errors import DataError, UnknownNameError
 
+_CURE = "save its arrays by `numpy.savez`, which does not pack"
+_RESTORE = "Restore it from a copy."
 _PART = re.compile(r"([xy])_?(.+)", re.IGNORECASE)
 _PARTS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
@@ -101,24 +107,63 @@ def _loaded(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     """The array, or all arrays by name."""
     try:
         with path.open("rb") as file:
+            _check_sizes(path, file)
             loaded = np.load(file, allow_pickle=False)
-            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            if not isinstance(loaded, np.ndarray):
+                loaded = {name: loaded[name] for name in loaded.files}
+            _check_not_hollow(path, [loaded] if isinstance(loaded, np.ndarray) else loaded.values())
+            return loaded
+    except DataError:
+        raise
     except Exception as error:  # bytes from outside make NumPy, zip and zlib raise whatever there is
         pickled = "pickle" in str(error)
         reason = "it holds Python objects, which are never loaded" if pickled else "it is damaged or breaks off"
-        cure = "Save plain numbers with `numpy.save` or `numpy.savez`" if pickled else "Restore it from a copy"
+        cure = "Save plain numbers with `numpy.save` or `numpy.savez`" if pickled else _RESTORE[:-1]
         raise DataError(f"{str(path)!r} cannot be read as {path.suffix}: {reason}. {cure}.") from error
+
+
+def _check_sizes(path: Path, file: Any) -> None:
+    """Look at what the members of an archive take unpacked, before there is memory for them."""
+    if file.read(2) == b"PK":
+        with zipfile.ZipFile(file) as archive:
+            ARRAYS.check(path, sum(member.file_size for member in archive.infolist()), _CURE)
+    file.seek(0)
+
+
+def _check_not_hollow(path: Path, arrays: Iterable[np.ndarray]) -> None:
+    """Refuse arrays that a header can make as long as it likes, since they hold nothing."""
+    for array in arrays:
+        if array.nbytes == 0 and max(array.shape, default=0) > 0:
+            raise DataError(
+                f"{str(path)!r} holds an array of shape {array.shape} and dtype {array.dtype}, which has no numbers in "
+                "it. Take it out, or save it anew."
+            )
 
 
 def _sparse(path: Path) -> np.ndarray:
     from scipy import sparse  # imported late: SciPy takes a while
 
     try:
-        return sparse.load_npz(path).toarray()
-    except (ValueError, MemoryError, IndexError, TypeError) as error:
-        raise DataError(
-            f"{str(path)!r} cannot be read as a sparse matrix: it is damaged, or too large to be dense."
-        ) from error
+        matrix = sparse.load_npz(path)
+        ARRAYS.check(path, math.prod(matrix.shape) * matrix.dtype.itemsize, _CURE)
+        if hasattr(matrix, "indptr"):
+            _check_places(matrix)
+        return matrix.toarray()
+    except DataError:
+        raise
+    except Exception as error:  # likewise
+        raise DataError(f"{str(path)!r} cannot be read as a sparse matrix: it is damaged. {_RESTORE}") from error
+
+
+def _check_places(matrix: Any) -> None:
+    """Refuse places outside of a matrix, which SciPy would write to; its own check stops where there are no entries.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if matrix.indptr[0] != 0 or (np.diff(matrix.indptr) < 0).any():
+        raise ValueError("places that go backwards")
+    matrix.check_format(full_check=True)
 
 
 def _label_key(labels: str | None, names: list[str], path: Path) -> str | None:

@@ -72,7 +72,8 @@ def _dense_tensor(part: Tensor, argument: str) -> Tensor:
         )
     if part.layout is not torch.strided:
         part = _unpacked(part.to_dense, part.shape, argument)
-    part = part.detach()
+    # The same numbers give the same bits however they lie in memory: kernels differ by it.
+    part = part.detach().contiguous()
     return part.clone() if part.is_inference() else part
 
 

@@ -1,6 +1,7 @@
 """Arrays from files, by their ending. Nothing in a file is ever executed."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pandas as pd
 from pplvae.data.archives import read_npy, read_npz
 from pplvae.data.frames import Choice, Named, label_column, table_of
 from pplvae.data.layout import layout_of
+from pplvae.data.limits import check_is_file
+from pplvae.data.parquet import read_parquet
 from pplvae.data.registry import DATA_SETS
 from pplvae.data.table import Table
 from pplvae.data.text import text_of
@@ -45,21 +48,16 @@ def read_file(path: Path, labels: str | None, ids: str | None = None, header: bo
     """
     ends = [end.lower() for end in path.suffixes]
     kind = ends[-2] if len(ends) > 1 and ends[-1] in _PACKED and ends[-2] in _TEXT else (ends or [""])[-1]
-    if kind not in _ENDINGS and not path.exists():
+    if kind not in _ENDINGS and not os.path.exists(path):
         raise UnknownNameError("data set or kind of file", path.name, [*DATA_SETS, *("*" + end for end in _ENDINGS)])
-    if not path.exists():
-        raise DataError(f"There is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
-    if path.is_dir() or path.stat().st_size == 0:
-        raise DataError(
-            f"{str(path)!r} is {'a folder' if path.is_dir() else 'empty'}; expected a file with rows in it."
-        )
+    check_is_file(path)
     if kind not in _ENDINGS:
         cure = _CURES.get(kind, "Rename it, if it is of one of these kinds.")
         raise DataError(f"{str(path)!r} is of a kind that is not read; expected {', '.join(_ENDINGS)}. {cure}")
     if kind in (".npy", ".npz"):
         table = (read_npy if kind == ".npy" else read_npz)(path, labels)
         return _checked(_without_fields(table, Choice(labels, ids), path), path)
-    named = _read_parquet(path) if kind == ".parquet" else _read_text(path, Choice(labels, ids), header)
+    named = read_parquet(path) if kind == ".parquet" else _read_text(path, Choice(labels, ids), header)
     return table_of(named, Choice(labels, ids), path)
 
 
@@ -94,22 +92,6 @@ def _to_the_nearest() -> dict[str, Any]:
     return {} if release >= (3, 1) else {"float_precision": "round_trip"}
 
 
-def _read_parquet(path: Path) -> Named:
-    try:
-        frame = pd.read_parquet(path)
-    except ImportError as error:
-        raise DataError("Reading .parquet needs pyarrow: `pip install 'pplvae[data]'`.") from error
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise DataError(f"{str(path)!r} cannot be read as parquet: {error}.") from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        levels = [str(name or "") for name in frame.index.names]
-        frame = frame.reset_index(names=[f"{i}" for i in range(len(levels))])
-        names = [*[""] * len(levels), *map(str, frame.columns[len(levels) :])]
-    else:
-        names = [str(name) for name in frame.columns]
-    return Named(frame.set_axis(range(frame.shape[1]), axis=1), names)
-
-
 def _without_fields(table: Table, choice: Choice, path: Path) -> Table:
     """A structured array, as tables are saved by NumPy and by readers of FITS, taken apart into its fields."""
     whole = table.parts.get("all")
@@ -128,4 +110,10 @@ def _checked(table: Table, path: Path) -> Table:
             raise DataError(f"The rows of {str(path)!r} must be numbers, got an array of dtype {values.dtype}.")
         if values.ndim == 0:
             raise DataError(f"The rows of {str(path)!r} must form an array (row, column), got a single number.")
+    for labels in table.labels.values():
+        if labels.ndim != 1:
+            raise DataError(
+                f"The labels of {str(path)!r} must be one a row, of shape (row,), got the shape {labels.shape}. "
+                "Flatten them, or say by `labels=` which array they are."
+            )
     return table

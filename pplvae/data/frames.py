@@ -16,6 +16,7 @@ _LABELS = ("label", "labels", "y")
 _IDS = re.compile(r"(?i:(row[ _.-]?)?(id|ids|index|idx)|row([ _.-]?(no|nr|num|number))?|uuid|guid)")
 _OF_SOMETHING = re.compile(r".+(?i:[ _.-]id)|.*[a-z]I[dD]")  # customer_id, PassengerId; but not grid
 _LONG = 10  # rows; fewer are counted by chance
+_SHOWN = 60  # letters of a field, in a message
 _OTHER_MARK = re.compile(r"[+-]?\d*[.,]\d+")
 _NAMELESS = re.compile(r"(Unnamed: ?\d+(\.\d+)*)?")  # the longer form is pandas' own, when it writes what it has read
 
@@ -184,7 +185,9 @@ def _check_numeric(column: Any, name: str, path: Path) -> None:
     odd = column[numbers.isna() & column.notna()]
     if not len(odd):
         odd = column[column.notna()]
-    where = f"{str(path)!r} has {str(odd.iloc[0])!r} in column {name!r}, row {odd.index[0]} (counted from 0)"
+    shown = str(odd.iloc[0])
+    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+    where = f"{str(path)!r} has {shown!r} in column {name!r}, row {odd.index[0]} (counted from 0)"
     if _OTHER_MARK.fullmatch(str(odd.iloc[0])):
         raise DataError(f"{where}, but other numbers of the file have another decimal mark. Use one in all of them.")
     if numbers.notna().mean() >= 0.5 and odd.nunique() <= 3:

@@ -16,8 +16,8 @@ MARKERS = frozenset(
 )
 _ABSENT = MARKERS | {"", "#N/A", "N/A", "n/a", "NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None"}
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
-_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf(inity)?)", re.IGNORECASE)
-_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)?,\d+([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?((\d++\.?\d*+|\.\d++)([eE][+-]?\d+)?|inf(inity)?)", re.IGNORECASE)
+_COMMA = re.compile(r"[+-]?(\d++|\d{1,3}(\.\d{3})++)?,\d++([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _SAMPLE = 100  # lines that decide, from all over the file
 _LONG = 4  # columns; a row counts to so many by chance too rarely to matter
@@ -61,6 +61,13 @@ def layout_of(text: str, file: str, header: bool | None) -> Layout:
     Raises:
         DataError: lines of different numbers of fields, or a first line that may be a header and may be a row.
     """
+    try:
+        return _layout_of(text, file, header)
+    except csv.Error as error:
+        raise DataError(f"{file!r} is not a text file of fields apart by a separator: {error}.") from error
+
+
+def _layout_of(text: str, file: str, header: bool | None) -> Layout:
     lines = text.split("\n")
     before = sum(1 for _ in itertools.takewhile(_is_before, lines))
     rows = [line for line in lines[before:] if line.strip()]
@@ -126,17 +133,14 @@ def _walked(lines: Sequence[str], before: int, separator: str, file: str) -> tup
     reader = _reader(lines[before:], separator)
     ragged: list[tuple[int, int]] = []
     markers: set[str] = set()
-    try:
-        first = [field.strip() for field in next(line for line in reader if line)]
-        start, width, ends_empty = before + reader.line_num, 0, True
-        for line in filter(None, reader):
-            width = width or len(line)
-            if len(line) != width:
-                ragged.append((before + reader.line_num, len(line)))
-            markers.update(MARKERS.intersection(line))
-            ends_empty = ends_empty and not line[-1].strip()
-    except csv.Error as error:
-        raise DataError(f"{file!r} is not a text file of fields apart by a separator: {error}.") from error
+    first = [field.strip() for field in next(line for line in reader if line)]
+    start, width, ends_empty = before + reader.line_num, 0, True
+    for line in filter(None, reader):
+        width = width or len(line)
+        if len(line) != width:
+            ragged.append((before + reader.line_num, len(line)))
+        markers.update(MARKERS.intersection(line))
+        ends_empty = ends_empty and not line[-1].strip()
     width = width or len(first)
     if not _fits(first, width, separator):
         ragged = [(start + 1, width), *ragged] if ragged else [(start + 1, width)]

@@ -1,7 +1,7 @@
 """The data sets that `load_data` knows by name: their files, how they are read, and whose they are.
 
-A new data set is a reader and an entry here. An address stands here only if it serves the very bytes of the checksum;
-the other files are made from public ones (`CONVERSIONS`), and their checksum is that of the arrays in them.
+A new data set is a reader and an entry here. An address stands here only if it serves the very bytes of the checksum
+over https; the other files are made from public ones (`CONVERSIONS`), and their checksum is that of the arrays in them.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,8 +58,8 @@ def read_named(name: str, labels: str | None) -> Table:
 
 
 _MNIST = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
-_FASHION = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
-_AMAT = ("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",)
+_FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",)
+_AMAT = ("https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",)
 
 
 def _public(name: str, sha256: str, folders: Sequence[str]) -> File:

@@ -2,18 +2,20 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import re
 import zlib
 from pathlib import Path
 
+from pplvae.data.limits import TEXT
 from pplvae.errors import DataError
 
 _NO_TEXT = re.compile("[\x00-\x06\x08\x0e-\x1a\x1c-\x1f]")  # controls that no terminal or spreadsheet writes
 _PACKED = {
-    b"\x1f\x8b": ("gzip", gzip.decompress),
-    b"BZh": ("bzip2", bz2.decompress),
-    b"\xfd7zXZ": ("xz", lzma.decompress),
+    b"\x1f\x8b": ("gzip", gzip.open),
+    b"BZh": ("bzip2", bz2.open),
+    b"\xfd7zXZ": ("xz", lzma.open),
 }
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
@@ -46,7 +48,12 @@ def _unpacked(path: Path) -> tuple[bytes, list[str]]:
         content = path.read_bytes()
         for start, (kind, unpack) in _PACKED.items():
             if content.startswith(start):
-                return unpack(content), [f"unpacked from {kind}"]
+                with unpack(io.BytesIO(content)) as file:
+                    unpacked = file.read(TEXT.most(path) + 1)
+                TEXT.check(path, len(unpacked), f"unpack it ({kind})")
+                return unpacked, [f"unpacked from {kind}"]
+    except DataError:
+        raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
         raise DataError(f"{str(path)!r} cannot be read: {error}. Restore it from a copy.") from error
     if content.startswith(b"PK\x03\x04"):

@@ -25,7 +25,7 @@ from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import RowNoise
 from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
 from pplvae.search.density import Density
-from pplvae.search.gaussian import FullCovariance, Gaussians, times
+from pplvae.search.gaussian import FullCovariance, Gaussians, inverse_of, times
 
 _MOMENT_DRAWS = 400
 _DEGREES = 5  # of freedom, of the Student t: its variance exists, and its tails are heavier than an exponential's
@@ -131,7 +131,7 @@ def around_guide(space: Callable[[int], LatentSpace], batch: Batch, address: tup
     covariance = torch.einsum("srk,srl->rkl", away, away) / len(u)
     # A latent that the guide is sure of, and fewer draws than directions, leave no matrix to invert.
     covariance = covariance + torch.diag_embed(1e-6 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-12)
-    shape = FullCovariance(mean, torch.cholesky_inverse(torch.linalg.cholesky_ex(covariance)[0]))
+    shape = FullCovariance(mean, inverse_of(torch.linalg.cholesky_ex(covariance)[0]))
     return [
         Component(0.5, lambda count, where: space(count).draw(where)[0], lambda u: space(len(u)).log_guide(u)),
         Component(0.4, lambda count, where: _students(shape, batch)(count, where).to(drawn), _student(shape)),

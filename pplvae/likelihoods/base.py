@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 Head = Float[Tensor, "batch column"]
 Total = Real[Tensor, "batch 1"]
-Visible = Float[Tensor, "batch column"]
+Visible = Real[Tensor, "batch column"]
 
 
 @runtime_checkable

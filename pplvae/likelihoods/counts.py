@@ -11,7 +11,7 @@ References:
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from pplvae.likelihoods.base import Head, Total, Visible
@@ -38,12 +38,12 @@ def log_means(logits: Head, total: Total) -> Head:
     return log_total(total.to(logits.dtype)) + logits.log_softmax(-1)
 
 
-def log_total(total: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def log_total(total: Real[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Log of a total, -inf for one of 0: its counts are 0 with probability 1, and any other count has probability 0."""
     return total.clamp(min=0).log()  # a negative total comes of negative counts, which are refused in words later
 
 
-def poisson_log_prob(count: Float[Tensor, "..."], log_rate: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def poisson_log_prob(count: Real[Tensor, "..."], log_rate: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Log probability of a Poisson count, in nats."""
     positive = count.clamp(min=1)
     ratio = log_rate - positive.log()
@@ -52,7 +52,7 @@ def poisson_log_prob(count: Float[Tensor, "..."], log_rate: Float[Tensor, "..."]
     return torch.where(count > 0, log_prob, -log_rate.exp())
 
 
-def stirling_error(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def stirling_error(x: Real[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Log Γ(x + 1) less Stirling's x log x - x + log(2πx) / 2, for x > 0."""
     small, large = x.clamp(max=_SERIES_FROM), x.clamp(min=_SERIES_FROM)
     exact = torch.lgamma(small + 1) - (small + 0.5) * small.log() + small - 0.5 * LOG_2_PI

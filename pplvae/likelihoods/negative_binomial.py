@@ -4,7 +4,7 @@ import math
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
@@ -61,18 +61,20 @@ class StableNegativeBinomial(dist.NegativeBinomial):
     at a count of 10^6 and r = 10^4.
     """
 
-    def log_prob(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def log_prob(self, value: Real[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Log probability, in nats."""
         if self._validate_args:
             self._validate_sample(value)
         r, k = self.total_count, value.clamp(min=1)
         n = r + k
+        # What `where` does not take must be finite too: the curvature of a mean of 0 (a total of 0) is NaN there.
+        logits = torch.where(value > 0, self.logits, torch.zeros_like(self.logits))
         log_prob = (
             0.5 * (r.log() - n.log() - k.log() - LOG_2_PI)
             + stirling_error(n)
             - stirling_error(r)
             - stirling_error(k)
-            - _deviance(k, r, self.logits + r.log())
+            - _deviance(k, r, logits + r.log())
         )
         return torch.where(value > 0, log_prob, -r * functional.softplus(self.logits))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import Distribution
@@ -52,7 +52,7 @@ class LogRatePoisson(TorchDistribution):
         """The same distribution with a larger batch shape."""
         return type(self)(self.log_rate.expand(torch.Size(batch_shape)), validate_args=self._validate_args)
 
-    def log_prob(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def log_prob(self, value: Real[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Log probability, in nats."""
         if self._validate_args:
             self._validate_sample(value)

@@ -20,6 +20,12 @@ class Prior(Protocol):
         ...
 
 
+def zeros(count: int, like: Tensor) -> Float[Tensor, " count"]:
+    """So many zeros on the device and in the dtype of rows; in torch's default dtype where these are integers."""
+    dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+    return torch.zeros(count, dtype=dtype, device=like.device)
+
+
 class Deviations(nn.Module):
     """Standard deviations of independent latents: 1, or learned from there.
 
@@ -35,4 +41,4 @@ class Deviations(nn.Module):
 
     def forward(self, like: Tensor) -> Float[Tensor, " latent"]:
         """One number per latent."""
-        return like.new_ones(self.latent) if self.log_deviation is None else self.log_deviation.exp()
+        return zeros(self.latent, like) + 1 if self.log_deviation is None else self.log_deviation.exp()

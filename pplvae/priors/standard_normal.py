@@ -4,6 +4,8 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pplvae.priors.base import zeros
+
 
 class StandardNormal(nn.Module):
     """h ~ N(0, I).
@@ -18,4 +20,5 @@ class StandardNormal(nn.Module):
 
     def forward(self, like: Tensor) -> Distribution:
         """A normal with independent coordinates."""
-        return dist.Normal(like.new_zeros(self.latent), like.new_ones(self.latent)).to_event(1)
+        mean = zeros(self.latent, like)
+        return dist.Normal(mean, mean + 1).to_event(1)

@@ -4,6 +4,8 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pplvae.priors.base import zeros
+
 
 class Uniform(nn.Module):
     """h ~ U(0, 1), independent coordinates: for guides on (0, 1), such as `guides.FactorisedKumaraswamy`.
@@ -18,4 +20,5 @@ class Uniform(nn.Module):
 
     def forward(self, like: Tensor) -> Distribution:
         """A uniform with independent coordinates."""
-        return dist.Uniform(like.new_zeros(self.latent), like.new_ones(self.latent)).to_event(1)
+        low = zeros(self.latent, like)
+        return dist.Uniform(low, low + 1).to_event(1)

@@ -130,8 +130,11 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _admits(fn: Any, value: Tensor) -> bool:
+    """Whether values lie in the support; of rows that are not finite, their own status will tell."""
     try:
-        return bool(fn.support.check(value).all())
+        axes = fn.support.event_dim
+        finite = value.isfinite().flatten(-axes).all(-1) if axes else value.isfinite()
+        return bool((fn.support.check(value) | ~finite).all())
     except (AttributeError, NotImplementedError):  # a distribution need not say what its support is
         return True
 
@@ -171,7 +174,8 @@ def check_latent(name: str, site: Any, dim: int, sites: dict[str, Any], *, local
             '`matrix = pplvae.local("matrix", matrix, dist.constraints.lower_cholesky)`, and so on.'
         )
     rebuilt = map_parameters(fn, lambda parameter: parameter.value, dim)
-    if not torch.allclose(rebuilt.log_prob(site["value"]), fn.log_prob(site["value"]), rtol=1e-4, atol=1e-4):
+    before, after = (each.log_prob(site["value"]) for each in (fn, rebuilt))
+    if not torch.allclose(after, before, rtol=1e-4, atol=1e-4, equal_nan=True):
         raise RowwiseError(
             f"The distribution of the latent {name!r} ({family_name(fn)}) cannot be taken apart and rebuilt from its "
             '`arg_constraints`. Name lambda in the guide yourself: `lam = pplvae.local("lam", lam)`.'

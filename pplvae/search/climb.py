@@ -15,7 +15,7 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.shapes import Matrices, PerDraw, PerRow
 from pplvae.search.density import Density
-from pplvae.search.gaussian import Gaussians, times
+from pplvae.search.gaussian import Gaussians, inverse_of, times
 from pplvae.search.nodes import Nodes
 from pplvae.search.refinement import learned, per_row, slope_and_curvature
 
@@ -95,7 +95,7 @@ class _NodeElbo:
 
     def __init__(self, density: Density, origin: Gaussians, known: Matrices, batch: Batch, nodes: Nodes) -> None:
         self._density, self._origin, self._batch, self._nodes = density, origin, batch, nodes
-        self._root = torch.linalg.cholesky_ex(torch.cholesky_inverse(torch.linalg.cholesky_ex(known)[0]))[0]
+        self._root = torch.linalg.cholesky_ex(inverse_of(torch.linalg.cholesky_ex(known)[0]))[0]
 
     def start(self) -> Numbers:
         """The numbers of the guides where the climb begins: zero."""

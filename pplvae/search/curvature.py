@@ -92,7 +92,7 @@ class Curvature:
             signs = tuple(_signs(eta, k) for k, eta in enumerate(etas))
             ones = tuple(torch.ones_like(eta) for eta in etas)
             self._diagonal = all(
-                torch.allclose(a, b * sign, rtol=1e-4, atol=1e-6)
+                torch.allclose(a, b * sign, rtol=1e-4, atol=1e-6, equal_nan=True)
                 for a, b, sign in zip(along(*signs), along(*ones), signs, strict=True)
             )
         if self._diagonal:

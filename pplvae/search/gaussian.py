@@ -203,7 +203,7 @@ class FullCovariance(Gaussians):
         root = root_of(self.precision)
         half = torch.linalg.solve_triangular(root, target, upper=False)
         relative = torch.linalg.solve_triangular(root, half.mT, upper=False)
-        values, vectors = torch.linalg.eigh(0.5 * (relative + relative.mT))
+        values, vectors = _eigen(0.5 * (relative + relative.mT))
         values = 1 - rate.unsqueeze(-1) + rate.unsqueeze(-1) * values.clamp(min=_SHRINK)
         factor = root @ (vectors * values.sqrt().unsqueeze(-2))
         return FullCovariance(mean, factor @ factor.mT)
@@ -216,7 +216,7 @@ class FullCovariance(Gaussians):
     def changed(self, mean: Tensor, change: Float[Tensor, "row number"]) -> Gaussians:
         """The Cholesky root of the covariance times another such root."""
         root = _scale_tril(self.precision) @ self._root_of(change)
-        return FullCovariance(mean, torch.cholesky_inverse(root))
+        return FullCovariance(mean, inverse_of(root))
 
     def change_slope(self, now: Gaussians, noise: Vectors, slope: Vectors) -> Float[Tensor, "row number"]:
         """Through the product of the two roots."""
@@ -260,9 +260,22 @@ def times(matrices: Matrices, vectors: Vectors) -> Vectors:
 
 
 def _scale_tril(precision: Matrices) -> Matrices:
-    return root_of(torch.cholesky_inverse(root_of(precision)))
+    return root_of(inverse_of(root_of(precision)))
 
 
 def root_of(matrices: Matrices) -> Matrices:
     """The Cholesky root of every row; a row without one gets other numbers, which only its own draws see."""
     return torch.linalg.cholesky_ex(matrices)[0]
+
+
+def inverse_of(root: Matrices) -> Matrices:
+    """The inverse of each row's matrix from its Cholesky root; NaN where there is none, which stops no other row."""
+    has_none = (root.diagonal(dim1=-2, dim2=-1) == 0).any(-1)[:, None, None]
+    return torch.cholesky_inverse(root.masked_fill(has_none, 1.0)).masked_fill(has_none, torch.nan)
+
+
+def _eigen(matrices: Matrices) -> tuple[Float[Tensor, "row number"], Matrices]:
+    """Eigenvalues and eigenvectors of each row's matrix; NaN where it is not finite, which stops no other row."""
+    odd = ~matrices.isfinite().all(-1).all(-1)
+    values, vectors = torch.linalg.eigh(matrices.masked_fill(odd[:, None, None], 1.0))
+    return values.masked_fill(odd[:, None], torch.nan), vectors

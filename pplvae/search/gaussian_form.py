@@ -14,7 +14,7 @@ from pplvae.programs.reading import Layout
 from pplvae.programs.shapes import Lambda, Vectors
 from pplvae.programs.sites import counted
 from pplvae.search.density import Part
-from pplvae.search.gaussian import Factorised, FullCovariance, Gaussians, root_of
+from pplvae.search.gaussian import Factorised, FullCovariance, Gaussians, inverse_of, root_of
 
 
 class GaussianForm:
@@ -54,7 +54,7 @@ class GaussianForm:
         if not self._full:
             return Factorised(mean, (-2 * self._joined(lam, "scale")).exp())
         root = td.transforms.LowerCholeskyTransform()(lam[f"{self.parts[0].name}.scale_tril"].to(torch.float64))
-        return FullCovariance(mean, torch.cholesky_inverse(root))  # type: ignore[arg-type]
+        return FullCovariance(mean, inverse_of(root))  # type: ignore[arg-type]
 
     def lam(self, gaussians: Gaussians, dtype: torch.dtype) -> Lambda:
         """Lambda of Gaussians, as a guide of this dtype has it."""
@@ -62,7 +62,7 @@ class GaussianForm:
         if not self._full:
             found |= self._split(-0.5 * gaussians.precision.log(), "scale")
         else:
-            root = root_of(torch.cholesky_inverse(root_of(gaussians.precision)))
+            root = root_of(inverse_of(root_of(gaussians.precision)))
             found[f"{self.parts[0].name}.scale_tril"] = td.transforms.LowerCholeskyTransform().inv(root)  # type: ignore[assignment]
         return {key: values.to(dtype) for key, values in found.items()}
 

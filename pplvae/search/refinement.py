@@ -24,7 +24,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream, matchable
 from pplvae.programs.shapes import Matrices, PerRow
 from pplvae.search.density import Density
-from pplvae.search.gaussian import Gaussians, times
+from pplvae.search.gaussian import Gaussians, inverse_of, times
 from pplvae.search.nodes import Nodes, nodes_of
 
 _FEWEST_DRAWS = 24
@@ -219,7 +219,7 @@ def learned(known: Matrices, estimate: Matrices, weight: float) -> tuple[Matrice
     average = torch.lerp(known, estimate, weight)
     root, failed = torch.linalg.cholesky_ex(average)
     root = per_row(failed > 0, torch.linalg.cholesky_ex(known)[0], root)
-    return per_row(failed > 0, known, average), torch.cholesky_inverse(root)
+    return per_row(failed > 0, known, average), inverse_of(root)
 
 
 def slope_and_curvature(

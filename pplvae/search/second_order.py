@@ -15,7 +15,7 @@ from pplvae.programs.shapes import Matrices, PerRow
 from pplvae.search.climb import climb
 from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density
-from pplvae.search.gaussian import Gaussians, times
+from pplvae.search.gaussian import Gaussians, inverse_of, times
 from pplvae.search.judging import TEST_DRAWS, Found, Judge
 from pplvae.search.nodes import nodes_of
 from pplvae.search.refinement import Refinement, per_row, slope_and_curvature
@@ -176,7 +176,7 @@ class SecondOrder:
         guide, it is taken.
         """
         slope = self.density.slope(found.mean.unsqueeze(0), batch)
-        step = times(torch.cholesky_inverse(torch.linalg.cholesky_ex(curvature)[0]), slope)[0]
+        step = times(inverse_of(torch.linalg.cholesky_ex(curvature)[0]), slope)[0]
         # Refinements go no further than that in one step.
         rows = torch.nonzero((step * slope[0]).sum(-1) > step.shape[-1]).flatten()
         mean, here = found.mean.clone(), curvature.clone()

@@ -25,7 +25,7 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.shapes import Matrices, PerRow
 from pplvae.search.density import Density
-from pplvae.search.gaussian import Gaussians, times
+from pplvae.search.gaussian import Gaussians, inverse_of, times
 from pplvae.search.nodes import Nodes
 from pplvae.search.refinement import slope_and_curvature
 
@@ -77,7 +77,7 @@ class ShortfallTest:
         if len(rows) == 0:
             return found
         now, here = gaussians.take(rows), batch.take(rows)
-        step = times(torch.cholesky_inverse(root[rows]), slope[rows].unsqueeze(0))[0]
+        step = times(inverse_of(root[rows]), slope[rows].unsqueeze(0))[0]
         moved = now.moved(now.mean + step, target[rows], torch.ones_like(step[:, 0]))
         _, _, after = self._looked_at(now, moved, root[rows], curvature[rows], here, [sets[0].take(rows)])
         before = each[0, rows]

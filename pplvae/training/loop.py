@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.data import Rows
-from pplvae.errors import ProgramError, StoreError
+from pplvae.errors import ProgramError
 from pplvae.isolate import reseed
 from pplvae.objectives import KLWeight
 from pplvae.programs.batch import Batch
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.reading import Program
 from pplvae.run_folders import CHECKPOINT, clear_run
-from pplvae.store import read_tensors, write_tensors
 from pplvae.training.breakdown import first_not_finite
+from pplvae.training.checkpoint import Checkpoint, read_checkpoint
 from pplvae.training.preparation import Start
 from pplvae.training.steps import Steps
 from pplvae.training.validation import Validation
@@ -197,49 +197,28 @@ class Loop:
         return self._folder
 
     def _write_checkpoint(self) -> None:
-        state = self._optimiser.state_dict()
-        tensors = {f"now/{name}": tensor for name, tensor in self.weights.copy().items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
-        tensors |= {f"history/{name}": torch.tensor(v, dtype=torch.float64) for name, v in self._columns.items()}
-        for i, slots in state["state"].items():
-            tensors |= {f"optimiser/{i}/{key}": v for key, v in slots.items() if isinstance(v, Tensor)}
-        content = {
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_value": self._best_value,
-            "optimiser_groups": state["param_groups"],
-            "settings": self._settings,
-        }
-        write_tensors(self.take_folder() / CHECKPOINT, tensors, content)
+        Checkpoint(
+            self.weights.copy(),
+            self._best,
+            self._columns,
+            self.epoch,
+            self.best_epoch,
+            self._best_value,
+            self._optimiser.state_dict(),
+            self._settings,
+        ).write(self.take_folder() / CHECKPOINT)
 
     def resume(self) -> None:
         """Take up the checkpoint of the run folder, if there is one."""
         if self._folder is None or not (self._folder / CHECKPOINT).exists():
             return
-        path = self._folder / CHECKPOINT
-        tensors, content = read_tensors(path)
-        try:
-            theirs = content["settings"]
-            odd = [name for name, value in self._settings.items() if theirs.get(name) != value]
-            if odd:
-                raise StoreError(
-                    f"{str(path)!r} belongs to a fit with other settings, so going on would equal neither: "
-                    + ", ".join(f"{name} was {theirs.get(name)!r} and is {self._settings[name]!r}" for name in odd)
-                    + ". Use the same, or `existing='overwrite'`."
-                )
-            self.weights.restore(_under(tensors, "now/"))
-            device = next(iter(self.weights.parameters.values())).device
-            self._best = {name: tensor.to(device) for name, tensor in _under(tensors, "best/").items()}
-            self._columns = {name: tensors[f"history/{name}"].tolist() for name in _COLUMNS}
-            self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
-            self._best_value = content["best_value"]
-            slots: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _under(tensors, "optimiser/").items():
-                i, key = name.split("/")
-                slots.setdefault(int(i), {})[key] = tensor
-            self._optimiser.load_state_dict({"state": slots, "param_groups": content["optimiser_groups"]})
-        except (KeyError, ValueError) as error:
-            raise StoreError(f"{str(path)!r} is damaged ({error}); start anew with `existing='overwrite'`.") from error
+        found = read_checkpoint(self._folder / CHECKPOINT, self._settings, self.weights, self._optimiser, _COLUMNS)
+        self.weights.restore(found.best)
+        self._best = self.weights.copy()
+        self.weights.restore(found.now)
+        self._columns = found.columns
+        self.epoch, self.best_epoch, self._best_value = found.epoch, found.best_epoch, found.best_value
+        self._optimiser.load_state_dict(found.optimiser)
 
 
 def _alike(first: int, size: int, rows: int, epochs: int) -> int:
@@ -250,7 +229,3 @@ def _alike(first: int, size: int, rows: int, epochs: int) -> int:
 
 def _at(kl_weight: KLWeight, epoch: float) -> float:
     return float(kl_weight(epoch)) if isinstance(kl_weight, Callable) else float(kl_weight)
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -64,9 +64,19 @@ class Weights:
         Raises:
             StoreError: names or shapes differ.
         """
-        live = self._all()
+        self.check(snapshot)
+        with torch.no_grad():
+            for name, tensor in self._all().items():
+                tensor.copy_(snapshot[name])
+
+    def check(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Refuse a snapshot of another program.
+
+        Raises:
+            StoreError: names or shapes differ.
+        """
         theirs = {name: tuple(tensor.shape) for name, tensor in snapshot.items()}
-        ours = {name: tuple(tensor.shape) for name, tensor in live.items()}
+        ours = {name: tuple(tensor.shape) for name, tensor in self._all().items()}
         if ours != theirs:
             odd = sorted({name for name in ours | theirs if ours.get(name) != theirs.get(name)})
             raise StoreError(
@@ -74,9 +84,6 @@ class Weights:
                 + ", ".join(f"{name} (saved {theirs.get(name)}, here {ours.get(name)})" for name in odd[:4])
                 + ". Build the model and the guide as they were when the weights were saved."
             )
-        with torch.no_grad():
-            for name, tensor in live.items():
-                tensor.copy_(snapshot[name])
 
     def nonfinite(self) -> list[str]:
         """Names of parameters that hold NaN or infinite values."""

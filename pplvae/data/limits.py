@@ -1,0 +1,59 @@
+"""What a file may be and how much it may hold: a few kB can be packed so that they fill any memory."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from pplvae.errors import DataError
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most that a packed file may hold: so many times its own size, and always so many bytes."""
+
+    times: int
+    always: int
+
+    def most(self, path: Path) -> int:
+        """Bytes that may come out of a file."""
+        return max(self.always, self.times * path.stat().st_size)
+
+    def check(self, path: Path, size: int, cure: str) -> None:
+        """Refuse a file that holds more.
+
+        Args:
+            path: of the file.
+            size: bytes that come out of it, as far as is known before they do.
+            cure: what to do if the file is trusted.
+
+        Raises:
+            DataError: it holds more.
+        """
+        if size > self.most(path):
+            raise DataError(
+                f"{str(path)!r} has {path.stat().st_size} bytes and would take {size / _MIB:.0f} MiB or more in "
+                f"memory, above the {self.most(path) / _MIB:.0f} MiB that a file of its size may: so looks what is "
+                f"made to fill a memory. If you know where it comes from, {cure}."
+            )
+
+
+ARRAYS = Limit(200, 256 * _MIB)
+TEXT = Limit(50, 64 * _MIB)  # whose lines and fields take several times its size
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse what is no file with content: a folder, or a pipe or device, whose reading may never end.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not os.path.exists(path):  # unlike `Path.exists`, also for names that the system does not take
+        raise DataError(f"There is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+        return
+    kind = "empty" if stat.S_ISREG(status.st_mode) else "a folder" if path.is_dir() else "a pipe or a device"
+    raise DataError(f"{str(path)!r} is {kind}; expected a file with rows in it.")
