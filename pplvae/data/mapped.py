@@ -19,7 +19,7 @@ def writable(array: np.ndarray) -> np.ndarray:
     whole = array
     while isinstance(whole.base, np.ndarray):
         whole = whole.base
-    if array.flags.writeable or not array.flags.c_contiguous or getattr(whole, "filename", None) is None:
+    if array.flags.writeable or not array.flags.c_contiguous or not isinstance(whole, np.memmap):
         return array
     address = [each.__array_interface__["data"][0] for each in (whole, array)]
     offset = whole.offset + address[1] - address[0]  # of some rows: those before them
