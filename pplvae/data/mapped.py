@@ -21,6 +21,8 @@ def writable(array: np.ndarray) -> np.ndarray:
         whole = whole.base
     if array.flags.writeable or not array.flags.c_contiguous or not isinstance(whole, np.memmap):
         return array
+    if whole.filename is None:  # of a file without a name, which cannot be opened once more
+        return array
     address = [each.__array_interface__["data"][0] for each in (whole, array)]
     offset = whole.offset + address[1] - address[0]  # of some rows: those before them
     return np.memmap(whole.filename, array.dtype, "c", offset, array.shape)

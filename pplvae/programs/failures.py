@@ -67,9 +67,8 @@ def explained(what: str, tensors: Sequence[Any], error: Exception) -> str:
     if told:
         return f"The {what} failed. {told}{where}"
     shapes = ", ".join(str((len(tensor), *tensor.shape[1:])) for tensor in tensors)
-    begin = (
-        f"The {what} raised {type(error).__name__} on rows of shape {shapes}: {str(error) or 'without a word'}{where}."
-    )
+    said = str(error).rstrip(".") or "without a word"
+    begin = f"The {what} raised {type(error).__name__} on rows of shape {shapes}: {said}{where}."
     if isinstance(error, TypeError) and "positional argument" in str(error):
         return (
             f"{begin} It is called as `{what}(*rows)`, here with {len(tensors)}: pass all that it takes, `rows=(v, c)`."
