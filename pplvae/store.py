@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from pplvae.netcdf import digest_of, read_back, written_out
 from pplvae.seal import checksum, seal, unbroken
 
 FORMAT = 1  # of every file; raised when older files can no longer be read
+# What is being written has the process in its name, so that what a dead one has left can be told apart.
+_UNFINISHED = re.compile(r"\..+\.pplvae-(\d+)-\w+(\.\w+)?")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
@@ -29,7 +34,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_beside(path), suffix=path.suffix)
     except OSError as error:
         raise unwritable(path, error) from error
     os.close(descriptor)
@@ -43,6 +48,50 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
             raise unwritable(path, error) from error
         raise
     return path
+
+
+def write_folder_whole(path: Path, write: Callable[[Path], None]) -> Path:
+    """Likewise for a folder, which takes the place of one that is there.
+
+    Raises:
+        StoreError: it cannot be written there.
+    """
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_beside(path)))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        write(temporary)
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        if path.exists():
+            shutil.rmtree(path)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def _beside(path: Path) -> str:
+    return f".{path.name}.pplvae-{os.getpid()}-"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that have died were writing."""
+    for path in folder.iterdir():
+        found = _UNFINISHED.fullmatch(path.name)
+        if found and not _is_alive(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    with suppress(PermissionError):  # somebody else's
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+    return True
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
