@@ -97,7 +97,7 @@ def _is_alive(process: int) -> bool:
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     """Write a JSON file with the format's number."""
     text = json.dumps({"format": FORMAT, "pplvae": __version__, **content}, indent=2, allow_nan=True)
-    return write_whole(path, lambda temporary: _write_text(temporary, text + "\n"))
+    return write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -130,7 +130,16 @@ def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file."""
-    return write_whole(path, lambda temporary: _write_text(temporary, text))
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file of any kind."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    return write_whole(path, write)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any] | None = None) -> Path:
@@ -161,6 +170,23 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
     if header.get("checksum") != checksum(tensors, text):
         raise _damaged(path, "its numbers are not those that were written")
     return tensors, content
+
+
+def read_beside_tensors(path: Path) -> dict[str, Any]:
+    """The JSON content alone.
+
+    Raises:
+        StoreError: missing, damaged, or of another format.
+    """
+    check_exists(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        form, content = int(header.get("format", -1)), json.loads(header.get("content", "{}"))
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+    _check_format(path, form)
+    return content
 
 
 def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> Path:
@@ -207,10 +233,6 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(path, error) from error
     return groups
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def check_exists(path: Path) -> None:

@@ -68,7 +68,7 @@ ROOMS = {
     "evidence": ["annealing", "gaussian_space", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],
     "comparison": ["columns", "ladder", "compare", "retraining", "advice", "attribution"],
-    "commands": ["words", "spec", "code", "runs"],
+    "commands": ["words", "spec", "asked", "code", "runs"],
     "cli": [],
     "__main__": [],
 }

@@ -76,7 +76,7 @@ def test_fit_compare_report_of_a_model_of_ones_own(run, tmp_path):
     names = {path.name for path in (tmp_path / "r").iterdir()}
     assert names == {
         "checkpoint.safetensors", "weights.safetensors", "history.nc", "run.json",
-        "command.json", "comparison.nc", "report.html",
+        "command.json", "comparison.nc", "report.html", ".lock",
     }  # fmt: skip
 
 
@@ -273,6 +273,7 @@ CALLED = {
 # By option, why no keyword has its name.
 NO_KEYWORD = {
     "threads": "of the process",
+    "force": "of the file of a model, which Python imports itself",
     "data": "what `load_data` calls its source",
     "likelihood": "of the program that is made",
     "prior": "of the program that is made",
