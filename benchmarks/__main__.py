@@ -1,7 +1,7 @@
 """Ours and its peers on the same work, in turns: medians over rounds, with quartiles.
 
 `python -m benchmarks truth` holds the claims of the comparison against exact answers instead, and `python -m benchmarks
-examples --pyro PATH` runs the examples of a checkout of Pyro.
+examples --pyro PATH` runs the examples of a checkout of Pyro. `python -m benchmarks faults` kills fits and comparisons.
 """
 
 import argparse
@@ -9,7 +9,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import annealing, arithmetic, chains, demo, examples, machine, own_guides, scaling, training, truth
+from benchmarks import (
+    annealing,
+    arithmetic,
+    chains,
+    demo,
+    examples,
+    faults,
+    machine,
+    own_guides,
+    scaling,
+    training,
+    truth,
+)
 from benchmarks.catalogue import WORKLOADS, ready
 from benchmarks.measure import Missing, Settings
 from benchmarks.record import Line, Record
@@ -37,6 +49,9 @@ def main() -> None:
         return
     if asked.what == "examples":
         examples.main(asked.pyro, quick=asked.quick, threads=asked.threads)
+        return
+    if asked.what == "faults":
+        faults.main(quick=asked.quick)
         return
     machine.pin(asked.threads)
     rounds = asked.rounds or (2 if asked.quick else 5)
@@ -74,7 +89,7 @@ def _tables(sections: list[str], names: list[str], settings: Settings) -> Iterat
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=["speed", "truth", "examples"], default="speed", help="what is measured"
+        "what", nargs="?", choices=["speed", "truth", "examples", "faults"], default="speed", help="what is measured"
     )
     sections = [*OF_WORKLOADS, *OTHERS]
     parser.add_argument("--only", nargs="+", choices=sections, default=sections, metavar="SECTION", help=str(sections))

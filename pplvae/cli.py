@@ -205,8 +205,11 @@ def main() -> None:
         except (PplvaeError, ValueError, ImportError, OSError) as error:
             _say(str(error))
             sys.exit(_REFUSED)
-        except SystemExit as leaving:
-            sys.exit(_TERMINATED if asked_to_end and leaving.code == _INTERRUPTED else leaving.code)
+        except (KeyboardInterrupt, SystemExit) as leaving:
+            status = _INTERRUPTED if _is_early(leaving) else getattr(leaving, "code", 0)
+            if _is_early(leaving):
+                _interrupted(going_on(sys.argv[1:], resume=False))
+            sys.exit(_TERMINATED if asked_to_end and status == _INTERRUPTED else status)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_where: Any) -> None:
@@ -241,6 +244,12 @@ def _compare_in(run: Path, words: list[str], options: dict[str, Any], model: str
         compare_in(run, options, model, **how)
     except KeyboardInterrupt:
         raise _interrupted(going_on(words, resume=False)) from None
+
+
+def _is_early(leaving: BaseException) -> bool:
+    """Whether Ctrl-C came before a command that heeds it was at work; typer makes an exit of it, as a rule."""
+    cause = getattr(leaving.__context__, "__cause__", None)
+    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
 
 
 def _interrupted(again: str) -> typer.Exit:

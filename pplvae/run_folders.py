@@ -115,10 +115,11 @@ class RunFolder:
     def __init__(self, held: Held, *, replacing: bool) -> None:
         self.path, self.checkpoint = held.folder, held.folder / CHECKPOINT
         self._held, self._identity = held, Identity.new(held.folder, replacing=replacing)
+        self._takes_a_place = self._identity.replaces is not None
 
     def take_up(self, content: Mapping[str, Any]) -> None:
         """Go on as the run that a checkpoint is of."""
-        self._identity = Identity.of(content)
+        self._identity, self._takes_a_place = Identity.of(content), False
 
     def keep(self, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
         """Write a checkpoint.
@@ -128,7 +129,9 @@ class RunFolder:
         """
         self._held.check()
         write_tensors(self.checkpoint, tensors, {**content, **self._identity.settings()})
-        _recover(self.path)
+        if self._takes_a_place:
+            _recover(self.path)
+        self._takes_a_place = False
 
     def publish(self, record: Mapping[str, Any], writes: Mapping[str, Callable[[Path], Any]]) -> None:
         """Put a result in place, all of its files or none.

@@ -13,7 +13,7 @@ from typing import Any
 import safetensors
 import torch
 import xarray as xr
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pplvae._version import __version__
@@ -148,7 +148,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[st
     apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     text = json.dumps(content or {})
     header = {"format": str(FORMAT), "content": text, "checksum": checksum(apart, text)}
-    return write_whole(path, lambda temporary: save_file(apart, temporary, metadata=header))
+    return write_bytes(path, save(apart, metadata=header))
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -200,7 +200,8 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
     def write(temporary: Path) -> None:
         about = {"format": FORMAT, "kind": kind, "pplvae": __version__, "groups": json.dumps(list(groups))}
         root = xr.Dataset(attrs=about | {"digest": digest_of(written)})
-        xr.DataTree.from_dict({"/": root, **written}).to_netcdf(temporary, engine="h5netcdf")
+        # Where there is no room for a file, the HDF5 library would end the process: it writes to memory.
+        temporary.write_bytes(xr.DataTree.from_dict({"/": root, **written}).to_netcdf(engine="h5netcdf"))
         seal(temporary)
 
     try:
