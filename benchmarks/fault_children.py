@@ -103,10 +103,11 @@ def counting(count: list[int], at: int = -1, *, after: bool = False) -> None:
         here = count[0] == at
         if here and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        real(*args)
-        if here:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return None
+        try:
+            return real(*args)
+        finally:  # also where there was nothing to remove
+            if here:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     for name in _PUBLISHING:
         setattr(os, name, partial(counted, getattr(os, name)))

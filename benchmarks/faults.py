@@ -124,9 +124,16 @@ def written(page: str, counts: Sequence[Count]) -> str:
     return f"{head}{_BEGIN}\n\n" + "\n".join(lines) + f"\n\n{_END}{rest.split(_END)[1]}"
 
 
+def few(folder: Path) -> list[Count]:
+    """A handful of kills, and one before every publication of a file."""
+    tasks = _tasks(folder, epochs=2, rows=24)
+    found = [_random_kills(tasks[name], 3) for name in ("fit", "compare")]
+    return found + [_kills_at_every_point(tasks[name], sides=(False,)) for name in ("anew", "compare")]
+
+
 def _all(folder: Path, *, quick: bool) -> Sequence[Count]:
     tasks = _tasks(folder, epochs=3 if quick else 6, rows=24 if quick else 60)
-    kills, others = (4, 1) if quick else (100, 20)
+    kills, others = (4, 1) if quick else (100, 10)
     for task in (tasks["fit"], tasks["compare"]):
         yield _random_kills(task, kills)
     for task in tasks.values():
