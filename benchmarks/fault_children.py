@@ -86,13 +86,12 @@ def asked_to_end(child: int) -> None:
     os.kill(child, signal.SIGTERM)
 
 
-def counting(count: list[int], at: int = -1, *, after: bool = False) -> None:
-    """Count the publications of files, and kill this process at one of them.
+def counting(count: list[int], at: int = 0) -> None:
+    """Count the publications of files, and kill this process before one of them, which is after the one before it.
 
     Args:
         count: whose only entry is counted up.
         at: of the publication, from 1.
-        after: once it is done, not before.
     """
 
     def counted(real: Callable[..., None], *args: object, **kwargs: object) -> None:
@@ -100,22 +99,17 @@ def counting(count: list[int], at: int = -1, *, after: bool = False) -> None:
         if kwargs or threading.current_thread() is not threading.main_thread():
             return real(*args, **kwargs)
         count[0] += 1
-        here = count[0] == at
-        if here and not after:
+        if count[0] == at:
             os.kill(os.getpid(), signal.SIGKILL)
-        try:
-            return real(*args)
-        finally:  # also where there was nothing to remove
-            if here:
-                os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
 
     for name in _PUBLISHING:
         setattr(os, name, partial(counted, getattr(os, name)))
 
 
-def killed_at(point: int, *, after: bool) -> None:
+def killed_at(point: int) -> None:
     """Kill this process at a publication of a file."""
-    counting([0], point, after=after)
+    counting([0], point)
 
 
 def points_of(words: Sequence[str], folder: Path) -> int:

@@ -17,7 +17,6 @@ import pplvae
 from pplvae.comparison import retraining
 from pplvae.data import Rows
 from pplvae.errors import PplvaeWarning, StoreError
-from pplvae.isolate import reseed
 from pplvae.scoring import chunks
 
 BRIEF = {"max_steps": 3, "chunk_size": 4}
@@ -111,28 +110,6 @@ def skewed(v):
 
 
 LATENT = random_linear(9, rows=1)[0].latent
-
-
-def test_noise_that_no_key_names_is_that_of_the_chunk(tmp_path, interrupt):
-    """Counts come from torch's own generator, whose state hangs on all draws before."""
-
-    def model(v):
-        with pyro.plate("data", len(v)):
-            h = pyro.sample("h", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-            pyro.sample("v", dist.Poisson(h.exp()).to_event(1), obs=v)
-
-    def guide(v):
-        with pyro.plate("data", len(v)):
-            pyro.sample("h", dist.Normal((v + 0.5).log(), 0.5).to_event(1))
-
-    v = torch.arange(12.0).reshape(-1, 1)
-    options = {"particles": 9, "chunk_size": 4}
-    whole = pplvae.calibrate(model, guide, v, **options)
-    with interrupt(8), pytest.raises(KeyboardInterrupt):
-        pplvae.calibrate(model, guide, v, store=tmp_path, **options)
-    assert len(list((tmp_path / "part-0").glob("[0-9]*"))) in (1, 2)
-    reseed(5)
-    assert pplvae.calibrate(model, guide, v, store=tmp_path, **options) == whole
 
 
 @pytest.mark.parametrize(

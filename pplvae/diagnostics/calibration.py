@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.isolate import reseed, validation
+from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.elements import element_names, refuse_global_latents, rows_first
 from pplvae.programs.failures import in_users_words
@@ -145,18 +145,15 @@ def calibrate(
             told = compared(whole.take(some_of(len(whole))), particles=2)
             kept.check_pair(0, lambda: told.mean)
             for piece in walk(some.tensors, particles, rows=len(whole), chunk_size=chunk_size, **shown):
-                columns = partial(_columns, compared, whole.take(piece), particles, (seed, piece.start))
+                columns = partial(_columns, compared, whole.take(piece), particles)
                 chunks.append(Compared(told.names, **kept.columns(0, piece.start, columns)))
     found = _joined(chunks)
     ranks = _ranks_from(found, seed).assign_coords(some[index].coordinates()).assign_attrs(settings)
     return Calibration(ranks, latents_of(ranks, found))
 
 
-def _columns(
-    compared: Callable[..., Compared], batch: Batch, particles: int, seed: tuple[int, int]
-) -> dict[str, np.ndarray]:
+def _columns(compared: Callable[..., Compared], batch: Batch, particles: int) -> dict[str, np.ndarray]:
     """What `Compared` holds of some rows, by name."""
-    reseed(*seed)  # for noise that no row's key names: the same whether or not the rows before were measured
     found = compared(batch, particles=particles)._asdict()
     del found["names"]
     return found

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import Rows
-from pplvae.isolate import reseed, validation
+from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.estimates import joined
@@ -194,7 +194,7 @@ def over_chunks(
                     kept.check_pair(place, partial(_said_of_some, own, whole))
                     for start in range(0, len(part), chunk_size):
                         rows = slice(start, start + chunk_size)
-                        columns = kept.columns(place, start, partial(_measured, measure, own, whole.take(rows), start))
+                        columns = kept.columns(place, start, partial(_measured, measure, own, whole.take(rows)))
                         if not own.is_decided:  # the first rows, which are there, decide for those that are not
                             own.encoded(whole.take(slice(1)))
                         found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
@@ -209,14 +209,12 @@ def over_chunks(
     return xr.concat(found, dim="row").assign_attrs({**_of_all(about), **looked, **asked})
 
 
-def _measured(measure: Callable[[Chunk], Columns], own: OwnGuides, batch: Batch, start: int) -> Columns:
-    reseed(own.seed, start)  # for noise that no row's key names: the same whether or not the rows before were measured
+def _measured(measure: Callable[[Chunk], Columns], own: OwnGuides, batch: Batch) -> Columns:
     with in_users_words("pair of model and guide", batch.tensors):
         return measure(Chunk(own, batch))
 
 
 def _looked(own: OwnGuides, batch: Batch, simulated: int) -> dict[str, Any]:
-    reseed(own.seed, len(batch))
     with in_users_words("pair of model and guide", batch.tensors):
         return look_for_missed(own, batch, simulated)
 
