@@ -200,7 +200,7 @@ def over_chunks(
                         found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
                         bar.update(len(whole.keys[rows]))
                 if simulated and not looked:  # once: the model is the same for all parts
-                    looked = kept.found(f"missed of {simulated}", partial(_looked, own, whole, simulated))
+                    looked = kept.found(f"missed-{simulated}", partial(_looked, own, whole, simulated))
                 about[part.name] = {
                     "lambda": ", ".join(layout.free),
                     "held": ", ".join(layout.held),
