@@ -171,14 +171,15 @@ def _settle(folder: Path) -> None:
     """Put the files of a result where they belong, if that is still to be done."""
     with suppress(StoreError):  # which whoever reads the record will meet
         files = read_json(folder / RUN).get("files")
-        for name, digest in files.items() if isinstance(files, dict) else ():
-            if _digest(folder / name) != digest == _digest(waiting(folder, name)):
+        for name in (WEIGHTS, HISTORY, COMMAND) if isinstance(files, dict) else ():  # and no other that it may name
+            digest = files.get(name)
+            if digest is not None and _digest(folder / name) != digest == _digest(waiting(folder, name)):
                 with suppress(FileNotFoundError):  # somebody else has done so
                     os.replace(waiting(folder, name), folder / name)
 
 
 def _recover(folder: Path) -> None:
-    """Finish what a process that has died was doing. Only for who holds the folder."""
+    """Finish what a process that has died was doing; only for who holds the folder."""
     _settle(folder)
     for name in (WEIGHTS, HISTORY):
         waiting(folder, name).unlink(missing_ok=True)
@@ -199,9 +200,9 @@ def _replace_result(folder: Path, identity: Identity) -> None:
 
 
 def _put_command(folder: Path, identity: Identity) -> None:
-    if identity.command is None:
+    if identity.command is None and identity.name:
         (folder / COMMAND).unlink(missing_ok=True)
-    elif _asked(waiting(folder, COMMAND)) == identity.command:
+    elif identity.command is not None and _asked(waiting(folder, COMMAND)) == identity.command:
         os.replace(waiting(folder, COMMAND), folder / COMMAND)
 
 

@@ -1,5 +1,6 @@
 """Run folders and result files from the outside: damaged, mixed up, or where nothing can be written."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -116,6 +117,19 @@ def test_a_result_whose_files_wait_for_their_places_is_found(two_runs):
         shutil.copy(folder / "1" / name, folder / "0" / name)
     pplvae.load_fit(folder / "0", model.model, model.guide, v)
     assert not list((folder / "0").glob(".*.next"))
+
+
+def test_a_record_cannot_move_files_out_of_its_folder(two_runs):
+    model, v, folder = two_runs
+    planted, record = folder / "0" / "..." / "planted.next", folder / "0" / "run.json"
+    planted.parent.mkdir()
+    planted.write_text("")
+    content = json.loads(record.read_text())
+    content["files"]["../planted"] = hashlib.sha256(b"").hexdigest()
+    record.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=r"no file .*planted'"):
+        pplvae.load_fit(folder / "0", model.model, model.guide, v)
+    assert not (folder / "planted").exists()
 
 
 def refused_in_another_thread(folder):
