@@ -145,10 +145,15 @@ def read_only(folder: Path) -> None:
         folder.chmod(0o555)
 
 
-def _run(words: Sequence[str], folder: Path, before: Before) -> int:
-    said = os.open(folder / SAID, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+def speaking_into(path: Path) -> None:
+    """Write what this process says to a file."""
+    said = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     os.dup2(said, 1)
     os.dup2(said, 2)
+
+
+def _run(words: Sequence[str], folder: Path, before: Before) -> int:
+    speaking_into(folder / SAID)
     os.chdir(folder)
     sys.argv = ["pplvae", *words]
     pplvae.compare = partial(pplvae.compare, **_SMALL)

@@ -258,7 +258,7 @@ def _two_at_once(task: Task, times: int) -> Count:
     count, moments = Count(task.name, "two processes on one folder"), random.Random(4)
     while count.happened < times:
         folder = task.begun()
-        first = children.start(task.words, folder)
+        first = children.start(task.words, folder, partial(children.speaking_into, folder / "first.txt"))
         time.sleep(moments.uniform(0, task.seconds))
         status = children.run(task.words, folder)
         said = (folder / children.SAID).read_text()
