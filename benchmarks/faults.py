@@ -26,6 +26,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
 _BEGIN, _END = "<!-- faults -->", "<!-- end of faults -->"
 _RUN = "r"
 _FIT = ("fit", "--model", "ppca", "--data", "rows.npy", "--latent", "2", "--run", _RUN)
+_RESUMED = (*_FIT, "--existing", "resume")
 _COMPARE = ("compare", _RUN, "--max-steps", "50", "--evidence", "none", "--particles", "20")
 _LONGER = 1.2  # moments of kills lie within so many times what an uninterrupted run takes
 
@@ -125,17 +126,19 @@ def written(page: str, counts: Sequence[Count]) -> str:
 
 def few(folder: Path) -> list[Count]:
     """A handful of kills, and one before every publication of a file."""
-    tasks = _tasks(folder, epochs=2, rows=24)
+    tasks = _tasks(folder, epochs=2, rows=12)
     found = [_random_kills(tasks[name], 3) for name in ("fit", "compare")]
     return found + [_kills_at_every_point(tasks[name]) for name in ("anew", "compare")]
 
 
 def _all(folder: Path, *, quick: bool) -> Sequence[Count]:
-    tasks = _tasks(folder, epochs=3 if quick else 6, rows=24)
+    epochs = 3 if quick else 6
+    tasks = _tasks(folder, epochs=epochs, rows=24)
+    longer = _longer(folder / "rows", epochs=epochs)
     kills, others = (4, 1) if quick else (100, 5)
     for task in (tasks["fit"], tasks["compare"]):
         yield _random_kills(task, kills)
-    for task in tasks.values():
+    for task in (tasks["fit"], longer, tasks["anew"], tasks["compare"]):
         yield _kills_at_every_point(task)
     for task in (tasks["fit"], tasks["compare"]):
         yield _ends(task, others)
@@ -149,17 +152,14 @@ def _tasks(folder: Path, *, epochs: int, rows: int) -> dict[str, Task]:
     start = folder / "rows"
     start.mkdir()
     np.save(start / "rows.npy", np.random.default_rng(0).normal(size=(rows, 4)))
-    resumed = (*_FIT, "--existing", "resume")
-    whole = Task.of("fit", (*resumed, "--epochs", str(epochs)), start)
-    shorter = Task.of("a shorter fit", (*resumed, "--epochs", "2"), start)
-    longer = ("fit that goes on", (*resumed, "--epochs", str(epochs)), shorter.end)
+    whole = Task.of("fit", (*_RESUMED, "--epochs", str(epochs)), start)
     anew = ("fit that replaces another", (*_FIT, "--existing", "overwrite", "--seed", "1", "--epochs", "3"), whole.end)
-    return {
-        "fit": whole,
-        "longer": Task.of(*longer),
-        "anew": Task.of(*anew),
-        "compare": Task.of("compare", _COMPARE, whole.end),
-    }
+    return {"fit": whole, "anew": Task.of(*anew), "compare": Task.of("compare", _COMPARE, whole.end)}
+
+
+def _longer(start: Path, *, epochs: int) -> Task:
+    shorter = Task.of("a shorter fit", (*_RESUMED, "--epochs", "2"), start)
+    return Task.of("fit that goes on", (*_RESUMED, "--epochs", str(epochs)), shorter.end)
 
 
 def _random_kills(task: Task, kills: int) -> Count:
