@@ -1,8 +1,8 @@
 """Ours and its peers on the same work, in turns: medians over rounds, with quartiles.
 
 `python -m benchmarks truth` holds the claims of the comparison against exact answers instead, `python -m benchmarks
-hostile` reads files that were damaged or made up, and `python -m benchmarks examples --pyro PATH` runs the examples of
-a checkout of Pyro.
+hostile` reads files that were damaged or made up, `python -m benchmarks faults` kills fits and comparisons, and `python
+-m benchmarks examples --pyro PATH` runs the examples of a checkout of Pyro.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from benchmarks import (
     chains,
     demo,
     examples,
+    faults,
     hostile,
     machine,
     own_guides,
@@ -54,6 +55,9 @@ def main() -> None:
     if asked.what == "examples":
         examples.main(asked.pyro, quick=asked.quick, threads=asked.threads)
         return
+    if asked.what == "faults":
+        faults.main(quick=asked.quick)
+        return
     machine.pin(asked.threads)
     rounds = asked.rounds or (2 if asked.quick else 5)
     settings = Settings(rounds, asked.quick, asked.threads, asked.device, rows=asked.rows)
@@ -90,7 +94,11 @@ def _tables(sections: list[str], names: list[str], settings: Settings) -> Iterat
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=["speed", "truth", "hostile", "examples"], default="speed", help="what is measured"
+        "what",
+        nargs="?",
+        choices=["speed", "truth", "hostile", "faults", "examples"],
+        default="speed",
+        help="what is measured",
     )
     sections = [*OF_WORKLOADS, *OTHERS]
     parser.add_argument("--only", nargs="+", choices=sections, default=sections, metavar="SECTION", help=str(sections))

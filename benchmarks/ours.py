@@ -115,9 +115,10 @@ def annealed(
         work.guide,
         as_parts(work.rows),
         Schedule(),
+        kind="annealing",
+        asked={},
         seed=0,
         chunk_size=len(work.rows),
-        progress=False,
     )
     log_weights = torch.cat(weights, 1)
     return log_weights.logsumexp(0) - np.log(len(log_weights)), sum(seconds)

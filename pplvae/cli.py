@@ -3,7 +3,6 @@
 What a command runs is imported once its options have been read: help and typos do not wait for it.
 """
 
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -15,10 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from pplvae.commands.spec import Spec, made, portable_data, portable_model, settled
-from pplvae.commands.words import in_options
+from pplvae.commands.words import going_on, in_options
 from pplvae.data import DATA_SETS
 from pplvae.errors import PplvaeError, PplvaeWarning, printable
 from pplvae.guides import GUIDES
+from pplvae.isolate import ended_like_ctrl_c
 from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
@@ -31,10 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Deep latent variable models as Pyro programs, and what amortised inference costs them, in nats per row.\n\n"
     "Start with [bold]pplvae demo[/bold]. Exit status: 0 done; 2 an input was refused (the message says why); "
-    "3 the fit's loss stopped being finite; 4 the second run is worse; 130 interrupted.",
+    "3 the fit's loss stopped being finite; 4 the second run is worse; 130 interrupted; 143 asked to end.",
 )
 
-_REFUSED, _NONFINITE, _WORSE, _INTERRUPTED = 2, 3, 4, 130
+_REFUSED, _NONFINITE, _WORSE, _INTERRUPTED, _TERMINATED = 2, 3, 4, 130, 143
 _UNFINISHED = {"NONFINITE": _NONFINITE, "INTERRUPTED": _INTERRUPTED}  # by the name of the fit's status
 
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -58,9 +58,9 @@ def demo(
     spec = {"model": "bernoulli-vae", "latent": 8, "data": "digits", "binarise": None, "labels": None, "scale": 1.0}
     words = ["fit", "--model", "bernoulli-vae", "--run", str(run), "--epochs", str(epochs), "--seed", str(seed)]
     _fit_to(run, spec, {"epochs": epochs, "seed": seed, "existing": "overwrite"}, words)
-    from pplvae.commands.runs import compare_in, report_of
+    _compare_in(run, ["compare", str(run), "--seed", str(seed)], {"seed": seed})
+    from pplvae.commands.runs import report_of
 
-    compare_in(run, {"seed": seed})
     report_of(run)
 
 
@@ -152,6 +152,7 @@ def compare(
         str | None,
         typer.Option(help="For a run whose model is a file that you have not named yourself, or have moved."),
     ] = None,
+    force: Annotated[bool, typer.Option(help="Even if the model's file has been edited since the fit.")] = False,
     margin: Annotated[float, typer.Option(help="Nats per row that may be lost. With OTHER.")] = 0.0,
     particles: Particles = None,
     stderr: Annotated[
@@ -168,20 +169,23 @@ def compare(
 ) -> None:
     """Optimise a guide for every train and test row of a run, and print where the nats go.
 
+    Rows are written to the run folder as they are measured: interrupted, the same command goes on.
+
     With OTHER, compare two runs row by row instead, from what was saved; exit status 4 if OTHER's amortised ELBO is
     lower by more than the margin (one-sided, 1 %).
     """
-    from pplvae.commands.runs import compare_in, compare_two
-
     _set_threads(threads)
     if other is not None:
+        from pplvae.commands.runs import compare_two
+
         raise typer.Exit(_WORSE if compare_two(run, other, margin) else 0)
     chosen = None if evidence == "none" else evidence
     options = {"seed": seed, "particles": particles, "stderr": stderr, "evidence": chosen}
     options |= {"tolerance": tolerance, "max_steps": max_steps}
     options |= {"families": [name.strip() for name in families.split(",") if name.strip()]}
     named = None if model is None else portable_model(model)
-    compare_in(run, options | {"screen": False if screen is None else screen}, named)
+    options |= {"screen": False if screen is None else screen}
+    _compare_in(run, sys.argv[1:], options, named, force=force)
 
 
 @app.command()
@@ -194,16 +198,18 @@ def report(run: RunFolder) -> None:
 
 def main() -> None:
     """Run the command line; refused input ends in one line and exit status 2, not in a traceback."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ended_like_ctrl_c() as asked_to_end:
         warnings.showwarning = _show_warning
         try:
             app()
         except (PplvaeError, ValueError, ImportError, OSError) as error:
             _say(str(error))
             sys.exit(_REFUSED)
-        except KeyboardInterrupt:
-            _say("interrupted.")
-            sys.exit(_INTERRUPTED)
+        except (KeyboardInterrupt, SystemExit) as leaving:
+            status = _INTERRUPTED if _is_early(leaving) else getattr(leaving, "code", 0)
+            if _is_early(leaving):
+                _interrupted(going_on(sys.argv[1:], resume=False))
+            sys.exit(_TERMINATED if asked_to_end and status == _INTERRUPTED else status)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_where: Any) -> None:
@@ -217,18 +223,38 @@ def _say(message: str, colour: str = "red") -> None:
 
 
 def _fit_to(run: Path, spec: Spec, options: dict[str, Any], words: list[str]) -> None:
-    data, program = made(spec, options["seed"])
-    from pplvae.commands.runs import fit_to
+    try:
+        data, program = made(spec, options["seed"])
+        from pplvae.commands.runs import fit_to
 
-    status = fit_to(run, settled(spec, data), data, program, options, _resuming(words))
+        status = fit_to(run, settled(spec, data), data, program, options, going_on(words, resume=True))
+    except KeyboardInterrupt:
+        from pplvae.commands.runs import has_begun
+
+        begun = options["existing"] == "refuse" and has_begun(run)
+        raise _interrupted(going_on(words, resume=begun)) from None
     if status.name in _UNFINISHED:
         raise typer.Exit(_UNFINISHED[status.name])
 
 
-def _resuming(words: list[str]) -> str:
-    """The command that goes on with a fit which these words have begun."""
-    kept = [word for i, word in enumerate(words) if "--existing" not in (word.split("=")[0], *words[i - 1 : i])]
-    return shlex.join(["pplvae", *kept, "--existing", "resume"])
+def _compare_in(run: Path, words: list[str], options: dict[str, Any], model: str | None = None, **how: bool) -> None:
+    try:
+        from pplvae.commands.runs import compare_in
+
+        compare_in(run, options, model, **how)
+    except KeyboardInterrupt:
+        raise _interrupted(going_on(words, resume=False)) from None
+
+
+def _is_early(leaving: BaseException) -> bool:
+    """Whether Ctrl-C came before a command that heeds it was at work; typer makes an exit of it, as a rule."""
+    cause = getattr(leaving.__context__, "__cause__", None)
+    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
+
+
+def _interrupted(again: str) -> typer.Exit:
+    _say(f"interrupted. Go on with `{again}`.")
+    return typer.Exit(_INTERRUPTED)
 
 
 def _set_threads(threads: int | None) -> None:

@@ -1,12 +1,14 @@
-"""The only code that touches process state: param store, random generators, validation flags, dtype, grad and modes.
+"""The only code that touches process state: param store, generators, validation flags, dtype, grad, modes, signals.
 
 Everything public runs inside `isolated`, so a call leaves the process as it found it, also when it raises.
 """
 
 import random
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -215,6 +217,48 @@ def generators_kept() -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+@contextmanager
+def ended_like_ctrl_c() -> Iterator[list[int]]:
+    """Raise `KeyboardInterrupt` in a block when the process is asked to end: whatever heeds Ctrl-C heeds SIGTERM.
+
+    Yields:
+        The number of that signal, once it has come.
+    """
+    came: list[int] = []
+
+    def end(number: int, _frame: Any) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    with _handled({signal.SIGTERM: end}):
+        yield came
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put Ctrl-C and SIGTERM off until the end of a block, which must be short."""
+    came: list[int] = []
+    with _handled(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, _frame: came.append(number))):
+        yield
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Handle signals otherwise in a block; other threads than the first neither receive any nor may do so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that Python has not set, and cannot set again
+                signal.signal(number, handler)
 
 
 @contextmanager

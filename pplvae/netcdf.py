@@ -40,6 +40,12 @@ def without_slashes(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.rename({n: _escaped(n) for n in {*dataset.variables, *dataset.dims} if _escaped(n) != n})
 
 
+def with_slashes(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset that `without_slashes` was given."""
+    names = {n: str(n).replace(_SLASH, "/").replace(_PERCENT, "%") for n in {*dataset.variables, *dataset.dims}}
+    return dataset.rename({name: whole for name, whole in names.items() if whole != name})
+
+
 def _missing_of(values: np.ndarray) -> np.ndarray:
     return pd.isnull(values) if values.dtype == object else np.zeros(values.shape, bool)
 

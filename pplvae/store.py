@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
 import xarray as xr
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pplvae import plain
@@ -23,6 +26,8 @@ from pplvae.seal import checksum
 _OF_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, MemoryError)
 _LARGEST_JSON = 16 << 20  # bytes
 FORMAT = 1  # of every file; raised when older files can no longer be read
+# What is being written has the process in its name, so that what a dead one has left can be told apart.
+_UNFINISHED = re.compile(r"\..+\.pplvae-(\d+)-\w+(\.\w+)?")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
@@ -33,7 +38,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_beside(path), suffix=path.suffix)
     except OSError as error:
         raise unwritable(path, error) from error
     os.close(descriptor)
@@ -49,10 +54,56 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
+def write_folder_whole(path: Path, write: Callable[[Path], None]) -> Path:
+    """Likewise for a folder, which takes the place of one that is there.
+
+    Raises:
+        StoreError: it cannot be written there.
+    """
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_beside(path)))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        write(temporary)
+        temporary.chmod(0o755)  # mkdtemp makes it private
+        if path.exists():
+            shutil.rmtree(path)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def _beside(path: Path) -> str:
+    return f".{path.name}.pplvae-{os.getpid()}-"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that have died were writing."""
+    for path in folder.iterdir():
+        found = _UNFINISHED.fullmatch(path.name)
+        if found and not _is_alive(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where to ask is to interrupt
+        return True
+    with suppress(PermissionError):  # somebody else's
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+    return True
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     """Write a JSON file with the format's number."""
     text = json.dumps({"format": FORMAT, "pplvae": __version__, **content}, indent=2, allow_nan=True)
-    return write_whole(path, lambda temporary: _write_text(temporary, text + "\n"))
+    return write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -88,7 +139,16 @@ def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file."""
-    return write_whole(path, lambda temporary: _write_text(temporary, text))
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file of any kind."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    return write_whole(path, write)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any] | None = None) -> Path:
@@ -97,7 +157,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], content: Mapping[st
     apart = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     text = json.dumps(content or {})
     header = {"format": str(FORMAT), "content": text, "checksum": checksum(apart, text)}
-    return write_whole(path, lambda temporary: save_file(apart, temporary, metadata=header))
+    return write_bytes(path, save(apart, metadata=header))
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -121,6 +181,23 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[s
     return tensors, content
 
 
+def read_beside_tensors(path: Path) -> dict[str, Any]:
+    """The JSON content alone.
+
+    Raises:
+        StoreError: missing, damaged, or of another format.
+    """
+    check_exists(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        form, content = int(header.get("format", -1)), json.loads(header.get("content", "{}"))
+    except (safetensors.SafetensorError, *_OF_DAMAGE) as error:
+        raise _damaged(path, error) from error
+    _check_format(path, form)
+    return content
+
+
 def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> Path:
     """Write xarray datasets as the groups of one netCDF file.
 
@@ -133,7 +210,8 @@ def write_datasets(path: Path, kind: str, groups: Mapping[str, xr.Dataset]) -> P
 
     def write(temporary: Path) -> None:
         root = xr.Dataset(attrs=about)
-        xr.DataTree.from_dict({"/": root, **written}).to_netcdf(temporary, engine="h5netcdf")
+        # Where there is no room for a file, the HDF5 library would end the process: it writes to memory.
+        temporary.write_bytes(xr.DataTree.from_dict({"/": root, **written}).to_netcdf(engine="h5netcdf"))
         plain.append(temporary, groups, about)
 
     try:
@@ -164,10 +242,6 @@ def open_datasets(path: Path, kind: str) -> dict[str, xr.Dataset]:
         raise
     except _OF_DAMAGE as error:
         raise _damaged(path, error) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def check_exists(path: Path) -> None:

@@ -23,6 +23,7 @@ ROOMS = {
     "seal": [],
     "plain": [],
     "store": [],
+    "holding": [],
     "run_folders": [],
     "data": [
         *("mapped", "arrays", "table", "scaling", "download", "readers", "originals", "split", "rows", "registry"),
@@ -85,12 +86,12 @@ ROOMS = {
         "richer_families",
     ],
     "report": [],
-    "scoring": ["tables", "scores", "precision", "chunks"],
+    "scoring": ["tables", "kept", "scores", "precision", "chunks"],
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],
     "comparison": ["columns", "ladder", "compare", "retraining", "advice", "attribution"],
-    "commands": ["words", "spec", "code", "runs"],
+    "commands": ["words", "spec", "asked", "code", "runs"],
     "cli": [],
     "__main__": [],
 }
@@ -218,7 +219,7 @@ def test_a_name_that_is_not_there():
 HEAVY = {
     *("arviz", "arviz_stats", "h5netcdf", "h5py", "jinja2", "matplotlib", "pandas", "pooch", "pyarrow", "sklearn"),
     *("scipy.sparse", "scipy.stats", "torch._dynamo", "torch._inductor", "torch.fx.experimental.proxy_tensor"),
-    *("xarray", "zuko"),
+    *("xarray", "zarr", "zuko"),
 }
 
 

@@ -2,6 +2,9 @@
 
 import inspect
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -76,7 +79,7 @@ def test_fit_compare_report_of_a_model_of_ones_own(run, tmp_path):
     names = {path.name for path in (tmp_path / "r").iterdir()}
     assert names == {
         "checkpoint.safetensors", "weights.safetensors", "history.nc", "run.json",
-        "command.json", "comparison.nc", "report.html",
+        "command.json", "comparison.nc", "report.html", ".lock",
     }  # fmt: skip
 
 
@@ -262,6 +265,61 @@ def test_interrupted_at_its_start_a_fit_leaves_the_run_that_is_there(run, tmp_pa
     assert {path.name: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before
 
 
+def test_an_interrupted_comparison_goes_on_as_it_says(run, tmp_path, monkeypatch):
+    save_rows(tmp_path / "rows.npy")
+    assert run("fit", "--data", "rows.npy", "--model", "ppca", "--epochs", 1, "--run", "my run")[0] == 0
+    words = ("compare", "my run", *QUICK, "--evidence", "none")
+    assert run(*words)[0] == 0
+    whole = pplvae.load_comparison(tmp_path / "my run" / "comparison.nc")
+    shutil.rmtree(tmp_path / "my run" / "comparison.zarr", ignore_errors=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("pplvae.scoring.chunks.look_for_missed", interrupted)
+        code, _, err = run(*words)
+    assert code == 130
+    assert err.count("\n") == 1
+    again = shlex.split(re.search("Go on with `pplvae ([^`]*)`", err)[1])
+    code, _, err = run(*again, "--seed", 1)
+    assert (code, "seed was 0 and is 1" in err) == (2, True)
+    code, out, _ = run(*again)
+    assert code == 0
+    assert "42 of 54 rows were there." in out
+    assert pplvae.load_comparison(tmp_path / "my run" / "comparison.nc") == whole
+    assert not (tmp_path / "my run" / "comparison.zarr").exists()
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_what_could_not_be_written_is_refused_before_the_work(run, tmp_path, monkeypatch):
+    values = np.random.default_rng(0).normal(size=(60, 4))
+    np.savez(tmp_path / "rows.npz", x=values, y=np.array(["a\0b", "c"] * 30))
+    fit = ("fit", "--data", "rows.npz", "--model", "ppca", "--epochs", 1, "--run", "r")
+    assert run(*fit)[0] == 0
+    monkeypatch.setattr(pplvae, "compare", pytest.fail)
+    code, _, err = run("compare", "r", *QUICK)
+    assert (code, "with a NUL character" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("command.json", ("report", "a")),
+        ("command.json", ("compare", "a")),
+        ("comparison.nc", ("report", "a")),
+        ("comparison.nc", ("compare", "b", "a")),
+    ],
+)
+def test_parts_of_another_run_are_refused(run, tmp_path, file, words):
+    save_rows(tmp_path / "rows.npy")
+    for name, latent in (("a", 1), ("b", 2)):
+        fit = ("fit", "--data", "rows.npy", "--model", "ppca", "--epochs", 1, "--latent", latent, "--run", name)
+        assert run(*fit)[0] == run("compare", name, *QUICK)[0] == 0
+    (tmp_path / "a" / file).write_bytes((tmp_path / "b" / file).read_bytes())
+    code, _, err = run(*words)
+    assert (code, f"a/{file}' is" in err, "another run" in err) == (2, True, True)
+
+
 # The functions whose keywords the options of a command are. The declarations repeat names and defaults, since a
 # signature can only be read where its function, and all that this needs, has been imported.
 CALLED = {
@@ -273,6 +331,7 @@ CALLED = {
 # By option, why no keyword has its name.
 NO_KEYWORD = {
     "threads": "of the process",
+    "force": "of the file of a model, which Python imports itself",
     "data": "what `load_data` calls its source",
     "likelihood": "of the program that is made",
     "prior": "of the program that is made",

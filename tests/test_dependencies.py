@@ -13,8 +13,8 @@ import pplvae
 
 PACKAGE = Path(pplvae.__file__).parent
 SETUP = PACKAGE.parent / "setup.cfg"
-# xarray writes .nc files by h5netcdf, which writes by h5py.
-USED_THROUGH_ANOTHER = {"h5netcdf", "h5py", "pyarrow"}  # pandas reads .parquet by pyarrow
+# xarray writes .nc files by h5netcdf, which writes by h5py, and folders of chunks by zarr.
+USED_THROUGH_ANOTHER = {"h5netcdf", "h5py", "zarr", "pyarrow"}  # pandas reads .parquet by pyarrow
 
 
 def normal(name):

@@ -239,7 +239,7 @@ def test_run_folder_brings_the_fit_back(tmp_path):
     model, v = linear_pair()
     result = pplvae.fit(model.model, model.guide, v, validation=v, epochs=3, run=tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["checkpoint.safetensors", "history.nc", "run.json", "weights.safetensors"]
+    assert names == [".lock", "checkpoint.safetensors", "history.nc", "run.json", "weights.safetensors"]
     fresh = FactorAnalysis(model.visible, model.latent)
     loaded = pplvae.load_fit(tmp_path / "run", fresh.model, fresh.guide, v)
     assert torch.equal(fresh.factors, model.factors)

@@ -1,5 +1,6 @@
 """Nothing leaks: each public call, whether it ends well or raises, leaves the process as it found it."""
 
+import signal
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,7 @@ from torch import nn
 from torch.distributions import Distribution
 
 import pplvae
-from pplvae.isolate import evaluation_mode, import_zuko, isolated, validation
+from pplvae.isolate import ended_like_ctrl_c, evaluation_mode, import_zuko, isolated, undisturbed, validation
 from pplvae.training import steps
 
 # In a process of its own, because the type checker of the test run draws from `random` itself.
@@ -222,3 +223,31 @@ def test_a_librarys_future_is_no_exception_and_what_else_is_warned_of_is():
             warnings.warn_explicit("NaN", UserWarning, "elbo.py", 1, "pyro.infer.elbo")
     with pytest.raises(FutureWarning):
         warnings.warn_explicit(old, FutureWarning, "_script.py", 1, "torch.jit._script")
+
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_process_that_is_asked_to_end_heeds_it_like_ctrl_c():
+    before = handlers()
+    with ended_like_ctrl_c() as came:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+    assert handlers() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_put_off_to_the_end_of_a_block(number):
+    before, done = handlers(), []
+
+    def work():
+        with undisturbed():
+            signal.raise_signal(number)
+            done.append("all of it")
+
+    with ended_like_ctrl_c(), pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["all of it"]
+    assert handlers() == before

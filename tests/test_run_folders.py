@@ -1,7 +1,11 @@
 """Run folders and result files from the outside: damaged, mixed up, or where nothing can be written."""
 
+import hashlib
 import json
+import os
 import shutil
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +14,10 @@ from test_fit import linear_pair
 
 import pplvae
 from pplvae.errors import StoreError
+from pplvae.holding import holding
+from pplvae.run_folders import open_run
 from pplvae.store import open_datasets, read_tensors, write_datasets, write_tensors
+from pplvae.training.loop import Loop
 
 
 @pytest.fixture
@@ -89,3 +96,128 @@ def test_a_record_that_was_edited_is_damaged(two_runs, name, bad):
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: bad}))
     with pytest.raises(StoreError, match=r"run\.json' is damaged"):
         pplvae.load_fit(folder / "0", model.model, model.guide, v)
+
+
+def test_a_checkpoint_of_another_run_is_refused(two_runs):
+    model, v, folder = two_runs
+    shutil.copy(folder / "1" / "checkpoint.safetensors", folder / "0")
+    with pytest.raises(StoreError, match=r"checkpoint\.safetensors' is not the file that this run has written"):
+        pplvae.load_fit(folder / "0", model.model, model.guide, v)
+    with pytest.raises(StoreError, match=r"checkpoint\.safetensors' is not the file that this run has written"):
+        pplvae.fit(model.model, model.guide, v, epochs=2, run=folder / "0", existing="resume")
+    pplvae.fit(model.model, model.guide, v, epochs=1, run=folder / "0", existing="overwrite")
+    pplvae.load_fit(folder / "0", model.model, model.guide, v)
+
+
+def test_a_result_whose_files_wait_for_their_places_is_found(two_runs):
+    """Its record is there, so that it is the result; the process that wrote it died before it could go on."""
+    model, v, folder = two_runs
+    for name in ("weights.safetensors", "history.nc"):
+        (folder / "0" / name).rename(folder / "0" / f".{name}.next")
+        shutil.copy(folder / "1" / name, folder / "0" / name)
+    pplvae.load_fit(folder / "0", model.model, model.guide, v)
+    assert not list((folder / "0").glob(".*.next"))
+
+
+def test_a_record_cannot_move_files_out_of_its_folder(two_runs):
+    model, v, folder = two_runs
+    planted, record = folder / "0" / "..." / "planted.next", folder / "0" / "run.json"
+    planted.parent.mkdir()
+    planted.write_text("")
+    content = json.loads(record.read_text())
+    content["files"]["../planted"] = hashlib.sha256(b"").hexdigest()
+    record.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=r"no file .*planted'"):
+        pplvae.load_fit(folder / "0", model.model, model.guide, v)
+    assert not (folder / "planted").exists()
+
+
+def refused_in_another_thread(folder):
+    """What a process that comes second is told: another thread has a lock of its own, as that would."""
+    said = []
+
+    def come():
+        try:
+            with holding(folder):
+                pass
+        except StoreError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    thread.join()
+    return said
+
+
+def test_one_process_at_a_time(tmp_path):
+    said = []
+
+    def program(v):
+        said.extend(refused_in_another_thread(tmp_path))
+        return model.model(v)
+
+    program.__self__ = (model := linear_pair()[0])
+    pplvae.fit(program, model.guide, linear_pair()[1], epochs=1, run=tmp_path)
+    assert f"is being written to by process {os.getpid()} on " in said[0]
+    assert refused_in_another_thread(tmp_path) == []
+
+
+def test_the_lock_of_a_dead_process_is_no_obstacle(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".holder.json").write_text('{"process": 4194305, "host": "elsewhere"}')
+    left = tmp_path / ".weights.safetensors.pplvae-4194305-abc.safetensors"
+    left.touch()
+    model, v = linear_pair()
+    pplvae.fit(model.model, model.guide, v, epochs=1, run=tmp_path)
+    assert not left.exists()
+    assert not (tmp_path / ".holder.json").exists()
+
+
+def test_a_folder_in_which_nothing_was_written_goes(tmp_path):
+    with open_run(tmp_path / "deep" / "run", "refuse"):
+        assert (tmp_path / "deep" / "run").is_dir()
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_run_folder_that_is_renamed_keeps_what_it_held(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    model, v = linear_pair()
+
+    def program(v):
+        if (run / "checkpoint.safetensors").exists():
+            run.rename(elsewhere)
+        return model.model(v)
+
+    program.__self__ = model
+    with pytest.raises(StoreError, match=r"run' was removed or renamed while it was written to"):
+        pplvae.fit(program, model.guide, v, epochs=3, run=run)
+    assert not run.exists()
+    model, v = linear_pair()
+    pplvae.fit(model.model, model.guide, v, epochs=3, run=elsewhere, existing="resume")
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_ctrl_c_at_the_end_of_an_epoch_leaves_no_part_of_it(at, tmp_path, monkeypatch):
+    """Wherever it comes: the columns of the history are as long as each other, and their epochs are in them."""
+    model, v = linear_pair()
+
+    class Columns(list):
+        count = 0
+
+        def append(self, value):
+            Columns.count += 1
+            if Columns.count == at:
+                signal.raise_signal(signal.SIGINT)
+            super().append(value)
+
+    made = Loop.__init__
+
+    def init(self, *args):
+        made(self, *args)
+        self._columns = {name: Columns() for name in self._columns}
+
+    monkeypatch.setattr(Loop, "__init__", init)
+    found = pplvae.fit(model.model, model.guide, v, epochs=3, run=tmp_path)
+    assert found.status.name == "INTERRUPTED"
+    assert found.history.sizes["epoch"] == 1
+    assert found.best_epoch == 0

@@ -12,6 +12,7 @@ from pplvae.errors import PplvaeWarning, StoreError
 from pplvae.models import MODELS
 
 DIGEST = "model_digest"  # in what a run folder keeps of its command
+_FORCE = "or, if figures of the new one are wanted, add `--force`"
 
 
 def code_file(model: str) -> Path | None:
@@ -33,19 +34,20 @@ def named(spec: Spec) -> Spec:
     return spec | {DIGEST: digest}
 
 
-def trusted(run: Path, spec: Spec, model: str | None) -> Spec:
+def trusted(run: Path, spec: Spec, model: str | None, *, force: bool) -> Spec:
     """What a run was asked for, if its code may be run.
 
     Args:
         run: the folder, which may come from somebody else.
         spec: from that folder.
         model: the model as the user names it now, or None.
+        force: run a file that has changed since the fit; to ask for that is to name it.
 
     Raises:
         StoreError: a model that the user has never named, or not in this place, or whose file has changed.
     """
-    if model is not None:
-        return _named_anew(run, spec, model)
+    if model is not None or force:
+        return _named_anew(run, spec, spec["model"] if model is None else model, force=force)
     again = f"`pplvae compare {shlex.quote(str(run))} --model {shlex.quote(spec['model'])}`"
     path = code_file(spec["model"])
     if path is None and ":" in spec["model"]:
@@ -56,7 +58,7 @@ def trusted(run: Path, spec: Spec, model: str | None) -> Spec:
     if path is None:
         return spec
     now = spec | {DIGEST: _digest(path)}
-    check_unchanged(run, spec, now, f"or, if figures of the new one are wanted, name it: {again}")
+    check_unchanged(run, spec, now, _FORCE)
     if _line(now[DIGEST], spec["model"]) not in _named():
         raise StoreError(
             f"{str(run)!r} asks to run the code in {str(path)!r}, which you have not named on this machine, as it is "
@@ -65,10 +67,14 @@ def trusted(run: Path, spec: Spec, model: str | None) -> Spec:
     return spec
 
 
-def _named_anew(run: Path, spec: Spec, model: str) -> Spec:
+def _named_anew(run: Path, spec: Spec, model: str, *, force: bool) -> Spec:
     if model != spec["model"] and (model in MODELS or spec["model"] in MODELS):
         raise StoreError(f"{str(run)!r} was fitted with the model {spec['model']!r}, not with {model!r}.")
-    found = named(spec | {"model": model})
+    found = spec | {"model": model}
+    path = code_file(model)
+    if not force:
+        check_unchanged(run, spec, found | ({DIGEST: _digest(path)} if path else {}), _FORCE)
+    found = named(found)
     if spec.get(DIGEST) is not None and found.get(DIGEST) != spec[DIGEST]:
         warnings.warn(
             f"{model} has changed since {str(run)!r} was fitted: the figures are those of the new model.",

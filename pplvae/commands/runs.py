@@ -1,22 +1,29 @@
 """A run folder as the commands use it: fit into it, compare what it holds, write its page; each says what it did."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from rich.console import Console
 
 import pplvae
+from pplvae.commands.asked import occupied
 from pplvae.commands.code import check_unchanged, named, trusted
 from pplvae.commands.spec import Spec, made
 from pplvae.data import Data, Rows
 from pplvae.errors import StoreError, printable
-from pplvae.run_folders import HISTORY, RUN, check_digests, occupied, read_record, read_spec
+from pplvae.holding import holding
+from pplvae.netcdf import written_out
+from pplvae.run_folders import COMMAND, HISTORY, RUN, WEIGHTS, check_files, read_record, read_spec, written
+from pplvae.scoring.kept import remove, rows_there
 from pplvae.store import check_kinds, open_datasets
 from pplvae.training.fitting import digest
 from pplvae.training.loop import FitStatus
 
-COMPARISON = "comparison.nc"
-_SPEC, _PAGE = "command.json", "report.html"
+COMPARISON, MEASURED = "comparison.nc", "comparison.zarr"
+_PAGE = "report.html"
+_WEIGHTS = "weights_digest"  # of the fit, in its comparison
 # Of what a fit was asked for.
 _KINDS = {"model": str, "data": str, "latent": int, "seed": int, "scale": (int, float)}
 _KINDS |= dict.fromkeys(("likelihood", "prior", "guide", "binarise", "labels", "ids", "missing"), (str, type(None)))
@@ -31,13 +38,14 @@ def fit_to(run: Path, spec: Spec, data: Data, program: Any, options: dict[str, A
     if spec.get("likelihood") is not None:
         _say(f"Likelihood: {spec['likelihood']}")
     asked = named(spec) | {"seed": options["seed"]}
-    if options["existing"] == "resume" and (run / _SPEC).exists():
-        check_unchanged(run, read_spec(run / _SPEC), asked, "or choose another folder")
-    with occupied(run, run / _SPEC, asked, options["existing"]):
+    if options["existing"] == "resume" and (run / COMMAND).exists():
+        check_unchanged(run, read_spec(run / COMMAND), asked, "or choose another folder")
+    with occupied(run, asked, options["existing"]):
         fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=True, **options)
-    if options["existing"] != "refuse":
-        for name in (COMPARISON, _PAGE):  # of the earlier fit
-            (run / name).unlink(missing_ok=True)
+        if options["existing"] != "refuse":
+            for name in (COMPARISON, _PAGE):  # of the earlier fit
+                (run / name).unlink(missing_ok=True)
+            remove(run / MEASURED)
     _say(repr(fitted))
     _say(f"Run folder: {run}")
     if fitted.status is FitStatus.INTERRUPTED:
@@ -45,17 +53,38 @@ def fit_to(run: Path, spec: Spec, data: Data, program: Any, options: dict[str, A
     return fitted.status
 
 
-def compare_in(run: Path, options: dict[str, Any], model: str | None = None) -> None:
-    """Compare the program of a run on its train and test rows; `model` names its file, where the run alone may not."""
+def has_begun(run: Path) -> bool:
+    """Whether a fit has written anything that could be gone on with."""
+    return bool(written(run))
+
+
+def compare_in(run: Path, options: dict[str, Any], model: str | None = None, *, force: bool = False) -> None:
+    """Compare the program of a run on its train and test rows, going on with a comparison that was interrupted.
+
+    Args:
+        run: its folder.
+        options: of `pplvae.compare`.
+        model: names the program's file, where the run alone may not.
+        force: also if that file has been edited since the fit.
+    """
     asked = _spec_of(run)
     _check_ended(run)
-    spec = trusted(run, asked, model)
-    data, program = made(spec, spec["seed"])
-    _check_rows(run, data.train)
-    fitted = pplvae.load_fit(run, program.model, program.guide, data.train)
-    result = pplvae.compare(fitted.model, fitted.guide, data, progress=True, **options)
-    (run / _PAGE).unlink(missing_ok=True)  # of an earlier comparison
-    result.save(run / COMPARISON)
+    with holding(run):
+        spec = trusted(run, asked, model, force=force)
+        check_files(run, read_record(run))
+        data, program = made(spec, spec["seed"])
+        _check_rows(run, data.train)
+        for part in (data.train, data.test):  # what could not be written in the end is refused before the work
+            written_out(run / COMPARISON, xr.Dataset(coords=part.coordinates()))
+        fitted = pplvae.load_fit(run, program.model, program.guide, data.train)
+        there, of = rows_there(run / MEASURED)
+        if there:
+            _say(f"{there} of {of} rows were there.")
+        result = pplvae.compare(fitted.model, fitted.guide, data, store=run / MEASURED, progress=True, **options)
+        weights = read_record(run)["files"].get(WEIGHTS, "")
+        (run / _PAGE).unlink(missing_ok=True)  # of an earlier comparison
+        replace(result, rows=result.rows.assign_attrs({_WEIGHTS: weights})).save(run / COMPARISON)
+        remove(run / MEASURED)
     _say(f"\n{result}\n")
     _say(f"Rows: {run / COMPARISON}")
 
@@ -71,7 +100,7 @@ def report_of(run: Path) -> None:
     """Write the page of a run that has been compared."""
     result = _comparison_of(run)
     record = read_record(run)
-    check_digests(run, record["files"])
+    check_files(run, record)
     settings = record["settings"] | _spec_of(run)
     history = open_datasets(run / HISTORY, "history")["history"]
     _say(f"Page: {result.report(run / _PAGE, history=history, settings=settings)}")
@@ -89,15 +118,15 @@ def _spec_of(run: Path) -> Spec:
     """
     if not run.is_dir():
         raise StoreError(f"There is no run {str(run)!r} (looked from {str(Path.cwd())!r}). `pplvae fit` makes one.")
-    if not (run / _SPEC).exists() and (run / RUN).exists():
+    if not (run / COMMAND).exists() and (run / RUN).exists():
         raise StoreError(
             f"The run {str(run)!r} was made by Python's `fit`, so only Python knows its programs: "
             f"`pplvae.load_fit({str(run)!r}, model, guide, rows)`."
         )
-    if not (run / _SPEC).exists():
-        raise StoreError(f"{str(run)!r} is no run folder: it has no {_SPEC}. `pplvae fit` makes one.")
-    spec = read_spec(run / _SPEC)
-    check_kinds(run / _SPEC, {"scale": 1.0} | spec, _KINDS)
+    if not (run / COMMAND).exists():
+        raise StoreError(f"{str(run)!r} is no run folder: it has no {COMMAND}. `pplvae fit` makes one.")
+    spec = read_spec(run / COMMAND)
+    check_kinds(run / COMMAND, {"scale": 1.0} | spec, _KINDS)
     return spec
 
 
@@ -114,7 +143,13 @@ def _comparison_of(run: Path) -> Any:
         _spec_of(run)
         _check_ended(run)
         raise StoreError(f"The run {str(run)!r} has not been compared: `pplvae compare {run}` comes first.")
-    return pplvae.load_comparison(run / COMPARISON)
+    found = pplvae.load_comparison(run / COMPARISON)
+    if (run / RUN).exists() and found.rows.attrs.get(_WEIGHTS, "") not in ("", read_record(run)["files"].get(WEIGHTS)):
+        raise StoreError(
+            f"{str(run / COMPARISON)!r} is of other weights than {str(run)!r} holds: it belongs to another run, or to "
+            f"an earlier fit. `pplvae compare {run}` makes it again."
+        )
+    return found
 
 
 def _check_rows(run: Path, train: Rows) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from pplvae.likelihoods import LIKELIHOODS
 
@@ -35,6 +35,18 @@ def in_options(message: str, options: Collection[str]) -> str:
         return f"`--likelihood {names[found[1]]}`" if found[1] in names else found[0]
 
     return _LIKELIHOOD.sub(likelihood, _BARE.sub(bare, _KEYWORD.sub(keyword, message)))
+
+
+def going_on(words: Sequence[str], *, resume: bool) -> str:
+    """The command that goes on with one of these words; a fit that has begun is to be resumed.
+
+    >>> going_on(["fit", "--existing=refuse", "--run", "my run"], resume=True)
+    "pplvae fit --run 'my run' --existing resume"
+    """
+    if not resume:
+        return shlex.join(["pplvae", *words])
+    kept = [word for i, word in enumerate(words) if "--existing" not in (word.split("=")[0], *words[i - 1 : i])]
+    return shlex.join(["pplvae", *kept, "--existing", "resume"])
 
 
 def _flag(name: str) -> str:

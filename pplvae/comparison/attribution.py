@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,13 +11,14 @@ import xarray as xr
 
 from pplvae.comparison.advice import Advice, advice_on
 from pplvae.comparison.compare import amortisation_gap, compare
-from pplvae.comparison.retraining import Elbos, Larger, Retraining, Trained, put_back
+from pplvae.comparison.retraining import Elbos, Larger, Retraining, Trained, put_back, within
 from pplvae.data import Rows
 from pplvae.objectives import Objective
 from pplvae.programs.opening import one_set
 from pplvae.programs.reading import Program
 from pplvae.results.base import Datasets, Result
 from pplvae.results.comparison import Comparison
+from pplvae.scoring.kept import keeping
 from pplvae.statistics.means import mean_and_stderr_of
 from pplvae.statistics.settings import settings_of
 from pplvae.training.weights import Fitted
@@ -123,6 +125,7 @@ def attribute(
     tolerance: float = 0.01,
     max_steps: int = 3000,
     seed: int = 0,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> Attribution:
     """Find out what is to blame for the gaps of a fitted pair, by removing one suspect after the other.
@@ -151,6 +154,8 @@ def attribute(
         tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits.
+        store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
+            call is not computed again. So are the trainings.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -170,30 +175,38 @@ def attribute(
         _HELD_OUT: _some_of(one_set(held_out, "held_out"), most_rows, seed),
     }
     options: dict[str, Any] = {"seed": seed, "particles": particles}
-    search = {"tolerance": tolerance, "max_steps": max_steps, "progress": progress}
-    gaps = {
-        _TRAIN: amortisation_gap(model, guide, some[_TRAIN], **options, **search),
-        _HELD_OUT: compare(
-            model, guide, some[_HELD_OUT], families=["full_covariance"], evidence="ais", **options, **search
-        ),
-    }
-    before = {part: found.rows["elbo_amortised"].values for part, found in gaps.items()}
+    search: dict[str, Any] = {"tolerance": tolerance, "max_steps": max_steps}
     settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "objective": objective, "seed": seed}
-    retraining = Retraining(training, some, worth / 4, options, settings | {"progress": progress})
-    with put_back(model, guide, training, seed) as (model, guide, weights):
-        longer = larger = retraining.until_settled(Trained(model, guide, before))
-        reached = weights.copy()
-        left = gaps[_TRAIN].rows["amortisation_gap"].values - (longer.elbo[_TRAIN] - before[_TRAIN])
-        if _may_exceed(mean_and_stderr_of(left), worth):
-            network = Larger(longer.model, longer.guide, training, hidden, seed)
-            with_network = Trained(longer.model, Fitted(network, longer.guide.store), longer.elbo)
-            larger = retraining.until_settled(with_network)
-        if _Gain.of(longer.elbo, larger.elbo).is_worth(worth):
-            weights.restore(reached)
-            longer = retraining.for_rounds(longer, larger.rounds)
+    folder = None if store is None else Path(store)
+    with keeping(folder, {"kind": Attribution.kind, **asked, **options, **search}, {"all": training} | some):
+        gaps = _gaps(model, guide, some, options | search | {"progress": progress}, folder)
+        before = {part: found.rows["elbo_amortised"].values for part, found in gaps.items()}
+        retraining = Retraining(training, some, worth / 4, options, settings | {"progress": progress}, folder)
+        with put_back(model, guide, training, seed) as (model, guide, weights):
+            longer = larger = retraining.until_settled(Trained(model, guide, before))
+            reached = weights.copy()
+            left = gaps[_TRAIN].rows["amortisation_gap"].values - (longer.elbo[_TRAIN] - before[_TRAIN])
+            if _may_exceed(mean_and_stderr_of(left), worth):
+                network = Larger(longer.model, longer.guide, training, hidden, seed)
+                with_network = Trained(longer.model, Fitted(network, longer.guide.store), longer.elbo)
+                larger = retraining.until_settled(with_network)
+            if _Gain.of(longer.elbo, larger.elbo).is_worth(worth):
+                weights.restore(reached)
+                longer = retraining.for_rounds(longer, larger.rounds)
     causes, advice = _causes_and_advice(gaps, (before, longer.elbo, larger.elbo), worth, settled=larger.settled)
     causes = causes.assign_attrs(gaps[_HELD_OUT].settings | asked)
     return Attribution(causes, tuple(advice), gaps[_HELD_OUT], gaps[_TRAIN])
+
+
+def _gaps(
+    model: Program, guide: Program, some: Mapping[str, Rows], options: dict[str, Any], folder: Path | None
+) -> dict[str, Comparison]:
+    stores: dict[str, Any] = {part: {"store": within(folder, f"comparison-{part}")} for part in some}
+    beyond: dict[str, Any] = {"families": ["full_covariance"], "evidence": "ais"}
+    return {
+        _TRAIN: amortisation_gap(model, guide, some[_TRAIN], **options, **stores[_TRAIN]),
+        _HELD_OUT: compare(model, guide, some[_HELD_OUT], **beyond, **options, **stores[_HELD_OUT]),
+    }
 
 
 def _some_of(rows: Rows, count: int, seed: int) -> Rows:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ def amortisation_gap(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> Comparison:
     """What one shared encoder costs: a guide of its own is optimised for every row, the decoder held fixed.
@@ -79,6 +81,8 @@ def amortisation_gap(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
+            call is not computed again.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -99,7 +103,7 @@ def amortisation_gap(
     """
     precision = Precision.of(particles, stderr, FEWEST_DRAWS)
     asked = _Asked(precision, Schedule(tolerance=tolerance, max_steps=max_steps))
-    return _compare(model, guide, rows, asked, seed, chunk_size, progress)
+    return _compare(model, guide, rows, asked, seed, chunk_size, store, progress)
 
 
 def compare(
@@ -118,6 +122,7 @@ def compare(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> Comparison:
     """The amortisation gap, and what is lost beyond it: an estimate of log p(v) for every row.
@@ -152,6 +157,8 @@ def compare(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
+            call is not computed again.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -186,7 +193,7 @@ def compare(
         screen=None if screen is False else screen,
         simulated=simulated,
     )
-    return _compare(model, guide, rows, asked, seed, chunk_size, progress)
+    return _compare(model, guide, rows, asked, seed, chunk_size, store, progress)
 
 
 @dataclass(frozen=True)
@@ -264,11 +271,16 @@ class _Asked:
 
 
 def _compare(
-    model: Program, guide: Program, rows: Any, asked: _Asked, seed: int, chunk_size: int, progress: bool
+    model: Program,
+    guide: Program,
+    rows: Any,
+    asked: _Asked,
+    seed: int,
+    chunk_size: int,
+    store: str | Path | None,
+    progress: bool,
 ) -> Comparison:
     parts = as_parts(rows)
-    options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, simulated=asked.simulated, **options)
     settings = {
         "seed": seed,
         **asked.precision.settings(),
@@ -279,5 +291,8 @@ def _compare(
         "annealing": str(asked.annealing) if asked.evidence == "ais" else "none",
         "family_options": "; ".join(map(in_words, asked.ladder)),
     }
-    found, parameters = parted(found.assign_attrs(settings))
+    options: dict[str, Any] = {"seed": seed, "chunk_size": chunk_size, "store": store, "progress": progress}
+    about: dict[str, Any] = {"kind": Comparison.kind, "asked": settings, "simulated": asked.simulated}
+    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, **about, **options)
+    found, parameters = parted(found)
     return Comparison(found, pictures_of(found, parts), parameters)

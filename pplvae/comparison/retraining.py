@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pplvae.programs.reading import Program
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.localise import Localise
 from pplvae.training.fitting import Fit, fit
+from pplvae.training.loop import FitStatus
 from pplvae.training.preparation import follow_rows, merged_stores, prepare
 from pplvae.training.weights import Fitted, Weights
 
@@ -59,12 +61,21 @@ class Retraining:
         worth: nats; a round that wins less is the last but one.
         scoring: options of `amortisation_gap`: the same draws before and after.
         settings: options of `fit` for a round.
+        store: a folder for all trainings and scores, in the order in which they are made; those that are there from an
+            interrupted call are gone on with.
     """
 
     def __init__(
-        self, rows: Rows, parts: Mapping[str, Rows], worth: float, scoring: dict[str, Any], settings: dict[str, Any]
+        self,
+        rows: Rows,
+        parts: Mapping[str, Rows],
+        worth: float,
+        scoring: dict[str, Any],
+        settings: dict[str, Any],
+        store: Path | None,
     ) -> None:
-        self._rows, self._parts, self._worth, self._scoring = rows, parts, worth, scoring
+        self._rows, self._parts, self._worth, self._scoring, self._store = rows, parts, worth, scoring, store
+        self._trainings = 0
         steps = -(-len(rows) // settings["batch_size"])
         self._settings = settings | {"epochs": max(settings["epochs"], math.ceil(_FEWEST_STEPS / steps))}
 
@@ -85,14 +96,24 @@ class Retraining:
 
     def _round(self, start: Trained, scored: Iterable[str], of_lr: float = 1.0) -> Trained:
         varied = {"lr": of_lr * self._settings["lr"], "seed": self._settings["seed"] + start.rounds}
-        found = fit(start.model, start.guide, self._rows, train="guide", **(self._settings | varied))
-        elbo = {part: self._score(found, self._parts[part]) for part in scored}
+        self._trainings += 1
+        kept: dict[str, Any] = {"run": within(self._store, f"training-{self._trainings}"), "existing": "resume"}
+        found = fit(start.model, start.guide, self._rows, train="guide", **(self._settings | varied | kept))
+        if found.status is FitStatus.INTERRUPTED:  # which `fit` does not raise
+            raise KeyboardInterrupt
+        elbo = {part: self._score(found, part) for part in scored}
         return Trained(found.model, found.guide, elbo, start.rounds + 1)
 
-    def _score(self, found: Fit, rows: Rows) -> Float[np.ndarray, " row"]:
+    def _score(self, found: Fit, part: str) -> Float[np.ndarray, " row"]:
         """On the noise that a comparison with the same options scores with."""
-        scored = amortisation_gap(found.model, found.guide, rows, max_steps=0, **self._scoring)
+        options: dict[str, Any] = self._scoring | {"store": within(self._store, f"score-{self._trainings}-{part}")}
+        scored = amortisation_gap(found.model, found.guide, self._parts[part], max_steps=0, **options)
         return scored.rows["elbo_amortised"].values
+
+
+def within(store: Path | None, name: str) -> Path | None:
+    """A folder in one of measured rows, if there is one."""
+    return None if store is None else store / name
 
 
 class Larger(nn.Module):

@@ -1,6 +1,9 @@
 """Simulation-based calibration: is the guide's uncertainty honest on rows whose latents are known?"""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +22,7 @@ from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_m
 from pplvae.programs.simulation import simulate, told_apart
 from pplvae.programs.sites import counted, values_of
 from pplvae.results.base import Result
+from pplvae.scoring.kept import keeping, some_of
 from pplvae.statistics.calibration import Compared, calibration_lines, latents_of
 
 LOG_JOINT = "log_joint"
@@ -79,6 +83,7 @@ def calibrate(
     particles: int = 199,
     seed: int = 0,
     chunk_size: int = 1000,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> Calibration:
     """Check a guide against its own model: simulate latents h and rows v, and rank h among draws from q(h | v).
@@ -103,6 +108,8 @@ def calibrate(
         seed: names all noise: the same seed gives the same bits.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers only where the program draws some
             whose noise cannot be keyed by row (Poisson counts, say).
+        store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
+            call is not computed again.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -122,19 +129,34 @@ def calibrate(
     check_chunk_size(chunk_size)
     some = one_set(rows)
     index = np.arange(simulated or len(some)) * len(some) // (simulated or len(some))
+    settings = {"simulated": len(index), "particles": particles, "level": level, "seed": seed}
+    request = {"kind": Calibration.kind, **settings, "chunk_size": chunk_size}
     shown = {"doing": "simulating", "progress": progress}
-    with opened(model, guide, some.tensors, seed) as layout, torch.no_grad():
+    chunks: list[Compared] = []
+    with (
+        keeping(store, request, {some.name: some}) as kept,
+        opened(model, guide, some.tensors, seed) as layout,
+        torch.no_grad(),
+    ):
         refuse_global_latents(layout, "Calibration")
         whole = told_apart(Batch.of(some.tensors).take(torch.from_numpy(index)))
+        compared = partial(_compared, model, guide, layout, seed=seed)
         with validation(False):  # the pair has been checked on every row
-            chunks = [
-                _compared(model, guide, layout, whole.take(piece), particles, seed)
-                for piece in walk(some.tensors, particles, rows=len(whole), chunk_size=chunk_size, **shown)
-            ]
+            told = compared(whole.take(some_of(len(whole))), particles=2)
+            kept.check_pair(0, lambda: told.mean)
+            for piece in walk(some.tensors, particles, rows=len(whole), chunk_size=chunk_size, **shown):
+                columns = partial(_columns, compared, whole.take(piece), particles)
+                chunks.append(Compared(told.names, **kept.columns(0, piece.start, columns)))
     found = _joined(chunks)
-    settings = {"simulated": len(index), "particles": particles, "level": level, "seed": seed}
     ranks = _ranks_from(found, seed).assign_coords(some[index].coordinates()).assign_attrs(settings)
     return Calibration(ranks, latents_of(ranks, found))
+
+
+def _columns(compared: Callable[..., Compared], batch: Batch, particles: int) -> dict[str, np.ndarray]:
+    """What `Compared` holds of some rows, by name."""
+    found = compared(batch, particles=particles)._asdict()
+    del found["names"]
+    return found
 
 
 def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, particles: int, seed: int) -> Compared:

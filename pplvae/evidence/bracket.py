@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -71,6 +72,7 @@ def evidence_bracket(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> Bracket:
     """Bidirectional Monte Carlo: how far annealed importance sampling is from log p(v), at most.
@@ -92,6 +94,8 @@ def evidence_bracket(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
+            call is not computed again.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -112,9 +116,10 @@ def evidence_bracket(
         check_local(chunk)
         return _bracket_columns(chunk, settings)
 
-    options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    found = over_chunks(measure, model, guide, as_parts(rows), schedule, batch_of=_told_apart, **options)
-    return Bracket(found.assign_attrs(schedule.settings(), annealing=str(settings), seed=seed))
+    asked = schedule.settings() | {"annealing": str(settings), "seed": seed}
+    options: dict[str, Any] = {"seed": seed, "chunk_size": chunk_size, "store": store, "progress": progress}
+    about: dict[str, Any] = {"kind": Bracket.kind, "asked": asked, "batch_of": _told_apart}
+    return Bracket(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, **options))
 
 
 def _told_apart(tensors: Sequence[Tensor]) -> Batch:

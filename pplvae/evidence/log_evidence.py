@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -82,6 +83,7 @@ def log_evidence(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> Evidence:
     """Estimate log p(v_i) of every row from its own optimised guide, by an estimator declared beforehand.
@@ -106,6 +108,8 @@ def log_evidence(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
+            call is not computed again.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -133,11 +137,12 @@ def log_evidence(
         return importance_evidence(chunk, precision)
 
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
-    options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    found = over_chunks(measure, model, guide, as_parts(rows), schedule, **options)
     asked = {"method": method, "annealing": str(settings) if method == "ais" else "none"}
     asked |= precision.settings() if method == "importance" else {}
-    return Evidence(found.assign_attrs(asked | schedule.settings(), seed=seed, bound="lower"))
+    asked |= schedule.settings() | {"seed": seed, "bound": "lower"}
+    options: dict[str, Any] = {"seed": seed, "chunk_size": chunk_size, "store": store, "progress": progress}
+    about: dict[str, Any] = {"kind": Evidence.kind, "asked": asked}
+    return Evidence(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, **options))
 
 
 def check_method(method: str) -> None:

@@ -1,6 +1,7 @@
 """`posterior_means`: E[h | v_i] of every row, corrected by Pareto-smoothed weights of its own guide."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -63,6 +64,7 @@ def posterior_means(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    store: str | Path | None = None,
     progress: bool = False,
 ) -> PosteriorMeans:
     """Posterior means of the latents, by importance weighting the row's own guide with a Pareto-smoothed tail.
@@ -79,6 +81,8 @@ def posterior_means(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
+            call is not computed again.
         progress: show a progress bar, on a terminal.
 
     Returns:
@@ -99,9 +103,10 @@ def posterior_means(
         return _means(chunk, particles)
 
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
-    options = {"seed": seed, "chunk_size": chunk_size, "progress": progress}
-    found = over_chunks(measure, model, guide, as_parts(rows), schedule, **options)
-    return PosteriorMeans(found.assign_attrs(schedule.settings(), particles=particles, seed=seed))
+    asked = schedule.settings() | {"particles": particles, "seed": seed}
+    options: dict[str, Any] = {"seed": seed, "chunk_size": chunk_size, "store": store, "progress": progress}
+    about: dict[str, Any] = {"kind": PosteriorMeans.kind, "asked": asked}
+    return PosteriorMeans(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, **options))
 
 
 def _means(chunk: Chunk, particles: int) -> Columns:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -20,6 +22,7 @@ from pplvae.programs.opening import opened
 from pplvae.programs.pieces import check_chunk_size, progress_bar
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, PerDraw
+from pplvae.scoring.kept import keeping, some_of
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
 from pplvae.scoring.tables import Columns, as_dataset
 from pplvae.search.first_order import MakeGuides, Optimum, Schedule
@@ -143,9 +146,12 @@ def over_chunks(
     parts: Mapping[str, Rows],
     schedule: Schedule,
     *,
+    kind: str,
+    asked: Mapping[str, Any],
     seed: int,
     chunk_size: int,
-    progress: bool,
+    store: str | Path | None = None,
+    progress: bool = False,
     batch_of: Callable[[Sequence[Tensor]], Batch] = Batch.of,
     simulated: int = 0,
 ) -> xr.Dataset:
@@ -157,8 +163,11 @@ def over_chunks(
         guide: q(h; lambda_phi(v)).
         parts: rows by name.
         schedule: see `Chunk`.
+        kind: what is measured.
+        asked: the settings that the columns depend on, to become attributes.
         seed: the same.
         chunk_size: rows per chunk.
+        store: a folder for what has been measured; what is there is not measured again.
         progress: show a progress bar, on a terminal.
         batch_of: makes a batch of all rows.
         simulated: rows on which better optima that the search misses are looked for.
@@ -172,30 +181,49 @@ def over_chunks(
     labelled = all(part.labels is not None for part in parts.values())
     found: list[xr.Dataset] = []
     about: dict[str, dict[str, str]] = {}
-    looked: dict[str, Any] = {}
+    looked: Mapping[str, Any] = {}
     total = sum(len(part) for part in parts.values())
-    with progress_bar(total, "comparing", "row", progress=progress) as bar:
-        for part in parts.values():
+    request = {"kind": kind, **asked, "seed": seed, "chunk_size": chunk_size}
+    bar = progress_bar(total, "comparing", "row", progress=progress)
+    with keeping(store, request, parts) as kept, bar:
+        for place, part in enumerate(parts.values()):
             with opened(model, guide, part.tensors, seed) as layout:
                 whole = batch_of(part.tensors)
                 own = OwnGuides(model, guide, layout, schedule, seed, progress=progress)
                 with validation(False):  # the pair has been checked on every row
+                    kept.check_pair(place, partial(_said_of_some, own, whole))
                     for start in range(0, len(part), chunk_size):
                         rows = slice(start, start + chunk_size)
-                        chunk = Chunk(own, whole.take(rows))
-                        with in_users_words("pair of model and guide", chunk.batch.tensors):
-                            columns = measure(chunk)
-                        found.append(as_dataset(columns, part[rows], chunk.batch.keys, labelled=labelled))
-                        bar.update(len(chunk.batch))
-                    if simulated and not looked:  # once: the model is the same for all parts
-                        with in_users_words("pair of model and guide", part.tensors):
-                            looked = look_for_missed(own, whole, simulated)
+                        columns = kept.columns(place, start, partial(_measured, measure, own, whole.take(rows)))
+                        if not own.is_decided:  # the first rows, which are there, decide for those that are not
+                            own.encoded(whole.take(slice(1)))
+                        found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
+                        bar.update(len(whole.keys[rows]))
+                if simulated and not looked:  # once: the model is the same for all parts
+                    looked = kept.found(f"missed-{simulated}", partial(_looked, own, whole, simulated))
                 about[part.name] = {
                     "lambda": ", ".join(layout.free),
                     "held": ", ".join(layout.held),
                     "first_order_because": own.reason,
                 }
-    return xr.concat(found, dim="row").assign_attrs(_of_all(about) | looked)
+    return xr.concat(found, dim="row").assign_attrs({**_of_all(about), **looked, **asked})
+
+
+def _measured(measure: Callable[[Chunk], Columns], own: OwnGuides, batch: Batch) -> Columns:
+    with in_users_words("pair of model and guide", batch.tensors):
+        return measure(Chunk(own, batch))
+
+
+def _looked(own: OwnGuides, batch: Batch, simulated: int) -> dict[str, Any]:
+    with in_users_words("pair of model and guide", batch.tensors):
+        return look_for_missed(own, batch, simulated)
+
+
+def _said_of_some(own: OwnGuides, batch: Batch) -> np.ndarray:
+    """Log weights of some rows, by which a pair with other parameters is told."""
+    chunk = Chunk(own, batch.take(some_of(len(batch))))
+    with in_users_words("pair of model and guide", chunk.batch.tensors):
+        return chunk.log_weights(chunk.zeros, 2).cpu().numpy()
 
 
 def _of_all(parts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -51,6 +51,12 @@ _IN_NATS = (
 )
 
 
+def bare(columns: Columns) -> xr.Dataset:
+    """Columns over dimension "row", without coordinates."""
+    arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
+    return xr.Dataset({n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()})
+
+
 def as_dataset(columns: Columns, rows: Rows, keys: Tensor, *, labelled: bool) -> xr.Dataset:
     """Columns over dimension "row".
 
@@ -60,10 +66,7 @@ def as_dataset(columns: Columns, rows: Rows, keys: Tensor, *, labelled: bool) ->
         keys: of their content.
         labelled: whether to keep the rows' labels.
     """
-    arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
-    variables = {n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()}
-    coordinates = rows.coordinates() | {"key": ("row", keys.cpu().numpy())}
-    dataset = xr.Dataset(variables, coords=coordinates)
+    dataset = bare(columns).assign_coords(rows.coordinates() | {"key": ("row", keys.cpu().numpy())})
     dataset = dataset if labelled else dataset.drop_vars("label", errors="ignore")
     for name in columns:
         if name.startswith(_IN_NATS):

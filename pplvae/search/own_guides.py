@@ -57,6 +57,11 @@ class OwnGuides:
         self.reason = "" if schedule.second_order else "it was not asked for"
         self.gaussian: OwnGaussians | None = None
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is known if the second-order method applies."""
+        return self.gaussian is not None or bool(self.reason)
+
     def guides(self, batch: Batch, index: Tensor | slice, particles: int) -> LocalGuides:
         """The guides of some of the rows."""
         return LocalGuides(self.model, self.guide, self.layout, batch.take(index).times(particles))
@@ -64,7 +69,7 @@ class OwnGuides:
     def encoded(self, batch: Batch) -> Encoded | None:
         """The encoder's guides as Gaussians; None where they are none, and where the search cannot follow the model."""
         guides = self.guides(batch, slice(None), 1)
-        if self.gaussian is None and not self.reason:
+        if not self.is_decided:
             self._choose(guides)
         return self.gaussian.encoded(guides) if self.gaussian is not None else None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.errors import StoreError
-from pplvae.store import check_kinds, read_tensors, write_tensors
+from pplvae.store import check_kinds, read_tensors
 from pplvae.training.weights import Weights
 
 _KINDS = {
@@ -49,21 +49,24 @@ class Checkpoint:
     optimiser: dict[str, Any]
     settings: dict[str, Any]
 
-    def write(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        tensors = {f"now/{name}": tensor for name, tensor in self.now.items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        tensors |= {f"history/{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.columns.items()}
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file has as tensors."""
+        found = {f"now/{name}": tensor for name, tensor in self.now.items()}
+        found |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        found |= {f"history/{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.columns.items()}
         for i, slots in self.optimiser["state"].items():
-            tensors |= {f"optimiser/{i}/{key}": v for key, v in slots.items() if isinstance(v, Tensor)}
-        content = {
+            found |= {f"optimiser/{i}/{key}": v for key, v in slots.items() if isinstance(v, Tensor)}
+        return found
+
+    def content(self) -> dict[str, Any]:
+        """What it has as JSON beside them."""
+        return {
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
             "best_value": self.best_value,
             "optimiser_groups": self.optimiser["param_groups"],
             "settings": self.settings,
         }
-        write_tensors(path, tensors, content)
 
 
 def read_checkpoint(

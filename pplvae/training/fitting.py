@@ -4,6 +4,7 @@ import hashlib
 import platform
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from torch.optim import Optimizer
 from pplvae._version import __version__
 from pplvae.data import Data, Rows
 from pplvae.errors import PplvaeWarning, StoreError, UnknownNameError
-from pplvae.isolate import held_in_evaluation, isolated
+from pplvae.isolate import held_in_evaluation, isolated, undisturbed
 from pplvae.objectives import KLWeight, Objective
 from pplvae.programs.keys import row_keys
 from pplvae.programs.opening import one_set
 from pplvae.programs.pieces import progress_bar
 from pplvae.programs.reading import Program, WholePlates
-from pplvae.run_folders import HISTORY, RUN, WEIGHTS, check_digests, digests_of, open_run, read_record
-from pplvae.store import open_datasets, read_tensors, write_datasets, write_json, write_tensors
+from pplvae.run_folders import HISTORY, RUN, WEIGHTS, RunFolder, check_files, open_run, read_record
+from pplvae.store import open_datasets, read_tensors, write_datasets, write_tensors
 from pplvae.training.loop import FitStatus, Loop
 from pplvae.training.preparation import follow_rows, hold_model, merged_stores, prepare
 from pplvae.training.steps import Steps
@@ -179,49 +180,50 @@ def fit(
         "compile": compile,
         "seed": seed,
     }
-    folder = None if run is None else open_run(Path(run), existing)
-    dtype = follow_rows(model, guide, training)
-    store = merged_stores(model, guide)
-    model, guide = _unwrapped(model), _unwrapped(guide)
-    with isolated(seed, store=store, dtype=dtype):
-        start = prepare(model, guide, training, held_out)
-        if train == "guide":
-            hold_model(model, guide, training, start)
-        parameters = list(start.trained.values())
-        stepper = torch.optim.Adam(parameters, lr=lr, fused=True) if optimiser is None else optimiser(parameters)
-        if not isinstance(stepper, Optimizer):
-            raise TypeError(
-                "`optimiser` must make a torch optimiser from a list of parameters, such as "
-                f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {stepper!r}."
-            )
-        steps = Steps(model, guide, start, chosen, stepper, clip, compile=compile)
-        given = model, guide, training, held_out, start, steps, stepper, settings, folder
-        loop = Loop(*given, overwrite=existing == "overwrite")
-        if existing == "resume":
-            loop.resume()
-        with progress_bar(epochs, "fitting", "epoch", progress=progress, done=loop.epoch) as bar:
-            try:
-                with held_in_evaluation(start.held), WholePlates(start.layout.whole if start.layout else ()):
-                    status, message = loop.run(epochs, kl_weight, patience, bar)
-            except KeyboardInterrupt:
-                status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
-            finally:
-                loop.keep_best()
-                for parameter in start.weights.parameters.values():
-                    parameter.grad = None  # whoever trains on starts from none
-    result = Fit(
-        Fitted(model, store),
-        Fitted(guide, store),
-        loop.history(),
-        status,
-        message,
-        loop.best_epoch,
-        settings | {"epochs": epochs} | versions(),
-        str(steps),
-        folder,
-    )
-    if folder is not None:
-        _write_result(loop.take_folder(), result, loop.weights)
+    with open_run(Path(run), existing) if run is not None else nullcontext() as folder:
+        dtype = follow_rows(model, guide, training)
+        store = merged_stores(model, guide)
+        model, guide = _unwrapped(model), _unwrapped(guide)
+        with isolated(seed, store=store, dtype=dtype):
+            start = prepare(model, guide, training, held_out)
+            if train == "guide":
+                hold_model(model, guide, training, start)
+            parameters = list(start.trained.values())
+            stepper = torch.optim.Adam(parameters, lr=lr, fused=True) if optimiser is None else optimiser(parameters)
+            if not isinstance(stepper, Optimizer):
+                raise TypeError(
+                    "`optimiser` must make a torch optimiser from a list of parameters, such as "
+                    f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {stepper!r}."
+                )
+            steps = Steps(model, guide, start, chosen, stepper, clip, compile=compile)
+            given = model, guide, training, held_out, start, steps, stepper, settings, folder
+            loop = Loop(*given)
+            if existing == "resume":
+                loop.resume()
+            with progress_bar(epochs, "fitting", "epoch", progress=progress, done=loop.epoch) as bar:
+                try:
+                    with held_in_evaluation(start.held), WholePlates(start.layout.whole if start.layout else ()):
+                        status, message = loop.run(epochs, kl_weight, patience, bar)
+                except KeyboardInterrupt:
+                    status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
+                finally:
+                    loop.keep_best()
+                    for parameter in start.weights.parameters.values():
+                        parameter.grad = None  # whoever trains on starts from none
+        result = Fit(
+            Fitted(model, store),
+            Fitted(guide, store),
+            loop.history(),
+            status,
+            message,
+            loop.best_epoch,
+            settings | {"epochs": epochs} | versions(),
+            str(steps),
+            None if folder is None else folder.path,
+        )
+        if folder is not None:
+            with undisturbed():
+                _write_result(folder, result, loop.weights)
     if status is FitStatus.NONFINITE:
         warnings.warn(message, PplvaeWarning, stacklevel=2)
     return result
@@ -243,7 +245,7 @@ def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
     """
     folder, some = Path(run), one_set(rows)
     content = read_record(folder)
-    check_digests(folder, content["files"])
+    check_files(folder, content)
     snapshot, _ = read_tensors(folder / WEIGHTS)
     history = open_datasets(folder / HISTORY, "history")["history"]
     dtype = follow_rows(model, guide, some)
@@ -294,9 +296,11 @@ def _unwrapped(program: Program) -> Program:
     return program.func if isinstance(program, Fitted) else program
 
 
-def _write_result(folder: Path, result: Fit, weights: Weights) -> None:
-    write_tensors(folder / WEIGHTS, weights.copy())
-    write_datasets(folder / HISTORY, "history", {"history": result.history})
-    content = {"status": result.status.name, "message": result.message, "best_epoch": result.best_epoch}
-    content |= {"steps": result.steps, "files": digests_of(folder)}
-    write_json(folder / RUN, content | {"settings": result.settings})
+def _write_result(folder: RunFolder, result: Fit, weights: Weights) -> None:
+    record = {"status": result.status.name, "message": result.message, "best_epoch": result.best_epoch}
+    record |= {"steps": result.steps, "settings": result.settings}
+    writes: dict[str, Callable[[Path], Any]] = {
+        WEIGHTS: lambda path: write_tensors(path, weights.copy()),
+        HISTORY: lambda path: write_datasets(path, "history", {"history": result.history}),
+    }
+    folder.publish(record, writes)

@@ -4,7 +4,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ from torch.optim import Optimizer
 
 from pplvae.data import Rows
 from pplvae.errors import ProgramError
-from pplvae.isolate import reseed
+from pplvae.isolate import reseed, undisturbed
 from pplvae.objectives import KLWeight
 from pplvae.programs.batch import Batch
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.reading import Program
-from pplvae.run_folders import CHECKPOINT, clear_run
+from pplvae.run_folders import RunFolder
 from pplvae.training.breakdown import first_not_finite
 from pplvae.training.checkpoint import Checkpoint, read_checkpoint
 from pplvae.training.preparation import Start
@@ -37,7 +36,7 @@ class FitStatus(Enum):
     COMPLETED = "All epochs were run."
     STOPPED_EARLY = "The validation ELBO has not risen for `patience` epochs."
     NONFINITE = "The loss became NaN or infinite."
-    INTERRUPTED = "Interrupted from the keyboard."
+    INTERRUPTED = "Interrupted."
 
 
 class Loop:
@@ -52,8 +51,7 @@ class Loop:
         steps: that it takes.
         optimiser: that they move, for its state.
         settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
-        folder: of the run, or None.
-        overwrite: whether that may hold an earlier run, to be replaced.
+        run: the run folder, or None.
     """
 
     def __init__(
@@ -66,13 +64,11 @@ class Loop:
         steps: Steps,
         optimiser: Optimizer,
         settings: dict[str, Any],
-        folder: Path | None,
-        *,
-        overwrite: bool = False,
+        run: RunFolder | None,
     ) -> None:
         self._model, self._guide, self._train = model, guide, train
         self._start, self._steps, self._optimiser = start, steps, optimiser
-        self._settings, self._folder, self._overwrite = settings, folder, overwrite
+        self._settings, self._run = settings, run
         self.weights = start.weights
         self.epoch = self._epochs = 0
         self.best_epoch = -1
@@ -100,8 +96,8 @@ class Loop:
             trouble = self._run_epoch(kl_weight, bar)
             if trouble:
                 return FitStatus.NONFINITE, trouble
-            if self._folder is not None:
-                self._write_checkpoint()
+            if self._run is not None:
+                self._write_checkpoint(self._run)
         return FitStatus.COMPLETED, FitStatus.COMPLETED.value
 
     def _run_epoch(self, kl_weight: KLWeight, bar: Any) -> str | None:
@@ -153,8 +149,6 @@ class Loop:
     def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
         elbo = self._validation() if self._validation is not None else None
         value = float(elbo.mean()) if elbo is not None else float(self.epoch)  # without validation the last is best
-        if value > self._best_value:
-            self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
         row = {
             "objective": objective,
             "elbo_validation": value if elbo is not None else float("nan"),
@@ -162,9 +156,12 @@ class Loop:
             "kl_weight": weight,
             "seconds": seconds,
         }
-        for name in _COLUMNS:
-            self._columns[name].append(row[name])
-        self.epoch += 1
+        with undisturbed():  # Ctrl-C within it would leave a part of an epoch
+            if value > self._best_value:
+                self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
+            for name in _COLUMNS:
+                self._columns[name].append(row[name])
+            self.epoch += 1
         bar.update()
         bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
 
@@ -188,16 +185,8 @@ class Loop:
             dataset[name].attrs["units"] = "nats per row"
         return dataset
 
-    def take_folder(self) -> Path:
-        """The run folder, emptied of an earlier run's files: to be called with something to put in their place."""
-        assert self._folder is not None
-        if self._overwrite:
-            clear_run(self._folder)
-            self._overwrite = False
-        return self._folder
-
-    def _write_checkpoint(self) -> None:
-        Checkpoint(
+    def _write_checkpoint(self, run: RunFolder) -> None:
+        state = Checkpoint(
             self.weights.copy(),
             self._best,
             self._columns,
@@ -206,13 +195,15 @@ class Loop:
             self._best_value,
             self._optimiser.state_dict(),
             self._settings,
-        ).write(self.take_folder() / CHECKPOINT)
+        )
+        run.keep(state.tensors(), state.content())
 
     def resume(self) -> None:
         """Take up the checkpoint of the run folder, if there is one."""
-        if self._folder is None or not (self._folder / CHECKPOINT).exists():
+        if self._run is None or not self._run.checkpoint.exists():
             return
-        found = read_checkpoint(self._folder / CHECKPOINT, self._settings, self.weights, self._optimiser, _COLUMNS)
+        found = read_checkpoint(self._run.checkpoint, self._settings, self.weights, self._optimiser, _COLUMNS)
+        self._run.take_up()
         self.weights.restore(found.best)
         self._best = self.weights.copy()
         self.weights.restore(found.now)
