@@ -170,8 +170,9 @@ def _check_writable(folder: Path) -> None:
 def _settle(folder: Path) -> None:
     """Put the files of a result where they belong, if that is still to be done."""
     with suppress(StoreError):  # which whoever reads the record will meet
-        files = read_json(folder / RUN).get("files")
-        for name in (WEIGHTS, HISTORY, COMMAND) if isinstance(files, dict) else ():  # and no other that it may name
+        found = read_json(folder / RUN).get("files")
+        files = found if isinstance(found, dict) else {}
+        for name in (WEIGHTS, HISTORY, COMMAND):  # and no other that it may name
             digest = files.get(name)
             if digest is not None and _digest(folder / name) != digest == _digest(waiting(folder, name)):
                 with suppress(FileNotFoundError):  # somebody else has done so
