@@ -168,7 +168,7 @@ def _load_fit(folder: Path) -> Callable[[Path], object]:
 def _made(path: Path) -> object:
     """The rows and the program that a run folder asks for, as `compare` makes them."""
     spec = runs._spec_of(path.parent)
-    return made(trusted(path.parent, spec, None), spec["seed"])
+    return made(trusted(path.parent, spec, None, force=False), spec["seed"])
 
 
 def _command(whole: bytes, other: bytes, random_numbers: random.Random) -> bytes:

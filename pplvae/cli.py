@@ -165,6 +165,13 @@ def compare(
     ] = 0.01,
     max_steps: Annotated[int, typer.Option(help="Steps of the search for each row's own guide, at most.")] = 3000,
     seed: Seed = 0,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help='What the process may take beside the rows: a number of bytes, or text such as "2GiB". By default half of '
+            "what there is, 8 GiB at most."
+        ),
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Optimise a guide for every train and test row of a run, and print where the nats go.
@@ -181,7 +188,7 @@ def compare(
         raise typer.Exit(_WORSE if compare_two(run, other, margin) else 0)
     chosen = None if evidence == "none" else evidence
     options = {"seed": seed, "particles": particles, "stderr": stderr, "evidence": chosen}
-    options |= {"tolerance": tolerance, "max_steps": max_steps}
+    options |= {"tolerance": tolerance, "max_steps": max_steps, "memory": memory}
     options |= {"families": [name.strip() for name in families.split(",") if name.strip()]}
     named = None if model is None else portable_model(model)
     options |= {"screen": False if screen is None else screen}

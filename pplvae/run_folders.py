@@ -170,9 +170,8 @@ def _check_writable(folder: Path) -> None:
 def _settle(folder: Path) -> None:
     """Put the files of a result where they belong, if that is still to be done."""
     with suppress(StoreError):  # which whoever reads the record will meet
-        files = read_json(folder / RUN).get("files")
-        if not isinstance(files, dict):
-            return
+        found = read_json(folder / RUN).get("files")
+        files = found if isinstance(found, dict) else {}
         for name in (WEIGHTS, HISTORY, COMMAND):  # and no other that it may name
             digest = files.get(name)
             if digest is not None and _digest(folder / name) != digest == _digest(waiting(folder, name)):

@@ -1,4 +1,4 @@
-"""Rows in a file: no copy of them is made, and nothing is written into it."""
+"""Rows in a file, of which no copy is made; rows that need more memory than there is."""
 
 import gc
 
@@ -7,10 +7,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from oracles import bad_pair
 
 import pplvae
 from pplvae.data import as_rows
+from pplvae.errors import ProgramError
 from pplvae.programs.memory import bytes_of, rows_in
+from pplvae.scoring.chunks import Chunk
 
 ROWS, COLUMNS = 40_000, 400
 
@@ -87,5 +90,31 @@ def test_wider_rows_go_in_smaller_chunks():
     narrow, wide = ([torch.zeros(3, columns)] for columns in (784, 100_000))
     assert rows_in(2**31, narrow) > 1000
     assert 1 <= rows_in(2**31, wide) < 100
-    assert rows_in(2**31, narrow, sites=160) < rows_in(2**31, narrow)
+    assert rows_in(2**31, [torch.zeros(3, 160, 88)]) < 200
     assert rows_in(2**31, [torch.zeros(1, 10**9, device="meta")]) == 1
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_a_chunk_that_memory_cannot_hold_is_halved(monkeypatch, trouble):
+    model, guide, rows = bad_pair(1, rows=20)
+    options = {"particles": 10, "max_steps": 5}
+    whole = pplvae.amortisation_gap(model.model, guide, rows, **options).rows
+    sizes, of_chunk, most = [], Chunk.scores, 6
+
+    def scores(chunk, name):
+        sizes.append(len(chunk.batch))
+        if len(chunk.batch) > most:
+            raise trouble
+        return of_chunk(chunk, name)
+
+    monkeypatch.setattr(Chunk, "scores", scores)
+    found = pplvae.amortisation_gap(model.model, guide, rows, **options).rows
+    assert sizes[:3] == [20, 10, 5]
+    np.testing.assert_allclose(found["elbo_local"], whole["elbo_local"], rtol=1e-9)
+    np.testing.assert_array_equal(found["row"], whole["row"])
+    most = 0  # where a single row is too much, it is said
+    with pytest.raises((MemoryError, ProgramError), match=r"[Mm]emory|CUDA"):
+        pplvae.amortisation_gap(model.model, guide, rows, **options)

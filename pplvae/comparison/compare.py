@@ -56,6 +56,7 @@ def amortisation_gap(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    memory: int | str | None = None,
     store: str | Path | None = None,
     progress: bool = False,
 ) -> Comparison:
@@ -81,6 +82,8 @@ def amortisation_gap(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        memory: what the process may take beside the rows: a number of bytes, or text such as "2GiB". Rows at once are
+            fewer where they would need more. By default half of what there is, 8 GiB at most.
         store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
             call is not computed again.
         progress: show a progress bar, on a terminal.
@@ -103,7 +106,8 @@ def amortisation_gap(
     """
     precision = Precision.of(particles, stderr, FEWEST_DRAWS)
     asked = _Asked(precision, Schedule(tolerance=tolerance, max_steps=max_steps))
-    return _compare(model, guide, rows, asked, seed, chunk_size, store, progress)
+    walk = {"chunk_size": chunk_size, "memory": memory, "store": store, "progress": progress}
+    return _compare(model, guide, rows, asked, seed=seed, **walk)
 
 
 def compare(
@@ -122,6 +126,7 @@ def compare(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    memory: int | str | None = None,
     store: str | Path | None = None,
     progress: bool = False,
 ) -> Comparison:
@@ -157,6 +162,8 @@ def compare(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        memory: what the process may take beside the rows: a number of bytes, or text such as "2GiB". Rows at once are
+            fewer where they would need more. By default half of what there is, 8 GiB at most.
         store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
             call is not computed again.
         progress: show a progress bar, on a terminal.
@@ -193,7 +200,8 @@ def compare(
         screen=None if screen is False else screen,
         simulated=simulated,
     )
-    return _compare(model, guide, rows, asked, seed, chunk_size, store, progress)
+    walk = {"chunk_size": chunk_size, "memory": memory, "store": store, "progress": progress}
+    return _compare(model, guide, rows, asked, seed=seed, **walk)
 
 
 @dataclass(frozen=True)
@@ -270,16 +278,7 @@ class _Asked:
         return merged(groups, len(chunk.batch))
 
 
-def _compare(
-    model: Program,
-    guide: Program,
-    rows: Any,
-    asked: _Asked,
-    seed: int,
-    chunk_size: int,
-    store: str | Path | None,
-    progress: bool,
-) -> Comparison:
+def _compare(model: Program, guide: Program, rows: Any, asked: _Asked, *, seed: int, **walk: Any) -> Comparison:
     parts = as_parts(rows)
     settings = {
         "seed": seed,
@@ -291,8 +290,7 @@ def _compare(
         "annealing": str(asked.annealing) if asked.evidence == "ais" else "none",
         "family_options": "; ".join(map(in_words, asked.ladder)),
     }
-    options: dict[str, Any] = {"seed": seed, "chunk_size": chunk_size, "store": store, "progress": progress}
     about: dict[str, Any] = {"kind": Comparison.kind, "asked": settings, "simulated": asked.simulated}
-    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, **about, **options)
+    found = over_chunks(asked.measure, model, guide, parts, asked.schedule, seed=seed, **about, **walk)
     found, parameters = parted(found)
     return Comparison(found, pictures_of(found, parts), parameters)

@@ -83,6 +83,7 @@ def log_evidence(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    memory: int | str | None = None,
     store: str | Path | None = None,
     progress: bool = False,
 ) -> Evidence:
@@ -108,6 +109,8 @@ def log_evidence(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        memory: what the process may take beside the rows: a number of bytes, or text such as "2GiB". Rows at once are
+            fewer where they would need more. By default half of what there is, 8 GiB at most.
         store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
             call is not computed again.
         progress: show a progress bar, on a terminal.
@@ -140,9 +143,9 @@ def log_evidence(
     asked = {"method": method, "annealing": str(settings) if method == "ais" else "none"}
     asked |= precision.settings() if method == "importance" else {}
     asked |= schedule.settings() | {"seed": seed, "bound": "lower"}
-    options: dict[str, Any] = {"seed": seed, "chunk_size": chunk_size, "store": store, "progress": progress}
+    walk: dict[str, Any] = {"chunk_size": chunk_size, "memory": memory, "store": store, "progress": progress}
     about: dict[str, Any] = {"kind": Evidence.kind, "asked": asked}
-    return Evidence(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, **options))
+    return Evidence(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, seed=seed, **walk))
 
 
 def check_method(method: str) -> None:

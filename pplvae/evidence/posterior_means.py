@@ -64,6 +64,7 @@ def posterior_means(
     max_steps: int = 3000,
     seed: int = 0,
     chunk_size: int = 1000,
+    memory: int | str | None = None,
     store: str | Path | None = None,
     progress: bool = False,
 ) -> PosteriorMeans:
@@ -81,6 +82,8 @@ def posterior_means(
         max_steps: steps of the search for each row's own guide, at most.
         seed: names all noise: the same seed gives the same bits. A row's answer does not depend on the other rows.
         chunk_size: rows at once, at most. Memory and speed depend on it, numbers do not.
+        memory: what the process may take beside the rows: a number of bytes, or text such as "2GiB". Rows at once are
+            fewer where they would need more. By default half of what there is, 8 GiB at most.
         store: a folder that rows are written to as they are measured, chunk by chunk; what is there from an interrupted
             call is not computed again.
         progress: show a progress bar, on a terminal.
@@ -104,9 +107,9 @@ def posterior_means(
 
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
     asked = schedule.settings() | {"particles": particles, "seed": seed}
-    options: dict[str, Any] = {"seed": seed, "chunk_size": chunk_size, "store": store, "progress": progress}
+    walk: dict[str, Any] = {"chunk_size": chunk_size, "memory": memory, "store": store, "progress": progress}
     about: dict[str, Any] = {"kind": PosteriorMeans.kind, "asked": asked}
-    return PosteriorMeans(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, **options))
+    return PosteriorMeans(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, seed=seed, **walk))
 
 
 def _means(chunk: Chunk, particles: int) -> Columns:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-_LEAST = 3 * 2**29
+_LEAST, _MOST = 3 * 2**29, 2**33
 # What a process takes beside the rows of a chunk: Python, torch, the captured programs, a piece of tiled rows, results.
 _RESERVE = 2**30
-# A row's draws, slopes and nodes; and copies of the row itself, many more where a program keeps all steps of a sequence
-# for a gradient. From peaks of the process, at 784 to 12544 columns and at 160 steps of 88.
+# Draws, slopes and nodes of a row; and copies of the row itself, many more where it may be a sequence, of which a
+# program keeps all steps for a gradient. From peaks of the process, at 784 to 12544 columns and at 160 steps of 88.
 _PER_ROW, _COPIES, _COPIES_OF_SEQUENCES = 2**18, 32, 400
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -22,7 +22,7 @@ def bytes_of(memory: int | str | None, device: torch.device | None = None) -> in
     """A number of bytes from what a user says.
 
     Args:
-        memory: bytes, or text with a unit: "2GiB", "500 MB". None: half of what the device has.
+        memory: bytes, or text with a unit: "2GiB", "500 MB". None: half of what the device has, 8 GiB at most.
         device: where the rows are.
 
     Raises:
@@ -32,7 +32,7 @@ def bytes_of(memory: int | str | None, device: torch.device | None = None) -> in
     2147483648
     """
     if memory is None:
-        return max(_LEAST, _of_machine(device) // 2)
+        return max(_LEAST, min(_MOST, _of_machine(device) // 2))
     found = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", str(memory).lower())
     try:
         size = int(float(found[1]) * (_UNITS[found[2]] if found[2] else 1)) if found else -1
@@ -46,7 +46,7 @@ def bytes_of(memory: int | str | None, device: torch.device | None = None) -> in
     return size
 
 
-def rows_in(memory: int, tensors: Sequence[Tensor], sites: int = 1) -> int:
+def rows_in(memory: int, tensors: Sequence[Tensor]) -> int:
     """How many rows may be optimised together; at least one.
 
     It depends on the shape of a row and on the memory that was stated, never on what is free at the moment.
@@ -54,13 +54,12 @@ def rows_in(memory: int, tensors: Sequence[Tensor], sites: int = 1) -> int:
     Args:
         memory: bytes that the process may take beside the rows.
         tensors: the rows.
-        sites: observed sites that share a row among them.
 
     >>> rows_in(2 * 2**30, [torch.zeros(1, 12544, dtype=torch.float32)])
     574
     """
     row = sum(tensor.element_size() * tensor.shape[1:].numel() for tensor in tensors)
-    copies = _COPIES if sites == 1 else _COPIES_OF_SEQUENCES
+    copies = _COPIES_OF_SEQUENCES if any(tensor.ndim > 2 for tensor in tensors) else _COPIES
     return max(1, (memory - _RESERVE) // (_PER_ROW + copies * row))
 
 

@@ -12,11 +12,13 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import Rows
+from pplvae.errors import ProgramError
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.estimates import joined
 from pplvae.programs.failures import in_users_words
+from pplvae.programs.memory import bytes_of, rows_in
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.pieces import check_chunk_size, progress_bar
@@ -24,7 +26,7 @@ from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, PerDraw
 from pplvae.scoring.kept import keeping, some_of
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
-from pplvae.scoring.tables import Columns, as_dataset
+from pplvae.scoring.tables import Columns, as_dataset, merged
 from pplvae.search.first_order import MakeGuides, Optimum, Schedule
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.missed import look_for_missed
@@ -151,6 +153,7 @@ def over_chunks(
     seed: int,
     chunk_size: int,
     store: str | Path | None = None,
+    memory: int | str | None = None,
     progress: bool = False,
     batch_of: Callable[[Sequence[Tensor]], Batch] = Batch.of,
     simulated: int = 0,
@@ -168,6 +171,7 @@ def over_chunks(
         seed: the same.
         chunk_size: rows per chunk.
         store: a folder for what has been measured; what is there is not measured again.
+        memory: what the process may take beside the rows, which limits the chunks, too.
         progress: show a progress bar, on a terminal.
         batch_of: makes a batch of all rows.
         simulated: rows on which better optima that the search misses are looked for.
@@ -183,6 +187,8 @@ def over_chunks(
     about: dict[str, dict[str, str]] = {}
     looked: Mapping[str, Any] = {}
     total = sum(len(part) for part in parts.values())
+    allowed = bytes_of(memory, next(iter(parts.values())).values.device)
+    chunk_size = min([chunk_size, *(rows_in(allowed, part.tensors) for part in parts.values())])
     request = {"kind": kind, **asked, "seed": seed, "chunk_size": chunk_size}
     bar = progress_bar(total, "comparing", "row", progress=progress)
     with keeping(store, request, parts) as kept, bar:
@@ -199,8 +205,8 @@ def over_chunks(
                             own.encoded(whole.take(slice(1)))
                         found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
                         bar.update(len(whole.keys[rows]))
-                if simulated and not looked:  # once: the model is the same for all parts
-                    looked = kept.found(f"missed-{simulated}", partial(_looked, own, whole, simulated))
+                    if simulated and not looked:  # once: the model is the same for all parts
+                        looked = kept.found(f"missed-{simulated}", partial(_looked, own, whole, simulated))
                 about[part.name] = {
                     "lambda": ", ".join(layout.free),
                     "held": ", ".join(layout.held),
@@ -210,8 +216,22 @@ def over_chunks(
 
 
 def _measured(measure: Callable[[Chunk], Columns], own: OwnGuides, batch: Batch) -> Columns:
-    with in_users_words("pair of model and guide", batch.tensors):
-        return measure(Chunk(own, batch))
+    try:
+        with in_users_words("pair of model and guide", batch.tensors):
+            return measure(Chunk(own, batch))
+    except (MemoryError, torch.OutOfMemoryError, ProgramError) as error:
+        if not _is_of_memory(error) or len(batch) == 1:
+            raise
+    halves = torch.arange(len(batch)).chunk(2)
+    return merged([(index, _measured(measure, own, batch.take(index))) for index in halves], len(batch))
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, says that memory has ended."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    of_allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's, on the CPU
+    return of_allocator or (error is not None and _is_of_memory(error.__cause__))
 
 
 def _looked(own: OwnGuides, batch: Batch, simulated: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pplvae.results.base import Result
 FUNCTIONS = {name: getattr(pplvae, name) for name in pplvae.__all__ if inspect.isfunction(getattr(pplvae, name))}
 FUNCTIONS["Annealing"] = pplvae.Annealing  # settings, which are keywords too
 FIRST = ("model", "guide", "rows")
-LAST = ("particles", "stderr", "tolerance", "max_steps", "seed", "chunk_size", "store", "progress")
+LAST = ("particles", "stderr", "tolerance", "max_steps", "seed", "chunk_size", "memory", "store", "progress")
 
 # By function and keyword, why it is not as elsewhere.
 OTHER_DEFAULT = {
