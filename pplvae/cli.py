@@ -168,8 +168,8 @@ def compare(
     memory: Annotated[
         str | None,
         typer.Option(
-            help='What the process may take beside the rows: a number of bytes, or text such as "2GiB". By default half of '
-            "what there is, 8 GiB at most."
+            help='What the process may take beside the rows: a number of bytes, or text such as "2GiB". By default '
+            "half of what there is, 8 GiB at most."
         ),
     ] = None,
     threads: Threads = None,
