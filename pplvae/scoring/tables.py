@@ -61,6 +61,8 @@ def as_dataset(columns: Columns, rows: Rows, keys: Tensor, *, labelled: bool) ->
         labelled: whether to keep the rows' labels.
     """
     arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
+    # Of a device without float64; whoever goes on with the numbers need not know.
+    arrays = {name: a.astype(np.float64) if a.dtype == np.float32 else a for name, a in arrays.items()}
     variables = {n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()}
     coordinates = rows.coordinates() | {"key": ("row", keys.cpu().numpy())}
     dataset = xr.Dataset(variables, coords=coordinates)
