@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from pplvae.errors import CaptureError
+
 _aten = torch.ops.aten
 AWAY = torch.device("meta")
 _HERE = torch.device("cpu")
@@ -94,6 +96,7 @@ class Device(TorchDispatchMode):
     def __enter__(self) -> "Device":
         self._blocks.enter_context(_Literals())
         self._blocks.enter_context(patch("torch.optim.optimizer._get_fused_kernels_supported_devices", _all_devices))
+        self._blocks.enter_context(patch("pplvae.programs.capture._traced", _not_traced))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -134,6 +137,11 @@ def away(*tensors: Tensor) -> Any:
 def _all_devices() -> list[str]:
     """Of which torch has a fused optimiser."""
     return [_HERE.type, AWAY.type]
+
+
+def _not_traced(*_: Any) -> Any:
+    """A graph: torch's tracer takes such tensors for constants. Without one, programs are run as they are."""
+    raise CaptureError("no graphs on this device")
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

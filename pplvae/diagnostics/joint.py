@@ -123,6 +123,6 @@ def joint_kl(
         "difference": widened(truth) - elbo,
         "difference_stderr": elbo_stderr,
     }
-    arrays = {name: ("row", value.cpu().numpy(), {"units": "nats"}) for name, value in columns.items()}
+    arrays = {name: ("row", value.cpu().double().numpy(), {"units": "nats"}) for name, value in columns.items()}
     settings = {"particles": particles, "seed": seed}
     return JointDivergence(xr.Dataset(arrays, coords=some.coordinates(), attrs=settings))

@@ -53,7 +53,10 @@ def measure_rows(
     terms = (log_q - log_prior, log_prior - log_joint, log_joint - log_q)
     for name, draws in zip(TERMS, terms, strict=True):
         mean, stderr = mean_and_stderr(draws, mirrored=False)
-        columns[name], columns[f"{name}_stderr"] = ("row", mean.cpu().numpy()), ("row", stderr.cpu().numpy())
+        columns[name], columns[f"{name}_stderr"] = (
+            ("row", mean.cpu().double().numpy()),
+            ("row", stderr.cpu().double().numpy()),
+        )
     prior_batch = batch.times(min(particles, -(-_PRIOR_DRAWS // rows)))
     from_prior = run_guide(model, prior_batch, layout.model, (seed, Stream.SIMULATE))
     per_latent: dict[str, list[Tensor]] = {}
@@ -69,9 +72,9 @@ def measure_rows(
         names += element_names(name, sites[name]["value"], layout.axes[name])
         exact += [closed] * found["kl"].shape[1]
     for key, values in per_latent.items():
-        columns[key] = (("row", "latent"), torch.cat(values, 1).cpu().numpy())
+        columns[key] = (("row", "latent"), torch.cat(values, 1).cpu().double().numpy())
     columns["exact"] = ("latent", np.array(exact))
-    columns["site_kl"] = (("row", "site"), torch.stack(site_kls, 1).cpu().numpy())
+    columns["site_kl"] = (("row", "site"), torch.stack(site_kls, 1).cpu().double().numpy())
     return xr.Dataset(columns, coords={"latent": names, "site": latents})
 
 
