@@ -43,6 +43,7 @@ CALLS = {
     "log_weights": lambda model, guide, rows: pplvae.log_weights(model, guide, rows, particles=4),
     "amortisation_gap": lambda *pair: pplvae.amortisation_gap(*pair, **SHORT),
     "compare": lambda *pair: pplvae.compare(*pair, families=["full_covariance"], simulated=1, **SHORT),
+    "compare, simulated": lambda *pair: pplvae.compare(*pair, simulated=2, **SHORT),
     "log_evidence": lambda *pair: pplvae.log_evidence(*pair, **SHORT),
     "log_evidence, ais": lambda *pair: pplvae.log_evidence(*pair, method="ais", annealing=BRIEF, max_steps=2),
     "evidence_bracket": lambda *pair: pplvae.evidence_bracket(*pair, annealing=BRIEF, max_steps=2),
@@ -101,7 +102,7 @@ def assert_same_bits(found, expected):
         np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(column), err_msg=name)
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"compare, simulated"}))
 def test_every_call_gives_the_bits_of_the_cpu(call):
     assert_same_bits(called(call, "gaussian", away=True), on_the_cpu(call, "gaussian"))
 
@@ -109,7 +110,8 @@ def test_every_call_gives_the_bits_of_the_cpu(call):
 @pytest.mark.parametrize(
     ("pair", "call"),
     [(pair, "log_weights") for pair in PAIRS]
-    + [(pair, "amortisation_gap") for pair in ("mixture", "discrete", "beta")],
+    + [(pair, "amortisation_gap") for pair in ("mixture", "beta")]
+    + [("discrete", "compare, simulated")],
 )
 def test_every_kind_of_pair_gives_the_bits_of_the_cpu(pair, call):
     found, expected = called(call, pair, away=True), on_the_cpu(call, pair)
