@@ -46,6 +46,8 @@ class NearLatents(LocalGuides):
         No path leads from the offsets through these draws, so there is nothing to stick to.
         """
         batch, layout = self._run_batch, self._layout
+        if self._exact:  # everything is a state, and nothing is drawn
+            kind = "independent"
         given = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
         with torch.no_grad(), Given(given):
             drawn = latents_of(run_guide(self._guide, batch, layout.guide, address, kind))
