@@ -253,11 +253,16 @@ def check_exists(path: Path) -> None:
 
 
 def _check_format(path: Path, found: Any) -> None:
-    if found != FORMAT:
-        raise StoreError(
-            f"{str(path)!r} has format {found!r}, but this version of pplvae ({__version__}) reads format {FORMAT}. "
-            "Use the version that wrote it, or make it again."
-        )
+    if found == FORMAT:
+        return
+    is_newer = isinstance(found, int) and found > FORMAT
+    remedy = (
+        "A newer version wrote it: update" if is_newer else "Load it with the version that wrote it, or make it again"
+    )
+    raise StoreError(
+        f"{str(path)!r} has format {found!r}, but this version of pplvae ({__version__}) reads format {FORMAT}. "
+        f"{remedy}."
+    )
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:

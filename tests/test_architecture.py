@@ -39,6 +39,7 @@ ROOMS = {
             "chunking",
             "memory",
             "pieces",
+            "widening",
             "batch",
             "local",
             "estimates",

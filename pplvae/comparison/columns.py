@@ -11,6 +11,7 @@ from torch import Tensor
 from pplvae.programs.estimates import mean_and_stderr, with_rounding
 from pplvae.programs.noise import Stream
 from pplvae.programs.shapes import PerDraw, PerRow
+from pplvae.programs.widening import widened
 from pplvae.results.arviz import pareto_k
 from pplvae.scoring.chunks import Chunk
 from pplvae.scoring.scores import Scored, Scores
@@ -118,7 +119,7 @@ def parameter_columns(chunk: Chunk) -> Columns:
     guides = chunk.guides(slice(None), 2)
     both = [guides.parameters(offsets) for offsets in (chunk.zeros, chunk.optimum.offsets)]
     return {
-        f"{_PARAMETER}{key}": torch.stack([lam[key].reshape(len(lam[key]), -1) for lam in both], 1).to(torch.float64)
+        f"{_PARAMETER}{key}": widened(torch.stack([lam[key].reshape(len(lam[key]), -1) for lam in both], 1))
         for key in both[0]
     }
 

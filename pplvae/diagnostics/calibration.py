@@ -21,6 +21,7 @@ from pplvae.programs.pieces import check_chunk_size, walk
 from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_model
 from pplvae.programs.simulation import simulate, told_apart
 from pplvae.programs.sites import counted, values_of
+from pplvae.programs.widening import widened
 from pplvae.results.base import Result
 from pplvae.scoring.kept import keeping, some_of
 from pplvae.statistics.calibration import Compared, calibration_lines, latents_of
@@ -177,7 +178,7 @@ def _compared(model: Program, guide: Program, layout: Layout, batch: Batch, part
         masks = [rows_first(counted(sites[name]), axis)[: len(batch)] for sites in (model_sites, guide_sites)]
         used.append(masks[0] & masks[1])
     used.insert(0, torch.ones_like(used[0][:, :1]))
-    true, among = torch.cat(truth, 1).double(), torch.cat(drawn, 1).double().unflatten(0, (particles, -1))
+    true, among = widened(torch.cat(truth, 1)), widened(torch.cat(drawn, 1)).unflatten(0, (particles, -1))
     below, ties, missing = (among < true).sum(0), (among == true).sum(0), true.isnan() | among.isnan().any(0)
     counts = torch.cat(used, 1)
     arrays: list[Tensor] = [below, ties, counts & ~missing, counts & missing, true, among.mean(0), among.var(0)]

@@ -19,6 +19,7 @@ from pplvae.programs.opening import one_set, opened
 from pplvae.programs.pieces import check_chunk_size, walk
 from pplvae.programs.reading import Program, log_weights_of
 from pplvae.programs.simulation import told_apart
+from pplvae.programs.widening import widened
 from pplvae.results.base import Result
 from pplvae.statistics.means import left_out, mean_and_stderr_of, means_of
 
@@ -114,14 +115,14 @@ def joint_kl(
                 log_weights_of(model, guide, layout, whole.take(piece).times(particles), (seed, Stream.SCORE))
                 for piece in walk(some.tensors, particles, rows=len(whole), chunk_size=chunk_size, **shown)
             ]
-    elbo, elbo_stderr = mean_and_stderr(torch.cat(weights, 1).double(), mirrored=False)
+    elbo, elbo_stderr = mean_and_stderr(widened(torch.cat(weights, 1)), mirrored=False)
     columns = {
-        "log_true": truth.double(),
+        "log_true": widened(truth),
         "elbo": elbo,
         "elbo_stderr": elbo_stderr,
-        "difference": truth.double() - elbo,
+        "difference": widened(truth) - elbo,
         "difference_stderr": elbo_stderr,
     }
-    arrays = {name: ("row", value.cpu().numpy(), {"units": "nats"}) for name, value in columns.items()}
+    arrays = {name: ("row", value.cpu().double().numpy(), {"units": "nats"}) for name, value in columns.items()}
     settings = {"particles": particles, "seed": seed}
     return JointDivergence(xr.Dataset(arrays, coords=some.coordinates(), attrs=settings))

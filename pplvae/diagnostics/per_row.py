@@ -15,6 +15,7 @@ from pplvae.programs.families import family_name
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Layout, Program, log_guide, log_model, run_guide, run_model
 from pplvae.programs.sites import counted, latents_of, sum_sites, values_of
+from pplvae.programs.widening import widened
 
 TERMS = ("rate", "distortion", "elbo")
 _PRIOR_DRAWS = 10_000  # over all rows
@@ -45,14 +46,17 @@ def measure_rows(
     model_sites, log_joint, log_prior = _model_at(model, tiled, values_of(sites), layout)
 
     def fold(per_tiled_row: Tensor) -> Tensor:
-        return per_tiled_row.double().unflatten(0, (particles, -1))
+        return widened(per_tiled_row).unflatten(0, (particles, -1))
 
     log_q, log_joint, log_prior = fold(log_guide(sites, layout)), fold(log_joint), fold(log_prior)
     columns: dict[str, Any] = {}
     terms = (log_q - log_prior, log_prior - log_joint, log_joint - log_q)
     for name, draws in zip(TERMS, terms, strict=True):
         mean, stderr = mean_and_stderr(draws, mirrored=False)
-        columns[name], columns[f"{name}_stderr"] = ("row", mean.cpu().numpy()), ("row", stderr.cpu().numpy())
+        columns[name], columns[f"{name}_stderr"] = (
+            ("row", mean.cpu().double().numpy()),
+            ("row", stderr.cpu().double().numpy()),
+        )
     prior_batch = batch.times(min(particles, -(-_PRIOR_DRAWS // rows)))
     from_prior = run_guide(model, prior_batch, layout.model, (seed, Stream.SIMULATE))
     per_latent: dict[str, list[Tensor]] = {}
@@ -68,9 +72,9 @@ def measure_rows(
         names += element_names(name, sites[name]["value"], layout.axes[name])
         exact += [closed] * found["kl"].shape[1]
     for key, values in per_latent.items():
-        columns[key] = (("row", "latent"), torch.cat(values, 1).cpu().numpy())
+        columns[key] = (("row", "latent"), torch.cat(values, 1).cpu().double().numpy())
     columns["exact"] = ("latent", np.array(exact))
-    columns["site_kl"] = (("row", "site"), torch.stack(site_kls, 1).cpu().numpy())
+    columns["site_kl"] = (("row", "site"), torch.stack(site_kls, 1).cpu().double().numpy())
     return xr.Dataset(columns, coords={"latent": names, "site": latents})
 
 
@@ -95,7 +99,7 @@ def _of_one_site(
     whole = kl.sum(1)
     if terms is None and p is not None:
         whole = fold(site_kl(q, p, layout.guide[q["name"]], closed=closed)).mean(0)
-    from_prior = rows_first(prior, axis).double().unflatten(0, (-1, h.shape[1]))
+    from_prior = widened(rows_first(prior, axis)).unflatten(0, (-1, h.shape[1]))
     used = rows_first(counted(q), axis)[: h.shape[1]]
     moments = {
         "_centre": centre.mean(0),

@@ -19,6 +19,7 @@ from pplvae.programs.families import family_name
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Given, Layout, Program, log_guide, log_model, run_guide
 from pplvae.programs.sites import counted, latents_of, values_of
+from pplvae.programs.widening import widened, widest
 
 PairDensities = Float[Tensor, "draw row"]
 
@@ -90,7 +91,7 @@ def _log_densities(
         _, prior = log_model(model, batch, values_of(sites), layout)
         values = {name: sites[name]["value"].movedim(axis, 0) for name, axis in layout.axes.items()}
         others = pairs.log_sum_of_others(values, tile(index, particles))
-        found.append(torch.stack([own.double(), others, prior.double()]).unflatten(1, (particles, -1)))
+        found.append(torch.stack([widened(own), others, widened(prior)]).unflatten(1, (particles, -1)))
     own, others, prior = torch.cat(found, 2)
     return own, others, prior
 
@@ -116,12 +117,12 @@ class _Pairs:
             owners: the row that each draw belongs to.
         """
         count, owners = len(owners), owners.to(self._whole.keys.device)
-        total = torch.full((count,), -torch.inf, dtype=torch.float64, device=owners.device)
+        total = torch.full((count,), -torch.inf, dtype=widest(owners.device), device=owners.device)
         for start in range(0, len(self._whole), self._chunk_size):
             batch = self._whole.take(slice(start, start + self._chunk_size))
             for draws, densities in self._blocks(batch, values, count):
                 rows = torch.arange(start, start + len(batch), device=owners.device)
-                others = densities.double().masked_fill(owners[draws].unsqueeze(1) == rows, -torch.inf)
+                others = widened(densities).masked_fill(owners[draws].unsqueeze(1) == rows, -torch.inf)
                 total[draws] = torch.logaddexp(total[draws], others.logsumexp(1))
         return total
 

@@ -18,6 +18,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.capture import Replayed
 from pplvae.programs.noise import RowNoise, Stream
 from pplvae.programs.shapes import PerDraw, Vectors
+from pplvae.programs.widening import widened
 
 _STARTS = ("guide", "prior")
 _SCHEDULES = ("adaptive", "linear", "sigmoid")
@@ -188,7 +189,7 @@ class Annealer:
         self, u: Vectors, temperatures: Tensor, step_sizes: Tensor, scale: Tensor, address: tuple[int, ...]
     ) -> tuple[PerDraw, Float[Tensor, " row"]]:
         point = self._at(u)
-        log_weights = torch.zeros_like(point.ratio, dtype=torch.float64)
+        log_weights = torch.zeros_like(widened(point.ratio))
         acceptance = []
         last = len(temperatures) - 1
         for t in range(1, last + 1):

@@ -315,6 +315,6 @@ def _weighed(drawn: Drawn) -> Columns:
         "log_evidence_bias": -0.5 * stderr.square(),
         "jensen_slack": value - log_weights.mean(0),
         "effective_sample_size": relative.sum(0).square() / relative.square().sum(0),
-        "pareto_k": torch.from_numpy(pareto_k(log_weights)).to(value.device),
+        "pareto_k": torch.from_numpy(pareto_k(log_weights)).to(value),
         "draws": torch.full_like(value, len(log_weights), dtype=torch.int64),
     }

@@ -13,6 +13,7 @@ from pplvae.evidence.log_evidence import check_local
 from pplvae.programs.noise import Stream
 from pplvae.programs.pieces import rows_with_draws
 from pplvae.programs.reading import Program
+from pplvae.programs.widening import widened
 from pplvae.results.arviz import smoothed_weights
 from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, over_chunks
@@ -124,7 +125,7 @@ def _means_of(chunk: Chunk, index: Tensor, particles: int) -> Columns:
     space = chunk.guides(index, particles).space(offsets)
     with torch.no_grad():
         u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
-        log_weights, pareto_k = smoothed_weights((space.log_joint(u) - log_q).to(torch.float64))
+        log_weights, pareto_k = smoothed_weights(widened(space.log_joint(u) - log_q))
         values = space.values(u)
     weights = log_weights.softmax(0)
     columns: Columns = {"pareto_k": pareto_k}

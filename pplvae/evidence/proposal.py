@@ -24,6 +24,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import RowNoise
 from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
+from pplvae.programs.widening import widened
 from pplvae.search.density import Density
 from pplvae.search.gaussian import FullCovariance, Gaussians, inverse_of, times
 
@@ -89,9 +90,9 @@ class Proposal:
                 for k, (component, count) in enumerate(zip(self._components, counts, strict=True))
             ]
             u = torch.cat(drawn)
-            each = torch.stack([component.log_density(u) for component in self._components]).to(torch.float64)
+            each = widened(torch.stack([component.log_density(u) for component in self._components]))
             mixture = (each.nan_to_num(-torch.inf, -torch.inf) + shares.log().to(each).reshape(-1, 1, 1)).logsumexp(0)
-            return ImportanceWeights(self._log_joint(u).to(torch.float64) - mixture, counts)
+            return ImportanceWeights(widened(self._log_joint(u)) - mixture, counts)
 
 
 def around_gaussians(
@@ -126,7 +127,7 @@ def around_guide(space: Callable[[int], LatentSpace], batch: Batch, address: tup
     """
     with torch.no_grad():
         drawn = space(_MOMENT_DRAWS).draw(address)[0]
-    u = drawn.to(torch.float64)
+    u = widened(drawn)
     mean, away = u.mean(0), u - u.mean(0)
     covariance = torch.einsum("srk,srl->rkl", away, away) / len(u)
     # A latent that the guide is sure of, and fewer draws than directions, leave no matrix to invert.

@@ -62,4 +62,6 @@ class Beta(nn.Module):
         # Shares of both ends apart: 1 - sigmoid would round to 0. The edge keeps either away from 0.
         upper = concentration * (torch.sigmoid(logits) + self._edge)
         lower = concentration * (torch.sigmoid(-logits) + self._edge)
-        return dist.AffineBeta(upper, lower, -self._edge, width).to_event(1)
+        # Pyro would put plain numbers into main memory, wherever the rows are.
+        loc, scale = upper.new_full((), -self._edge), upper.new_full((), width)
+        return dist.AffineBeta(upper, lower, loc, scale).to_event(1)

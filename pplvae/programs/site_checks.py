@@ -109,7 +109,7 @@ def warn_of_scales(sites: Sequence[Any]) -> None:
     Args:
         sites: the latent sites of the guide, and all sites of the model.
     """
-    scales = [torch.as_tensor(site["scale"]).double().cpu() / plates_scale(site) for site in sites]
+    scales = [torch.as_tensor(site["scale"]).cpu().double() / plates_scale(site) for site in sites]
     one = torch.ones((), dtype=torch.float64)
     odd = [site["name"] for site, scale in zip(sites, scales, strict=True) if not _alike(scale, one)]
     if odd and not all(_alike(scale, scales[0]) for scale in scales):

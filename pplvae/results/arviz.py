@@ -66,7 +66,7 @@ def smoothed_weights(
             smoothed[tailed], fitted = array_stats.psislw(-weights[tailed], axis=-1)
         # NaN: next to the largest weight all others vanish in float64.
         k[tailed] = np.where(np.isnan(fitted), np.inf, fitted)
-    return torch.from_numpy(smoothed).T.to(log_weights.device), k
+    return torch.from_numpy(smoothed).T.to(log_weights), k
 
 
 def _tail_quartile(log_weights: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from pplvae.programs.opening import opened
 from pplvae.programs.pieces import check_chunk_size, progress_bar
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, PerDraw
+from pplvae.programs.widening import widened
 from pplvae.scoring.kept import keeping, some_of
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
 from pplvae.scoring.tables import Columns, as_dataset, merged
@@ -129,7 +130,7 @@ class Chunk:
                 made[count] = make(index, count)
             weights = made[count].evidence_weights if evidence else made[count].log_weights
             with torch.no_grad():
-                found.append(weights(moved, (self.own.seed, stream, start)).to(torch.float64))
+                found.append(widened(weights(moved, (self.own.seed, stream, start))))
         return joined(found)
 
 

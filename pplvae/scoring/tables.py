@@ -54,6 +54,8 @@ _IN_NATS = (
 def bare(columns: Columns) -> xr.Dataset:
     """Columns over dimension "row", without coordinates."""
     arrays = {name: v.cpu().numpy() if isinstance(v, Tensor) else v for name, v in columns.items()}
+    # Of a device without float64; whoever goes on with the numbers need not know.
+    arrays = {name: a.astype(np.float64) if a.dtype == np.float32 else a for name, a in arrays.items()}
     return xr.Dataset({n: (("row", *(f"{n} {k}" for k in range(1, a.ndim))), a) for n, a in arrays.items()})
 
 

@@ -13,6 +13,7 @@ from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.reading import Layout, Program, log_model, run_guide, run_prior
 from pplvae.programs.shapes import PerDraw, Vectors
 from pplvae.programs.sites import sum_sites, values_of
+from pplvae.programs.widening import widened
 
 _MOST_AT_ONCE = 4096  # tiled rows: more are no faster, and pieces that are alike can be captured
 
@@ -66,11 +67,11 @@ class Density:
         self._value, self._slope = Replayed(self._value_of), Replayed(self._slope_of)
 
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
-        """Log p(v_i, u_si) in nats, in double precision; the model runs in its own."""
+        """Log p(v_i, u_si) in nats, in the widest floats; the model runs in its own."""
         return self._in_pieces(self._value, u, batch).squeeze(-1)
 
     def prior(self, u: Vectors, batch: Batch) -> PerDraw:
-        """Log p(u_si) in nats, in double precision."""
+        """Log p(u_si) in nats, in the widest floats."""
         return self._in_pieces(self._prior_of, u, batch).squeeze(-1)
 
     def draw_prior(self, batch: Batch, count: int, address: tuple[int, ...]) -> Vectors:
@@ -81,10 +82,10 @@ class Density:
             with torch.no_grad():
                 values = values_of(run_guide(self._model, here, self._layout.model, address))
             found.append(vectors_of(self._parts, values).unflatten(0, (count, len(rows))))
-        return torch.cat(found, 1).to(torch.float64)
+        return widened(torch.cat(found, 1))
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
-        """The gradient of log p(v_i, u_si) with respect to u, in nats per unit, in double precision."""
+        """The gradient of log p(v_i, u_si) with respect to u, in nats per unit, in the widest floats."""
         return self._in_pieces(self._slope, u, batch)
 
     def _in_pieces(
@@ -100,7 +101,7 @@ class Density:
             here = batch.take(order)
             (values,) = function(some, here.positions, *here.tensors)
             found.append(values[: len(values) - missing].reshape(len(u), len(rows), -1))
-        return torch.cat(found, 1).to(torch.float64)
+        return widened(torch.cat(found, 1))
 
     def _log_joint(self, u: Tensor, batch: Batch) -> Tensor:
         return log_model(self._model, batch, values_at(self._parts, u), self._layout)[0]

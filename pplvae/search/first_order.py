@@ -276,14 +276,14 @@ class _Search:
         gain, stderr = mean_and_stderr(weights - self._best_weights[:, active])
         # The later mean, taken at smaller steps, is kept unless it is worse by a standard error: keeping the winner
         # of noisy looks instead left 3 times as many nats on the table (0.0066 and 0.0019 on a linear-Gaussian model).
-        better = gain > -stderr  # False for NaN
+        better, worse = (torch.nonzero(rows).flatten() for rows in (gain > -stderr, ~(gain > -stderr)))  # NaN is worse
         for key, offset in candidate.items():
             self.best[key][active[better]] = offset[better]
         self._best_weights[:, active[better]] = weights[:, better]
         self.steps[active] = self.step
         # A row that has been shaken away from its best goes back, and on with smaller steps.
         for key, offset in self._now.items():
-            offset[~better] = self.best[key][active[~better]]
+            offset[worse] = self.best[key][active[worse]]
         enough = schedule.tolerance * self._rate / schedule.first_step
         self._rate = torch.where(gain > enough, self._rate, self._rate / 2)
         self._end_cycles(self._rate < schedule.last_step)
@@ -292,13 +292,13 @@ class _Search:
         """End the cycle of rows whose step size has run out: those that gained too little retire, others restart."""
         elbo = self._best_weights[:, self.active].mean(0)
         idle = ended & ~(elbo - self._cycle_start > self.schedule.tolerance)
-        self.status[self.active[idle]] = torch.where(self._broken[idle], _NONFINITE, _CONVERGED)
+        self.status[self.active] = torch.where(idle, torch.where(self._broken, _NONFINITE, _CONVERGED), _OPEN)
         self._rate = torch.where(ended, self.schedule.first_step / 4, self._rate)
         self._cycle_start = torch.where(ended, elbo, self._cycle_start)
         self._retire(idle)
 
     def _retire(self, leaving: Tensor) -> None:
-        staying = ~leaving
+        staying = torch.nonzero(~leaving).flatten()
         self.active, self._rate = self.active[staying], self._rate[staying]
         self._cycle_start, self._broken = self._cycle_start[staying], self._broken[staying]
         for state in (self._now, self._mean, self._square):

@@ -13,6 +13,7 @@ from pplvae.programs.noise import RowNoise
 from pplvae.programs.reading import Layout
 from pplvae.programs.shapes import Lambda, Vectors
 from pplvae.programs.sites import counted
+from pplvae.programs.widening import widened
 from pplvae.search.density import Part
 from pplvae.search.gaussian import Factorised, FullCovariance, Gaussians, inverse_of, root_of
 
@@ -53,7 +54,7 @@ class GaussianForm:
         mean = self._joined(lam, "loc")
         if not self._full:
             return Factorised(mean, (-2 * self._joined(lam, "scale")).exp())
-        root = td.transforms.LowerCholeskyTransform()(lam[f"{self.parts[0].name}.scale_tril"].to(torch.float64))
+        root = td.transforms.LowerCholeskyTransform()(widened(lam[f"{self.parts[0].name}.scale_tril"]))
         return FullCovariance(mean, inverse_of(root))  # type: ignore[arg-type]
 
     def lam(self, gaussians: Gaussians, dtype: torch.dtype) -> Lambda:
@@ -74,7 +75,7 @@ class GaussianForm:
         return torch.cat([noise.normals(blank) for blank in blanks], 1).unflatten(0, (draws, len(batch)))
 
     def _joined(self, lam: Lambda, parameter: str) -> Tensor:
-        return torch.cat([_flat(lam[f"{part.name}.{parameter}"]).to(torch.float64) for part in self.parts], 1)
+        return torch.cat([widened(_flat(lam[f"{part.name}.{parameter}"])) for part in self.parts], 1)
 
     def _split(self, joined: Tensor, parameter: str) -> Lambda:
         pieces = joined.split([part.shape.numel() for part in self.parts], dim=1)

@@ -71,7 +71,7 @@ class NearLatents(LocalGuides):
 
     def _state(self) -> Int64[Tensor, " row"]:
         """Which joint state the discrete latents of every row are in; 0 where none are summed over."""
-        found = torch.ones(len(self.batch), self._run_batch.repeats, dtype=torch.bool)
+        found = torch.ones_like(self.batch.keys, dtype=torch.bool).unsqueeze(1).repeat(1, self._run_batch.repeats)
         for name, states in self._states.items():
             same = self._latents[name].unsqueeze(1) == states.values
             found &= same.reshape(*found.shape, -1).all(2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, Matrices
+from pplvae.programs.widening import widened
 from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density, vectors_of
 from pplvae.search.first_order import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
@@ -108,7 +109,7 @@ class OwnGaussians:
         """
         optimum = self(encoded, batch, first_order)
         assert optimum.gaussians is not None
-        truth = vectors_of(self.form.parts, latents).to(torch.float64)
+        truth = widened(vectors_of(self.form.parts, latents))
         _, _, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
         return gain > self._schedule.tolerance + 3 * stderr
 

@@ -116,13 +116,15 @@ class Refinement:
             rows = self._refined(rows, here, nodes, 0.0 if k < rough else 1 / (2 + k - rough))
             done, latest = self._have_settled(rows)
             last = done | ~rows.lefts.isfinite() if k < self._most - 1 else torch.ones_like(done)
-            ended = rows.take(last)
+            # Positions, since each mask would make the processor wait for a device.
+            at_last, at_latest, on = (torch.nonzero(rows_are).flatten() for rows_are in (last, latest, ~last))
+            ended = rows.take(at_last)
             averages = type(found)(_over(ended.means, ended.number), _over(ended.precisions, ended.number))
             found.put(ended.position, averages)
-            found.put(rows.position[latest], rows.gaussians.take(latest))
+            found.put(rows.position[at_latest], rows.gaussians.take(at_latest))
             curvature[ended.position] = ended.curvature
             steps[rows.position] += 1
-            rows = rows.take(torch.nonzero(~last).flatten())
+            rows = rows.take(on)
         return steps
 
     def _refined(self, rows: _Rows, batch: Batch, nodes: Nodes, weight: float) -> _Rows:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
 from pplvae.programs.shapes import Matrices, PerRow
+from pplvae.programs.widening import widened
 from pplvae.search.climb import climb
 from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density
@@ -148,7 +149,7 @@ class SecondOrder:
 
     def curvature_at(self, mean: Tensor, batch: Batch) -> Matrices:
         """The curvature of -log p(v_i, u) at a place, made positive definite."""
-        return positive(self._curvature.at(mean.to(self.density.dtype), batch).to(torch.float64))
+        return positive(widened(self._curvature.at(mean.to(self.density.dtype), batch)))
 
     def _refined(self, start: Gaussians, curvature: Matrices, batch: Batch) -> Found:
         """By fresh draws in every step: cheap, and enough for nearly all rows."""

@@ -10,6 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from pplvae.programs.widening import widened
+
 
 def is_plain_adam(optimiser: Optimizer) -> bool:
     """Whether an optimiser is Adam with one group of parameters and none of its variations."""
@@ -61,8 +63,8 @@ def adam_update(
             new_step = step + 1
             new_mean = mean + (1 - decay) * (slope - mean)
             new_square = square_decay * square + (1 - square_decay) * slope * slope
-            # In float64, as torch does: 1 - 0.999^k has three digits less than 0.999^k.
-            count = new_step.to(torch.float64)
+            # In float64 if there is one, as torch does: 1 - 0.999^k has three digits less than 0.999^k.
+            count = widened(new_step)
             size = (lr / (1 - decay**count)).to(slope.dtype)
             root = new_square.sqrt() / (1 - square_decay**count).sqrt().to(slope.dtype) + eps
             moved_to = parameter - size * (new_mean / root)

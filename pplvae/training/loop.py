@@ -135,8 +135,8 @@ class Loop:
                     some = slice(starts[step], starts[step] + size)
                     return self._diagnose(step, order[some], [tensor[some] for tensor in tensors])
                 looked_at = len(losses)
-        counts = torch.tensor([min(size, len(order) - first) for first in starts], device=positions.device)
-        total = float((torch.stack(losses).to(torch.float64) * counts).sum())
+        counts = torch.tensor([min(size, len(order) - first) for first in starts])
+        total = float((torch.stack(losses).cpu().to(torch.float64) * counts).sum())
         self._end_epoch(-total / len(order), weight, time.perf_counter() - began, bar)
         return None
 

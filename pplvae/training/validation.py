@@ -37,7 +37,7 @@ class Validation:
                 self._elbos(self._rows.take(slice(first, first + at_once)))
                 for first in range(0, len(self._rows), at_once)
             ]
-        return torch.cat(parts).to(torch.float64)
+        return torch.cat(parts).cpu().to(torch.float64)  # numbers are read off it: one look at the device is enough
 
     def _elbos(self, chunk: Batch) -> Tensor:
         layout = self._layout
