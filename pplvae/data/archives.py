@@ -5,7 +5,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from pplvae.data.table import Table
 from pplvae.errors import DataError, UnknownNameError
 
 _CURE = "save its arrays by `numpy.savez`, which does not pack"
+_ARRAY = b"\x93NUMPY"  # how a .npy file begins
+_LARGE = 2**26  # bytes
 _RESTORE = "Restore it from a copy."
 _PART = re.compile(r"([xy])_?(.+)", re.IGNORECASE)
 _PARTS = {
@@ -103,12 +105,23 @@ def _of_parts(
     )
 
 
+def _is_large(path: Path, file: BinaryIO) -> bool:
+    """Whether a file is one array that is better looked at through the file than held."""
+    is_array = file.read(len(_ARRAY)) == _ARRAY
+    file.seek(0)
+    return is_array and path.stat().st_size >= _LARGE
+
+
+def _mapped(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
 def _loaded(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     """The array, or all arrays by name."""
     try:
         with path.open("rb") as file:
             _check_sizes(path, file)
-            loaded = np.load(file, allow_pickle=False)
+            loaded = _mapped(path) if _is_large(path, file) else np.load(file, allow_pickle=False)
             if not isinstance(loaded, np.ndarray):
                 loaded = {name: loaded[name] for name in loaded.files}
             _check_not_hollow(path, [loaded] if isinstance(loaded, np.ndarray) else loaded.values())

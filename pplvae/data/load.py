@@ -1,6 +1,7 @@
 """`load_data`: a named data set or a file, split, with ids, labels and a declared binarisation."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pplvae.errors import DataError, UnknownNameError
 
 _BINARISE = ("none", "threshold", "fixed", "stochastic")
 _MISSING = ("refuse", "mask")
+_AT_ONCE = 2048  # rows that are looked at together
 
 
 def load_data(
@@ -140,14 +142,14 @@ def _check_options(how: _How, seed: int, valid: float, test: float) -> None:
 
 def _numbers(part: Part, table: Table, how: _How) -> Tensor:
     """Values of shape (row, column), or (row, time, column), divided by the scale; NaN only where it may be."""
-    values = part.values
     if table.sequences and how.standardise:
         raise DataError("`standardise` is for rows of columns, not for sequences, whose padding has no units.")
-    flat = values if table.sequences else values.reshape(len(values), math.prod(values.shape[1:]))
     # Means are taken in double precision, whatever the rows become.
     double = how.standardise or torch.get_default_dtype() is torch.float64
     with np.errstate(over="ignore"):  # what overflows is refused as infinite
-        numbers = torch.from_numpy(np.divide(flat, how.scale, dtype=np.float64 if double else np.float32))
+        values = part.values(np.dtype(np.float64 if double else np.float32))
+        values /= how.scale
+    numbers = torch.from_numpy(values if table.sequences else values.reshape(len(values), math.prod(part.shape[1:])))
     _check_missing(numbers, table, part.ids, how.missing)
     return numbers
 
@@ -155,16 +157,21 @@ def _numbers(part: Part, table: Table, how: _How) -> Tensor:
 def _check_missing(numbers: Tensor, table: Table, ids: np.ndarray, missing: str) -> None:
     how = "" if table.ids else " (counted from 0)"
     read_as = f" (the file was read with {', '.join(table.found)})" if table.found else ""
-    infinite = numbers.isinf().flatten(1).any(1).numpy()
+    infinite = _any_of_row(torch.isinf, numbers)
     if infinite.any():
         raise DataError(f"Rows {few(ids[infinite])}{how} hold infinite values: correct or drop them.")
-    absent = numbers.isnan().flatten(1).any(1).numpy()
+    absent = _any_of_row(torch.isnan, numbers)
     if missing == "refuse" and absent.any():
         raise DataError(
             f"Rows {few(ids[absent])}{how} hold NaN or empty fields{read_as}. Where these are missing values, load "
             'with `missing="mask"`: rows are then `(values, observed)`, for programs `model(v, observed)`. '
             "`pplvae.with_mask` does the same for arrays. Else drop or impute them."
         )
+
+
+def _any_of_row(is_so: Callable[[Tensor], Tensor], numbers: Tensor) -> np.ndarray:
+    """Whether something is so of any number of a row; some rows at a time, for the flags take memory."""
+    return torch.cat([is_so(some).flatten(1).any(1) for some in numbers.split(_AT_ONCE)]).numpy()
 
 
 def _rows(
@@ -178,8 +185,8 @@ def _rows(
 ) -> Rows:
     dtype = torch.get_default_dtype()
     image_shape = how.image_shape
-    if part.values.ndim == 3 and not table.sequences:
-        image_shape = (part.values.shape[1], part.values.shape[2])
+    if len(part.shape) == 3 and not table.sequences:
+        image_shape = part.shape[1], part.shape[2]
     if image_shape is not None and image_shape[0] * image_shape[1] != numbers.shape[1]:
         raise DataError(f"`image_shape` {image_shape} does not fit rows of {numbers.shape[1]} values.")
     values = (numbers if scaling is None else scaling.standardise(numbers)).to(dtype)

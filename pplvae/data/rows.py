@@ -16,7 +16,7 @@ from pplvae.errors import DataError, ShapeError
 
 # Keeps the pixels' random numbers apart from the latent noise, which `fit` seeds with (seed, epoch).
 _BINARISATION = 1
-_AT_ONCE = 16384  # rows that are looked at together
+_AT_ONCE = 2048  # rows that are looked at together
 
 
 @dataclass(frozen=True)
