@@ -69,7 +69,8 @@ class Localise(Messenger):
 
     def _move(self, key: str, parameter: Parameter, *, cut: bool = False) -> Tensor:
         if key not in self._offsets:
-            return parameter.value
+            # It may follow from a lambda that `local` has named. To cut all of it leaves the gradient unbiased as well.
+            return parameter.value.detach() if cut else parameter.value
         offset = self._spread(key).movedim(0, parameter.axis)
         return constrained(parameter.constraint, unconstrained(parameter) + (offset.detach() if cut else offset))
 
