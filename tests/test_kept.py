@@ -166,7 +166,7 @@ def lose(chunk):
 def test_chunks_that_are_damaged_or_not_in_their_place_are_measured_again(damage, tmp_path):
     whole = gap(tmp_path)
     damage(tmp_path / "part-0" / "0000000000")
-    with pytest.warns(PplvaeWarning, match=r"0000000000' is damaged: its rows are measured again"):
+    with pytest.warns(PplvaeWarning, match=r"000000000[04]' is damaged: its rows are measured again"):
         assert gap(tmp_path) == whole
     assert gap(tmp_path) == whole
 
