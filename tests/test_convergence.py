@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 import pplvae
 from pplvae.search import further
 from pplvae.search import own_guides as own_module
-from pplvae.search.first_order import Status, optimise
+from pplvae.search.first_order import Optimum, Schedule, Status, optimise
 
 # ------------------------------------------------------- problems: model, guide, rows, ELBO of (loc, scale)
 
@@ -234,3 +234,34 @@ def test_a_search_that_stops_early_is_found_out(rounds, monkeypatch):
     assert left[status == "converged"].max(initial=0) < 5 * SEARCH
     assert set(status) <= {"converged", "short"}
     assert "short" in status if rounds == 1 else (status == "converged").mean() > 0.5
+
+
+class Ridge:
+    """Guides whose ELBO is a sharp ridge over their offset: any length of a step that is tried lies beyond it."""
+
+    def __init__(self, rows, draws):
+        self.batch, self._draws = range(rows), draws
+
+    def elements(self):
+        return 1
+
+    def starts(self):
+        return []
+
+    def rows_at_once(self, draws):
+        return len(self.batch)
+
+    def log_weights(self, offsets, address, kind="antithetic", *, stick_the_landing=False):
+        return (-50 * offsets["h"].abs()).expand(self._draws, -1)
+
+
+def test_a_row_from_which_no_step_wins_is_not_called_converged():
+    """0.15 nats below the ridge, while the slope says 25."""
+    offsets = {"h": torch.full((3,), 0.003)}
+    nan = torch.full((3,), torch.nan)
+    ended = Optimum(
+        offsets, [Status.CONVERGED] * 3, torch.zeros(3, dtype=torch.int64), ["first_order"] * 3, nan, nan.clone()
+    )
+    found = further.prove(lambda rows, draws: Ridge(len(rows), draws), ended, Schedule(), 0)
+    assert found.status == [Status.SHORT] * 3
+    torch.testing.assert_close(found.shortfall, torch.full((3,), 25.0))

@@ -81,7 +81,7 @@ def _tested_together(
         address = (seed, Stream.SELECT, 2, round_)
         difference = test_batch.log_weights(step.offsets, address) - test_batch.log_weights(now, address)
     fresh, stderr = mean_and_stderr(difference)
-    nats = (step.gain + fresh) / 2
+    nats = torch.where(step.taken, (step.gain + fresh) / 2, step.gain)
     stderr = torch.hypot(step.stderr, stderr) / 2
     optimum.shortfall[rows], optimum.shortfall_stderr[rows] = nats.to(optimum.shortfall), stderr.to(optimum.shortfall)
     fits = nats + _UPPER * stderr < schedule.tolerance
@@ -96,11 +96,13 @@ class _Step(NamedTuple):
 
     Attributes:
         offsets: after it.
-        gain: nats; where no length wins enough to be taken, what the slope and the curvature had promised.
+        taken: whether any length of it won enough.
+        gain: nats; where none did, what the slope and the curvature had promised.
         stderr: its standard error.
     """
 
     offsets: Lambda
+    taken: Bool[Tensor, " row"]
     gain: Float[Tensor, " row"]
     stderr: Float[Tensor, " row"]
 
@@ -129,7 +131,7 @@ def _stepped(batch: Guides, offsets: Lambda, address: tuple[int, ...], enough: f
             better = won > best
             best, gain = torch.where(better, won, best), torch.where(better, won, gain)
             stderr, kept = torch.where(better, error, stderr), torch.where(better.unsqueeze(1), tried, kept)
-    return _Step(_unflattened(kept, offsets), gain, stderr)
+    return _Step(_unflattened(kept, offsets), best > enough, gain, stderr)
 
 
 def _conjugate_gradients(slope: Callable[[Flat], Flat], start: Flat, first: Flat) -> Flat:

@@ -90,6 +90,9 @@ class OwnGuides:
         encoded = self.encoded(batch)
         if self.gaussian is not None and encoded is not None:
             return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
+        return self._missed_by_first_order(batch, latents)
+
+    def _missed_by_first_order(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"]:
         make = partial(self.guides, batch)
         rows_first = {name: latents[name].movedim(axis, 0) for name, axis in self.layout.axes.items()}
         begin = offsets_at(self.model, self.guide, self.layout, batch, rows_first, self.schedule, self.seed)
