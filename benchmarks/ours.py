@@ -14,7 +14,7 @@ from benchmarks.measure import synchronise
 from benchmarks.workloads import BATCH, Workload
 from pplvae.data import as_parts, as_rows
 from pplvae.evidence.annealing import Annealing
-from pplvae.evidence.log_evidence import annealer_of
+from pplvae.evidence.paths import annealer_of
 from pplvae.isolate import empty_store, isolated
 from pplvae.objectives import Objective
 from pplvae.programs.batch import Batch

@@ -5,7 +5,7 @@ Rows never meet: temperatures and step sizes are those of the row, found in a pi
 sampler that adapts on its way has no unbiased weights. All rows and chains are in one tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,13 +109,22 @@ class Annealer:
         batch: the rows, at the same number of draws.
         settings: see `Annealing`.
         seed: names the noise.
+        tell: called after every temperature of a run, with the share of its rows' paths that this was.
 
     References:
         Annealed importance sampling (Neal, 2001); On the quantitative analysis of decoder-based generative models
         (Wu, Burda, Salakhutdinov and Grosse, 2017), arXiv 1611.04273.
     """
 
-    def __init__(self, space: Any, batch: Batch, settings: Annealing, seed: int) -> None:
+    def __init__(
+        self,
+        space: Any,
+        batch: Batch,
+        settings: Annealing,
+        seed: int,
+        tell: Callable[[float], Any] | None = None,
+    ) -> None:
+        self._tell = tell or (lambda _: None)
         self._space, self._batch, self._settings, self._seed = space, batch, settings, seed
         # Asked for at every step of every move, on the same shapes.
         self._everything = Replayed(self._everything_at)
@@ -197,6 +206,7 @@ class Annealer:
             if t < last:
                 point, accepted = self._move(point, temperatures[t], step_sizes[t], scale, (*address, t))
                 acceptance.append(accepted)
+            self._tell(len(scale) / last)
         return log_weights, torch.stack(acceptance).mean(0)
 
     def _start(self, address: tuple[int, ...]) -> Vectors:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pplvae.data import as_parts
 from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
-from pplvae.evidence.log_evidence import check_local, forward_columns, per_path, space_of
+from pplvae.evidence.log_evidence import check_local, forward_columns
+from pplvae.evidence.paths import per_path, space_of
 from pplvae.programs.batch import Batch
 from pplvae.programs.estimates import log_mean_exp
 from pplvae.programs.noise import Stream
@@ -146,4 +147,4 @@ def _bracket_columns(templates: Chunk, settings: Annealing) -> Columns:
         add(columns, "width", width, torch.hypot(columns["lower_stderr"], columns["upper_stderr"]))
         return columns | {name: forward[name] for name in ("acceptance", "temperatures")}
 
-    return per_path(chunk, settings, both_ways)
+    return per_path(chunk, settings, both_ways, passes=2)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
-from pplvae.evidence.gaussian_space import GaussianSpace
+from pplvae.evidence.paths import per_path
 from pplvae.evidence.proposal import Proposal, around_gaussians, around_guide
 from pplvae.programs.estimates import log_mean_exp, with_rounding
 from pplvae.programs.latents import LatentSpace
@@ -26,7 +26,6 @@ from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.precision import FEWEST_WEIGHTS, Precision
 from pplvae.scoring.tables import Columns, add, merged
 from pplvae.search.first_order import Optimum, Schedule
-from pplvae.search.gaussian import FullCovariance
 from pplvae.search.own_gaussian import Encoded
 from pplvae.statistics.evidence import evidence_lines, evidence_summary, evidence_warnings
 
@@ -252,52 +251,6 @@ def forward_columns(annealer: Annealer, path: AnnealingPath) -> Columns:
     weights, acceptance = annealer.forward(path)
     count = torch.full_like(acceptance, len(path.temperatures) - 1, dtype=torch.int64)
     return evidence_columns(weights, mirrored=False) | {"acceptance": acceptance, "temperatures": count}
-
-
-def per_path(chunk: Chunk, settings: Annealing, run: Callable[[Annealer, AnnealingPath, Tensor], Columns]) -> Columns:
-    """Pilot all rows of a chunk, then run those that need equally many temperatures together.
-
-    Args:
-        chunk: the rows.
-        settings: of the annealing.
-        run: from chains, their frozen paths, and the rows' positions in the chunk, to columns.
-    """
-    groups = []
-    for piece in torch.arange(len(chunk.batch)).split(settings.rows_at_once()):
-        pilot = annealer_of(chunk, piece, settings)
-        path = pilot.pilot()
-        needed = pilot.steps_for(path).cpu()
-        for count in needed.unique().tolist():
-            among = torch.nonzero(needed == count).flatten()
-            index = piece[among]
-            groups.append((index, run(annealer_of(chunk, index, settings), path.take(among, count), index)))
-    return merged(groups, len(chunk.batch))
-
-
-def annealer_of(chunk: Chunk, index: Tensor, settings: Annealing) -> Annealer:
-    """Chains of some rows of a chunk, from where the settings say."""
-    batch = chunk.batch.take(index).times(settings.particles)
-    space = space_of(chunk, index, settings.start, settings.particles)
-    return Annealer(space, batch, settings, chunk.own.seed)
-
-
-def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentSpace | GaussianSpace:
-    """The latents of some rows: under Gaussians of the posterior's shape, if the guide is Gaussian, else under it.
-
-    Args:
-        chunk: the rows.
-        index: positions of some of them.
-        start: as in `Annealing`; from the prior, the rows' own guides are not needed.
-        particles: draws of each row.
-    """
-    around = chunk.encoded if start == "prior" else chunk.optimum
-    own = chunk.own.gaussian
-    if own is not None and around is not None and around.gaussians is not None and around.curvature is not None:
-        shape = FullCovariance(around.gaussians.mean[index], around.curvature[index])
-        batch = chunk.batch.take(index).times(particles)
-        return GaussianSpace(chunk.own.model, chunk.own.layout, own.form.parts, shape, batch, own.density.dtype)
-    offsets = chunk.zeros if start == "prior" else chunk.optimum.offsets
-    return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})
 
 
 def evidence_columns(log_weights: PerDraw, *, mirrored: bool) -> Columns:

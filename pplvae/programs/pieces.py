@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pplvae.programs.chunking import rows_at_once
+from pplvae.programs.progress import progress_bar
 
 # Rows x draws in a run of a program: what its layers hold grows with them, however narrow a row is.
 _MOST_TILED = 2**14
@@ -44,11 +44,6 @@ def walk(
             piece = slice(start, min(start + size, rows))
             yield piece
             bar.update(piece.stop - piece.start)
-
-
-def progress_bar(total: int, doing: str, unit: str, *, progress: bool, done: int = 0, inside: bool = False) -> tqdm:
-    """A bar on a terminal, nothing elsewhere or where none was asked for; one inside another vanishes at its end."""
-    return tqdm(total=total, initial=done, desc=doing, unit=unit, disable=None if progress else True, leave=not inside)
 
 
 def check_chunk_size(chunk_size: int) -> None:

@@ -21,7 +21,8 @@ from pplvae.programs.failures import in_users_words
 from pplvae.programs.memory import bytes_of, rows_in
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
-from pplvae.programs.pieces import check_chunk_size, progress_bar
+from pplvae.programs.pieces import check_chunk_size
+from pplvae.programs.progress import Progress
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, PerDraw
 from pplvae.programs.widening import widened
@@ -191,12 +192,12 @@ def over_chunks(
     allowed = bytes_of(memory, next(iter(parts.values())).values.device)
     chunk_size = min([chunk_size, *(rows_in(allowed, part.tensors) for part in parts.values())])
     request = {"kind": kind, **asked, "seed": seed, "chunk_size": chunk_size}
-    bar = progress_bar(total, "comparing", "row", progress=progress)
-    with keeping(store, request, parts) as kept, bar:
+    shown = Progress(shown=progress, rows=total)
+    with keeping(store, request, parts) as kept, shown.bar(total, "comparing", "row") as bar:
         for place, part in enumerate(parts.values()):
             with opened(model, guide, part.tensors, seed) as layout:
                 whole = batch_of(part.tensors)
-                own = OwnGuides(model, guide, layout, schedule, seed, progress=progress)
+                own = OwnGuides(model, guide, layout, schedule, seed, progress=shown)
                 with validation(False):  # the pair has been checked on every row
                     kept.check_pair(place, partial(_said_of_some, own, whole))
                     for start in range(0, len(part), chunk_size):

@@ -13,7 +13,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Stream
-from pplvae.programs.pieces import progress_bar
+from pplvae.programs.progress import Progress
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
 from pplvae.search.first_order import Optimum, Schedule, joined, optimise
@@ -35,7 +35,7 @@ class OwnGuides:
         layout: of the pair.
         schedule: settings.
         seed: names the noise.
-        progress: show how far a search by first order is, on a terminal.
+        progress: shows how far a search by first order is; None shows nothing.
 
     Attributes:
         reason: why the second-order method does not apply, in a clause; empty where it does.
@@ -50,10 +50,10 @@ class OwnGuides:
         schedule: Schedule,
         seed: int,
         *,
-        progress: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self.model, self.guide, self.layout = model, guide, layout
-        self.schedule, self.seed, self._progress = schedule, seed, progress
+        self.schedule, self.seed, self.progress = schedule, seed, progress or Progress()
         self.reason = "" if schedule.second_order else "it was not asked for"
         self.gaussian: OwnGaussians | None = None
 
@@ -142,7 +142,7 @@ class OwnGuides:
         """A search by first order, of so many rows at a time that what a step makes of them stays in the cache."""
         pieces = torch.arange(len(batch)).split(rows_at_once(batch.tensors, schedule.draws, self.layout.observed))
         found, most = [], len(pieces) * schedule.max_steps
-        with progress_bar(most, "steps at most", "step", progress=self._progress, inside=True) as bar:
+        with self.progress.bar(most, "steps at most", "step", inside=True) as bar:
             for k, rows in enumerate(pieces):
                 make = partial(self.guides, batch.take(rows))
                 some = None if start is None else {key: offset[rows] for key, offset in start.items()}

@@ -23,7 +23,7 @@ from pplvae.isolate import held_in_evaluation, isolated, undisturbed
 from pplvae.objectives import KLWeight, Objective
 from pplvae.programs.keys import row_keys
 from pplvae.programs.opening import one_set
-from pplvae.programs.pieces import progress_bar
+from pplvae.programs.progress import progress_bar
 from pplvae.programs.reading import Program, WholePlates
 from pplvae.run_folders import HISTORY, RUN, WEIGHTS, RunFolder, check_files, open_run, read_record
 from pplvae.store import open_datasets, read_tensors, write_datasets, write_tensors
