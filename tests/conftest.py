@@ -4,6 +4,7 @@ Test processes with several threads would wait for each other.
 """
 
 import os
+import signal
 import tempfile
 import warnings
 
@@ -18,6 +19,8 @@ from torch.nn.modules import module
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()  # what tests name is not what the user has named
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _OF_OTHERS = (
     "PYTEST_",

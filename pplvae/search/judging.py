@@ -14,11 +14,11 @@ from pplvae.programs.shapes import Matrices, PerDraw, PerRow
 from pplvae.search.climb import node_elbos
 from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
-from pplvae.search.nodes import Nodes, mean_over, nodes_in_sets
+from pplvae.search.nodes import Nodes, mean_over, nodes_in_sets, rows_at_once
 from pplvae.search.shortfall import Shortfall, ShortfallTest
 
 TEST_DRAWS = 32  # in each of several sets
-_MORE_TEST_NODES = {1: (1024,), 2: (4096, 16384)}  # by the number of latents, where those before cannot tell
+_MORE_TEST_NODES = {1: (1024,), 2: (4 * TEST_DRAWS, 16 * TEST_DRAWS, 4096, 16384)}  # by the number of latents, where those before cannot tell
 _CLEARLY_LEFT = 0.5  # of the tolerance: of a row that surely has more left, the search goes on instead of the test
 
 
@@ -119,9 +119,10 @@ class Judge:
         gain, stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(2))
         rows = torch.arange(len(batch), device=gain.device)
         for count in _test_counts(start.mean.shape[1])[closely:]:
-            old, new, here = start.take(rows), found.take(rows), batch.take(rows)
-            sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
-            gain[rows], stderr[rows] = mean_over(sets, partial(self.gain, old, new, here))
+            for some in rows_at_once(rows, start, count):
+                old, new, here = start.take(some), found.take(some), batch.take(some)
+                sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
+                gain[some], stderr[some] = mean_over(sets, partial(self.gain, old, new, here))
             rows = rows[(gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)]
             if len(rows) == 0:
                 break
@@ -133,10 +134,11 @@ class Judge:
         left = Shortfall(*(torch.full_like(found.mean[:, 0], torch.inf) for _ in range(2)))
         rows = torch.arange(len(batch), device=found.mean.device)
         for count in _test_counts(found.mean.shape[1]):
-            some, here = found.take(rows), batch.take(rows)
-            sets = nodes_in_sets(some, here, count, (self._seed, Stream.SELECT, attempt, count))
-            nats, stderr = self._test(some, known[rows], here, sets)
-            left.nats[rows], left.stderr[rows] = nats, stderr
+            for some in rows_at_once(rows, found, count):
+                here = batch.take(some)
+                sets = nodes_in_sets(found.take(some), here, count, (self._seed, Stream.SELECT, attempt, count))
+                left.nats[some], left.stderr[some] = self._test(found.take(some), known[some], here, sets)
+            nats, stderr = left.nats[rows], left.stderr[rows]
             # More draws help where noise is the matter. Few draws of what is rarely large, and often nothing, can look
             # sure: where a grid follows, it is asked.
             helped = (nats - 2 * stderr < _CLEARLY_LEFT * self._tolerance) | (

@@ -17,6 +17,7 @@ _REACH = 6.5  # standard deviations on either side: beyond lies a share of 1e-10
 _GRID_FROM = {1: 64, 2: 1024}  # latents, and from how many nodes on a grid is better than draws
 _NEGLIGIBLE = 1e-3  # of a node's fair share: where log p is not finite there, it does not count
 _SETS = 4
+_MOST_AT_ONCE = 2**22  # numbers in the nodes of some rows: of these a dozen such tensors are made
 
 
 class Nodes(NamedTuple):
@@ -91,6 +92,17 @@ def mean_over(sets: Sequence[Nodes], values: Callable[[Nodes], PerDraw]) -> tupl
         return mean_and_stderr(values(sets[0]))
     one, other = (nodes.mean(values(nodes)) for nodes in sets)
     return 0.5 * (one + other), 0.5 * (one - other).abs()
+
+
+def rows_at_once(rows: Tensor, like: Gaussians, count: int) -> tuple[Tensor, ...]:
+    """Rows in pieces, whose nodes memory holds together.
+
+    Args:
+        rows: positions.
+        like: gives the number of latents.
+        count: nodes of a row.
+    """
+    return rows.split(max(1, _MOST_AT_ONCE // (count * like.mean.shape[1])))
 
 
 def _is_grid(elements: int, count: int) -> bool:
