@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from benchmarks.truth_searches import steep_pair
 
+from benchmarks.truth_searches import steep_pair
 from pplvae import amortisation_gap
 from pplvae.search import nodes
 from pplvae.search.gaussian import Factorised

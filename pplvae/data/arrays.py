@@ -95,7 +95,7 @@ def _frame(part: Any, argument: str) -> Any:
     if isinstance(part, np.ndarray) and part.dtype.names is not None:
         import pandas as pd  # imported late: it takes half a second
 
-        return pd.DataFrame({name: part[name] for name in part.dtype.names}) if _is_flat(part, argument) else None
+        return pd.DataFrame(fields_of(part)) if _is_flat(part, argument) else None
     to_pandas = getattr(part, "to_pandas", None)  # polars, pyarrow, xarray
     if to_pandas is not None and getattr(part, "ndim", 2) <= 2:
         try:
@@ -106,6 +106,12 @@ def _frame(part: Any, argument: str) -> Any:
                 "Pass an array: `.to_numpy()`."
             ) from error
     return None
+
+
+def fields_of(array: np.ndarray) -> dict[str, np.ndarray]:
+    """The fields of a structured array by name, in the machine's own order of bytes: pandas knows no other."""
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return {name: native[name] for name in native.dtype.names or ()}
 
 
 def _is_flat(array: np.ndarray, argument: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pplvae.data.archives import read_npy, read_npz
+from pplvae.data.arrays import fields_of
 from pplvae.data.frames import Choice, Named, label_column, table_of
 from pplvae.data.layout import layout_of
 from pplvae.data.limits import check_is_file
@@ -97,11 +98,12 @@ def _without_fields(table: Table, choice: Choice, path: Path) -> Table:
     whole = table.parts.get("all")
     if whole is None or whole.dtype.names is None:
         return table
-    columns = {i: whole[name] for i, name in enumerate(whole.dtype.names)}
-    odd = [whole.dtype.names[i] for i, column in columns.items() if column.ndim != 1]
+    fields = fields_of(whole)
+    odd = [name for name, column in fields.items() if column.ndim != 1]
     if odd:
         raise DataError(f"{str(path)!r} has several numbers a row in field {odd[0]!r}; expected one number a field.")
-    return table_of(Named(pd.DataFrame(columns), list(whole.dtype.names)), choice, path)
+    columns = dict(enumerate(fields.values()))  # as other tables have them
+    return table_of(Named(pd.DataFrame(columns), [*fields]), choice, path)
 
 
 def _checked(table: Table, path: Path) -> Table:

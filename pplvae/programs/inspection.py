@@ -166,7 +166,29 @@ class _Names(Messenger):
         self.contexts.append(msg["name"])
 
 
-def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], "list[_Probe]"]:
+class _Probe:
+    """One run of both programs on a few rows; with `dims`, under noise keyed by row."""
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        batch: Batch,
+        dims: dict[str, int] | None = None,
+        address: tuple[int, ...] = (0,),
+        summed: Summed | None = None,
+    ) -> None:
+        names = _Names()
+        any_state = summed.any_state(len(batch)) if summed is not None else {}
+        with torch.no_grad():
+            with in_users_words("guide", batch.tensors):
+                self.guide_sites = run_guide(names(guide), batch, dims or {}, None if dims is None else address)
+            with in_users_words("model", batch.tensors):
+                self.model_sites = run_model(model, batch, values_of(self.guide_sites) | any_state)
+        self.local_names, self.contexts = names.local, names.contexts
+
+
+def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], list[_Probe]]:
     """Find a few rows on which both programs run, and what they did there: one bad row must not fail the pair."""
     broken: Exception | None = None
     for start in range(_TRIES):
@@ -188,28 +210,6 @@ def _probes(tensors: Sequence[Tensor], start: int = 0) -> tuple[Batch, Batch]:
     different = [*seen.values()]
     index = [different[i % len(different)] for i in range(start, start + _FEW)]
     return whole.take(torch.tensor(index)), whole.take(torch.tensor(index + index[: _MORE - _FEW]))
-
-
-class _Probe:
-    """One run of both programs on a few rows; with `dims`, under noise keyed by row."""
-
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        batch: Batch,
-        dims: dict[str, int] | None = None,
-        address: tuple[int, ...] = (0,),
-        summed: Summed | None = None,
-    ) -> None:
-        names = _Names()
-        any_state = summed.any_state(len(batch)) if summed is not None else {}
-        with torch.no_grad():
-            with in_users_words("guide", batch.tensors):
-                self.guide_sites = run_guide(names(guide), batch, dims or {}, None if dims is None else address)
-            with in_users_words("model", batch.tensors):
-                self.model_sites = run_model(model, batch, values_of(self.guide_sites) | any_state)
-        self.local_names, self.contexts = names.local, names.contexts
 
 
 def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:

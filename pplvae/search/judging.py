@@ -18,7 +18,10 @@ from pplvae.search.nodes import Nodes, mean_over, nodes_in_sets, rows_at_once
 from pplvae.search.shortfall import Shortfall, ShortfallTest
 
 TEST_DRAWS = 32  # in each of several sets
-_MORE_TEST_NODES = {1: (1024,), 2: (4 * TEST_DRAWS, 16 * TEST_DRAWS, 4096, 16384)}  # by the number of latents, where those before cannot tell
+_MORE_TEST_NODES = {
+    1: (1024,),
+    2: (4 * TEST_DRAWS, 16 * TEST_DRAWS, 4096, 16384),
+}  # by the number of latents, where those before cannot tell
 _CLEARLY_LEFT = 0.5  # of the tolerance: of a row that surely has more left, the search goes on instead of the test
 
 
