@@ -53,6 +53,7 @@ ROOMS = {
     ],
     "statistics": [
         "settings",
+        "findings",
         "summary",
         "means",
         "groups",

@@ -11,7 +11,8 @@ from pplvae import plots
 from pplvae.report.images import image_of
 from pplvae.report.template import write_page
 from pplvae.statistics.groups import group_means, grouped_rows, sentences_of
-from pplvae.statistics.summary import part_of, parts_of, summary_of, warnings_of, worst_of
+from pplvae.statistics.findings import findings_of
+from pplvae.statistics.summary import part_of, parts_of, summary_of, worst_of
 
 _SHOWN = 10  # rows listed per part
 _MOST_GROUPS = 100
@@ -106,7 +107,7 @@ def _sentence(part: xr.Dataset) -> str:
 
 
 def _warnings(summary: xr.Dataset) -> list[str]:
-    found = warnings_of(summary)
+    found = [finding.sentence for finding in findings_of(summary)]
     if len(summary["part"]) == 1 and str(summary["part"].values[0]) not in ("train", "test", "valid"):
         found.append(
             "It was not said whether these rows are training or held-out rows; the gap differs between the two."

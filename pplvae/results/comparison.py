@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pplvae.data import Rows
 from pplvae.results.base import Result, pages
-from pplvae.statistics.summary import lines_of, part_of, parts_of, summary_of, warnings_of, worst_of
+from pplvae.statistics.findings import Finding, findings_of
+from pplvae.statistics.summary import lines_of, part_of, parts_of, summary_of, worst_of
 
 _WORST = 24  # pictures kept of the rows with the largest gaps, per part
 
@@ -42,7 +43,12 @@ class Comparison(Result):
     @property
     def warnings(self) -> list[str]:
         """What a reader must know, a sentence each."""
-        return warnings_of(self.summary())
+        return [finding.sentence for finding in self.findings]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The same with their codes, which `docs/findings.md` explains."""
+        return findings_of(self.summary())
 
     @property
     def parts(self) -> list[str]:

@@ -1,14 +1,14 @@
-"""The summary of a comparison: means over rows with both errors, what to know before believing them, and the text."""
+"""The summary of a comparison: means over rows with both errors, and the text."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from pplvae.statistics.findings import K_HATS, is_below
+
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _TERMS = ("elbo_amortised", "elbo_local", "amortisation_gap", "log_evidence", "approximation_gap", "inference_gap")
-_K_HATS = ("pareto_k_ais", "pareto_k_importance")  # of the weights that the evidence rests on
 
 
 def parts_of(rows: xr.Dataset) -> list[str]:
@@ -42,7 +42,7 @@ def summary_of(rows: xr.Dataset) -> xr.Dataset:
         return np.array([[statistic(part, term) for term in terms] for part in parts])
 
     def share(condition: Any) -> tuple[str, list[float]]:
-        return "part", [float(condition(part).values.mean()) if part.sizes["row"] else np.nan for part in parts]
+        return "part", [float(np.mean(condition(part))) if part.sizes["row"] else np.nan for part in parts]
 
     columns = {
         "mean": (("part", "term"), table(_mean)),
@@ -54,9 +54,9 @@ def summary_of(rows: xr.Dataset) -> xr.Dataset:
         "skipped": ("part", [int((part["status"] == "skipped").sum()) for part in everything]),
         "unconverged": share(lambda part: ~part["status"].isin(["converged", "untested"])),
         "untested": share(lambda part: part["status"] == "untested"),
-        "negative": share(lambda part: _is_below(part, rows.attrs, "amortisation_gap")),
+        "negative": share(lambda part: is_below(part, "amortisation_gap")),
     }
-    k_hat = next((name for name in _K_HATS if name in rows), None)
+    k_hat = next((name for name in K_HATS if name in rows), None)
     if k_hat is not None:
         columns["unreliable"] = share(lambda part: part[k_hat] > 0.7)
     if "amortisation_gap_bound" in rows:
@@ -64,14 +64,9 @@ def summary_of(rows: xr.Dataset) -> xr.Dataset:
     for term in terms:
         if term.startswith("family_gap_"):
             name = term.removeprefix("family_gap_")
-            columns[f"unnested_{name}"] = share(lambda part, term=term: _is_below(part, rows.attrs, term))
+            columns[f"unnested_{name}"] = share(lambda part, term=term: is_below(part, term))
     coordinates = {"part": parts_of(rows), "term": terms, "quantile": list(QUANTILES)}
     return xr.Dataset(columns, coords=coordinates, attrs=dict(rows.attrs))
-
-
-def _is_below(part: xr.Dataset, settings: Mapping[str, Any], term: str) -> xr.DataArray:
-    """Which gaps are below zero by more than noise and the tolerance of the search explain."""
-    return part[term] < -3 * part[f"{term}_stderr"] - float(settings.get("tolerance", 0.0))
 
 
 _LADDER = ("elbo_local_", "family_gap_")
@@ -125,70 +120,6 @@ def error_of_sum(rows: xr.Dataset, errors: str) -> float:
     if rows.attrs.get("held"):
         groups = np.zeros_like(groups)  # a latent that belongs to all rows is drawn for all of them at once
     return float(np.sqrt((np.bincount(groups, weights=rows[errors].values) ** 2).sum()))
-
-
-def warnings_of(summary: xr.Dataset) -> list[str]:
-    """What a reader of a summary must know before believing it, a sentence each."""
-    found = []
-    if summary.attrs.get("held"):
-        found.append(
-            f"The latents {summary.attrs['held']} belong to all rows: they are drawn from their guide as it is, and "
-            "the gaps are those of the other latents."
-        )
-    for name in summary["part"].values:
-        part = summary.sel(part=name)
-        if int(part["nonfinite"]):
-            found.append(f"{name}: {int(part['nonfinite'])} rows have no finite ELBO or gradient and are left out.")
-        if int(part["skipped"]):
-            found.append(
-                f"{name}: {int(part['skipped'])} rows were screened out and are not in these means; over all rows the "
-                f"mean amortisation gap is at most {float(part['gap_at_most']):.3f}, unless a mode is missed."
-            )
-        for term in (str(t) for t in part if str(t).startswith("unnested_")):
-            if float(part[term]) > 0.01:
-                found.append(
-                    f"{name}: on {100 * float(part[term]):.1f} % of the rows the optimum in the richer family "
-                    f"{term.removeprefix('unnested_')} lies below that of the guide's own: its search failed there."
-                )
-        if float(part["unconverged"]) > 0:
-            share = f"{100 * float(part['unconverged']):.1f} %"
-            found.append(
-                f"{name}: {share} of the rows did not converge (`status` says why, `shortfall` how much may be left): "
-                "their gaps are lower bounds."
-            )
-        if float(part["untested"]) > 0:
-            share = f"{100 * float(part['untested']):.1f} %"
-            found.append(
-                f"{name}: of {share} of the rows nothing can say how much is left to the optimum, since discrete "
-                "latents are drawn: their gaps may be too low."
-            )
-        if float(part["negative"]) > 0.01:
-            share = f"{100 * float(part['negative']):.1f} %"
-            found.append(
-                f"{name}: {share} of the gaps lie below zero by more than 3 standard errors and the tolerance: the "
-                "search failed there."
-            )
-        if "unreliable" in part and float(part["unreliable"]) > 0.01:
-            share = f"{100 * float(part['unreliable']):.1f} %"
-            found.append(
-                f"{name}: {share} of the rows have k-hat above 0.7: log evidence and approximation gap may be too "
-                "low there by more than their standard errors say."
-            )
-    return found + _modes(summary.attrs)
-
-
-def _modes(about: Mapping[str, Any]) -> list[str]:
-    """What is known of better optima that the search may miss."""
-    count, reason = int(about.get("simulated", 0)), about.get("not_simulated_because", "")
-    if reason:
-        return [f"Whether the search misses better modes was not looked for: {reason}."]
-    if count == 0:
-        return []
-    missed, rows = int(about["missed"]), "row" if count == 1 else "rows"
-    return [
-        f"On {count} {rows} simulated from the model, whose latents are known, the search from the encoder missed a "
-        f"better mode in {missed}" + (": gaps and log evidence may be too low." if missed else ".")
-    ]
 
 
 def lines_of(summary: xr.Dataset) -> list[str]:
