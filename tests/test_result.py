@@ -29,10 +29,10 @@ from pplvae.store import write_datasets
 def comparison():
     torch.set_default_dtype(torch.float64)
     model, v = random_linear(0, rows=40)
-    pictures = v[:, : v.shape[1] // 2 * 2]
-    shape = (2, pictures.shape[1] // 2)
-    model = pplvae.models.FactorAnalysis(pictures.shape[1], 2).double()
-    rows = Rows((pictures,), np.arange(100, 140), labels=np.arange(40) % 3, image_shape=shape)
+    shown = v[:, : v.shape[1] // 2 * 2]
+    shape = (2, shown.shape[1] // 2)
+    model = pplvae.models.FactorAnalysis(shown.shape[1], 2).double()
+    rows = Rows((shown,), np.arange(100, 140), labels=np.arange(40) % 3, image_shape=shape)
     parts = {"train": rows[:25], "<b>test</b>": rows[25:]}
     return pplvae.compare(model.model, model.guide, parts, particles=100, max_steps=75)
 
@@ -85,7 +85,7 @@ def test_file_and_back(comparison, tmp_path):
     path = comparison.save(tmp_path / "deep" / "gap.nc")
     back = pplvae.load_comparison(path)
     assert back.rows.identical(comparison.rows)
-    assert back.pictures.equals(comparison.pictures)
+    assert back.shown.equals(comparison.shown)
     assert [p.name for p in path.parent.iterdir()] == ["gap.nc"]
 
 
@@ -181,7 +181,7 @@ def test_page(comparison, tmp_path):
     assert re.search(r"fit: torch</dt><dd>\d", text)
 
 
-def test_page_without_pictures_labels_or_history(tmp_path):
+def test_page_without_shown_labels_or_history(tmp_path):
     model, v = random_linear(2, rows=5)
     result = pplvae.amortisation_gap(model.model, model.guide, v, particles=20, max_steps=25)
     text = result.report(tmp_path / "gap.html").read_text()

@@ -103,7 +103,11 @@ def report_of(run: Path) -> None:
     check_files(run, record)
     settings = record["settings"] | _spec_of(run)
     history = open_datasets(run / HISTORY, "history")["history"]
-    _say(f"Page: {result.report(run / _PAGE, history=history, settings=settings)}")
+    title = f"What amortisation costs: {settings['model']} on {settings['data']}"
+    written_to = result.report(
+        run / _PAGE, history=history, settings=settings, title=title, command=f"pplvae compare {run}"
+    )
+    _say(f"Page: {written_to}")
 
 
 def _say(text: str) -> None:

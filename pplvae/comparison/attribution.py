@@ -91,8 +91,8 @@ class Attribution(Result):
         advice = xr.Dataset(
             {key.name: ("advice", np.array([getattr(one, key.name) for one in self.advice])) for key in fields(Advice)}
         )
-        rows, *pictures = self.comparison._groups().items()
-        found = {self._group(): rows[1], **dict(pictures), "causes": self.causes, "advice": advice}
+        rows, *shown = self.comparison._groups().items()
+        found = {self._group(): rows[1], **dict(shown), "causes": self.causes, "advice": advice}
         return found | {f"{_OF_TRAINING}{name}": dataset for name, dataset in training.items()}
 
     @classmethod

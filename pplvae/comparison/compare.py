@@ -35,7 +35,7 @@ from pplvae.programs.estimates import log_mean_exp
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
 from pplvae.results.arviz import pareto_k
-from pplvae.results.comparison import Comparison, pictures_of
+from pplvae.results.comparison import Comparison, shown_of
 from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, FEWEST_WEIGHTS, Precision
 from pplvae.scoring.tables import Columns, merged
@@ -293,4 +293,4 @@ def _compare(model: Program, guide: Program, rows: Any, asked: _Asked, *, seed: 
     about: dict[str, Any] = {"kind": Comparison.kind, "asked": settings, "simulated": asked.simulated}
     found = over_chunks(asked.measure, model, guide, parts, asked.schedule, seed=seed, **about, **walk)
     found, parameters = parted(found)
-    return Comparison(found, pictures_of(found, parts), parameters)
+    return Comparison(found, shown_of(found, parts), parameters)

@@ -1,117 +1,89 @@
-"""From a comparison to the page. Everything printed was measured; text from outside is escaped by the template."""
+"""The page of a comparison: what it costs in two sentences, charts that are linked, every row, and how it was made."""
 
-from collections.abc import Mapping
+import base64
+import gzip
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from pplvae import plots
-from pplvae.report.images import image_of
-from pplvae.report.template import write_page
-from pplvae.statistics.groups import group_means, grouped_rows, sentences_of
+from pplvae.report.content import content_of
+from pplvae.report.sentences import cost_of, part_in_words, remedy_of
+from pplvae.report.template import text_of, write_page
 from pplvae.statistics.findings import findings_of
-from pplvae.statistics.summary import part_of, parts_of, summary_of, worst_of
+from pplvae.statistics.summary import summary_of
 
-_SHOWN = 10  # rows listed per part
-_MOST_GROUPS = 100
+_LIBRARIES = ("plotly-basic.min.js", "tabulator.min.js")
+_VERSIONS = ("pplvae", "torch", "pyro-ppl", "numpy", "xarray")
 
 
 def write_report(
     path: Path,
     *,
     rows: xr.Dataset,
-    pictures: xr.Dataset,
+    shown: xr.Dataset,
     parameters: xr.Dataset,
     history: xr.Dataset | None = None,
     settings: Mapping[str, Any] | None = None,
-    title: str = "What amortisation costs",
+    title: str | None = None,
+    command: str | None = None,
 ) -> Path:
-    """Write the page as one file: pictures inside, no scripts, nothing fetched.
+    """Write the page as one file: scripts and data inside, nothing fetched.
 
     Args:
         path: of the page.
         rows: what to report: `Comparison.rows`.
-        pictures: `Comparison.pictures`.
+        shown: `Comparison.shown`.
         parameters: `Comparison.parameters`.
         history: of the fit, for the learning curves.
         settings: of the fit, printed as they are.
-        title: of the page.
+        title: of the page; by default it names the rows.
+        command: that makes the comparison again.
     """
-    summary, parts = summary_of(rows), parts_of(rows)
-    groups = _by_label(rows) if _is_grouped(rows) else None
-    run = {f"fit: {name}": value for name, value in (settings or {}).items()}
-    run |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
-    figures = {
-        "decomposition": image_of(plots.decomposition(summary)),
-        "histogram": image_of(plots.gap_histogram(rows)),
-        "scatter": image_of(plots.elbo_scatter(rows)),
-        "ladders": [image_of(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
-        "parameters": image_of(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
-        "groups": None if groups is None else image_of(plots.gaps_by_group(groups)),
-        "curves": None
-        if history is None or not history.sizes.get("epoch")
-        else image_of(plots.learning_curves(history)),
-    }
+    summary = summary_of(rows)
+    parts = [summary.sel(part=part) for part in summary["part"].values]
+    named = " and ".join(f"“{part_in_words(part)}”" for part in parts)
     return write_page(
         path,
         "page.html",
-        title=title,
-        sentences=[_sentence(summary.sel(part=part)) for part in parts],
-        warnings=_warnings(summary),
-        tables=[_table(summary.sel(part=part)) for part in parts],
-        galleries=[_gallery(rows, pictures, part) for part in parts],
-        figures=figures,
-        groups=[] if groups is None else sentences_of(groups),
-        run=run.items(),
+        title=title or f"What amortisation costs on {named}",
+        sentences=[cost_of(part) for part in parts],
+        remedy=remedy_of(parts),
+        findings=findings_of(summary),
+        unchecked=_unchecked(rows),
+        tables=[_table(part) for part in parts],
+        run=_provenance(rows, settings, command),
+        content=_packed(json.dumps(content_of(rows, summary, parameters, shown, history)).encode()),
+        libraries=[_packed(text_of("vendor", name).encode()) for name in _LIBRARIES],
+        style=text_of("vendor", "tabulator_simple.min.css") + text_of("page.css"),
+        script=text_of("page.js"),
         has_evidence="log_evidence" in rows,
         evidence={"ais": "by annealed importance sampling"}.get(
-            rows.attrs.get("evidence", ""), "by importance weighting"
+            str(rows.attrs.get("evidence", "")), "by importance weighting"
         ),
     )
 
 
-def _has_families(summary: xr.Dataset) -> bool:
-    return any(str(term).startswith("family_gap_") for term in summary["term"].values)
+def _packed(content: bytes) -> str:
+    """Bytes as text of letters and digits, which no page can take for anything else."""
+    return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode()
 
 
-def _by_label(rows: xr.Dataset) -> xr.Dataset:
-    return group_means(grouped_rows(rows, None, part=None, term="amortisation_gap"), level=0.95, seed=0)
-
-
-def _is_grouped(rows: xr.Dataset) -> bool:
-    """Whether the rows have labels, and not one for each."""
-    if "label" not in rows.coords:
-        return False
-    return 1 < len(np.unique(rows["label"].values.astype(str))) <= _MOST_GROUPS
-
-
-def _sentence(part: xr.Dataset) -> str:
-    """The decomposition of one part in words."""
-
-    def amount(term: str) -> str:
-        line = part.sel(term=term)
-        return f"{float(line['mean']):.3f} ± {float(line['stderr']):.3f}"
-
-    name, count = str(part["part"].values), int(part["count"])
-    gap = part.sel(term="amortisation_gap")
-    clear = abs(float(gap["mean"])) > 3 * float(gap["stderr"])
-    text = f"On the {count} rows of “{name}”, one shared encoder costs {amount('amortisation_gap')} nats per row"
-    text += "." if clear else ", which is not clear of zero (3 standard errors)."
-    median, tail = (float(gap["quantiles"].sel(quantile=q)) for q in (0.5, 0.95))
-    text += f" Half of the rows lose more than {median:.3f}, one in twenty more than {tail:.3f}."
-    if "approximation_gap" in part["term"].values:
-        text += f" The family costs at least {amount('approximation_gap')} nats beyond that."
-    return text
-
-
-def _warnings(summary: xr.Dataset) -> list[str]:
-    found = [finding.sentence for finding in findings_of(summary)]
-    if len(summary["part"]) == 1 and str(summary["part"].values[0]) not in ("train", "test", "valid"):
-        found.append(
-            "It was not said whether these rows are training or held-out rows; the gap differs between the two."
-        )
+def _unchecked(rows: xr.Dataset) -> list[str]:
+    """What could have been measured and was not."""
+    found = []
+    if "log_evidence" not in rows:
+        found.append("log p(v), and with it what the family of guides costs: `evidence` was None.")
+    if not str(rows.attrs.get("families", "")):
+        found.append("richer families of guides: none was asked for (`families`).")
+    if not int(rows.attrs.get("simulated", 0)) and not rows.attrs.get("not_simulated_because"):
+        found.append("whether the search misses better modes: no rows were simulated (`simulated` was 0).")
     return found
 
 
@@ -129,44 +101,36 @@ def _table(part: xr.Dataset) -> dict[str, Any]:
             }
         )
     quantiles = [f"{100 * float(q):.0f} %" for q in part["quantile"].values]
-    return {"name": str(part["part"].values), "count": int(part["count"]), "lines": lines, "quantiles": quantiles}
+    return {"name": part_in_words(part), "count": int(part["count"]), "lines": lines, "quantiles": quantiles}
 
 
-def _gallery(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> dict[str, Any]:
-    worst = worst_of(rows, part, _SHOWN)
-    labels = worst["label"].values if "label" in worst.coords else None
-    lines = []
-    for i in range(worst.sizes["row"]):
-        row = worst.isel(row=i)
-        numbers = ("amortisation_gap", "amortisation_gap_stderr", "elbo_amortised", "elbo_local")
-        lines.append(
-            [
-                str(row["row"].values),
-                *([] if labels is None else [_label(labels[i])]),
-                *(f"{float(row[name]):.3f}" for name in numbers),
-                str(row["status"].values),
-                int(row["steps"]),
-            ]
+def _provenance(rows: xr.Dataset, settings: Mapping[str, Any] | None, command: str | None) -> Sequence[tuple[str, Any]]:
+    """How the numbers were made, as name and value."""
+    found: dict[str, Any] = {"page written": datetime.now().astimezone().isoformat(timespec="minutes")}
+    if command:
+        found["made again by"] = command
+    found |= {"commit of this folder": commit} if (commit := _commit()) else {}
+    found |= {f"fit: {name}": value for name, value in (settings or {}).items()}
+    found |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
+    found["Python"] = platform.python_version()
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from its source
+            continue
+    return list(found.items())
+
+
+def _commit() -> str:
+    """Of the repository that the process runs in, if there is one."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
-    return {
-        "name": part,
-        "lines": lines,
-        "labelled": labels is not None,
-        "figure": _pictures(part_of(rows, part), pictures, part),
-    }
-
-
-def _pictures(rows: xr.Dataset, pictures: xr.Dataset, part: str) -> str | None:
-    if "image" not in pictures:
-        return None
-    mine = pictures.isel(picture=np.flatnonzero(pictures["part"].values == part))
-    if not mine.sizes["picture"]:
-        return None
-    gaps = dict(zip(rows["row"].values.tolist(), rows["amortisation_gap"].values.tolist(), strict=True))
-    titles = [f"{i}: {gaps[i]:.2f}" for i in mine["id"].values.tolist()]
-    return image_of(plots.picture_grid(mine["image"].values, titles))
-
-
-def _label(label: Any) -> str:
-    """A label, or nothing where it is missing."""
-    return "" if label is None or label != label else str(label)  # only NaN differs from itself
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.strip() if said.returncode == 0 else ""

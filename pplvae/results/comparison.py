@@ -7,14 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 
 from pplvae.data import Rows
 from pplvae.results.base import Result, pages
 from pplvae.statistics.findings import Finding, findings_of
 from pplvae.statistics.summary import lines_of, part_of, parts_of, summary_of, worst_of
 
-_WORST = 24  # pictures kept of the rows with the largest gaps, per part
+_SHOWN = 24  # rows of a part whose data are kept for having the largest gaps; and as many of all sizes of gap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +27,7 @@ class Comparison(Result):
             (see `amortisation_gap`); where asked for `log_evidence`, `approximation_gap`, `inference_gap`,
             `pareto_k_amortised`, `pareto_k_local`; for each family `elbo_local_<family>` and `family_gap_<family>`.
             Nothing is clipped: a negative gap is an optimisation that failed, or noise.
-        pictures: where rows are images, those with the largest gaps.
+        shown: the data of some rows of each part, those with the largest gaps among them (see `shown_of`).
         parameters: lambda over dimensions "row", "guide" ("amortised", the encoder's answer, and "local", the row's
             own optimum) and the elements of each parameter, in the distribution's own units; averaged over draws where
             an earlier latent changes it.
@@ -37,7 +36,7 @@ class Comparison(Result):
     kind: ClassVar[str] = "comparison"
     essential: ClassVar[str] = "amortisation_gap"
 
-    pictures: xr.Dataset = field(default_factory=xr.Dataset)
+    shown: xr.Dataset = field(default_factory=xr.Dataset)
     parameters: xr.Dataset = field(default_factory=xr.Dataset)
 
     @property
@@ -84,21 +83,33 @@ class Comparison(Result):
         """The rows of a part with the largest amortisation gaps, largest first."""
         return worst_of(self.rows, part, count)
 
-    def report(self, path: str | Path, *, history: xr.Dataset | None = None, settings: Any = None) -> Path:
-        """Write one self-contained HTML page.
+    def report(
+        self,
+        path: str | Path,
+        *,
+        history: xr.Dataset | None = None,
+        settings: Any = None,
+        title: str | None = None,
+        command: str | None = None,
+    ) -> Path:
+        """Write one self-contained HTML page: charts that are linked, and every row.
 
         Args:
             path: of the page.
             history: of the fit (`fit.history`), for the learning curves.
             settings: of the fit (`fit.settings`), a mapping that is printed as it is.
+            title: of the page, which names the model and the data; by default it names the rows.
+            command: that makes the comparison again, to be printed.
         """
         return pages().write_report(
             Path(path),
             rows=self.rows,
-            pictures=self.pictures,
+            shown=self.shown,
             parameters=self.parameters,
             history=history,
             settings=settings,
+            title=title,
+            command=command,
         )
 
     def _lines(self) -> list[str]:
@@ -117,19 +128,35 @@ def load_comparison(path: str | Path) -> Comparison:
     return Comparison.load(path)
 
 
-def pictures_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:
-    """The pictures with the largest gaps of each part, over (picture, y, x); empty where rows are no images."""
-    images, ids, names = [], [], []
-    for name, part in parts.items():
-        if part.image_shape is None:
-            continue
-        gaps = rows["amortisation_gap"].values[rows["part"].values == name]
-        worst = np.argsort(-gaps, kind="stable")[:_WORST]
-        values: Tensor = part.values
-        images += list(values[worst.tolist()].reshape(-1, *part.image_shape).cpu().numpy())
-        ids += part.ids[worst].tolist()
-        names += [name] * len(worst)
-    if not images or len({image.shape for image in images}) > 1:
+def shown_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:
+    """The data of some rows of each part: those with the largest gaps, and as many of gaps of every size.
+
+    Args:
+        rows: `Comparison.rows`.
+        parts: the rows by name.
+
+    Returns:
+        `value` over dimensions "shown" and "column", with the coordinates id and part; empty where rows are no vectors
+        of numbers. Attributes: `image_shape` of a row that is an image, `named` if the columns have names.
+    """
+    if any(part.values.ndim != 2 for part in parts.values()) or len({p.values.shape[1] for p in parts.values()}) > 1:
         return xr.Dataset()
-    coordinates = {"id": ("picture", ids), "part": ("picture", names)}
-    return xr.Dataset({"image": (("picture", "y", "x"), np.stack(images))}, coords=coordinates)
+    values, ids, names = [], [], []
+    for name, part in parts.items():
+        chosen = _to_be_shown(rows["amortisation_gap"].values[rows["part"].values == name])
+        values.append(part.values[chosen.tolist()].cpu().numpy())
+        ids += part.ids[chosen].tolist()
+        names += [name] * len(chosen)
+    first = next(iter(parts.values()))
+    columns = np.arange(first.values.shape[1]) if first.columns is None else first.columns
+    coordinates = {"id": ("shown", ids), "part": ("shown", names), "column": columns}
+    about: dict[str, Any] = {"named": int(first.columns is not None)}
+    if first.image_shape is not None:
+        about["image_shape"] = list(first.image_shape)
+    return xr.Dataset({"value": (("shown", "column"), np.concatenate(values))}, coordinates, about)
+
+
+def _to_be_shown(gaps: np.ndarray) -> np.ndarray:
+    order = np.argsort(-gaps, kind="stable")  # NaN comes last
+    spread = np.linspace(0, len(order) - 1, min(_SHOWN, len(order))).round().astype(int)
+    return order[np.union1d(np.arange(min(_SHOWN, len(order))), spread)]

@@ -1,0 +1,310 @@
+"""The page of a comparison, in a browser: charts and table are linked, keys suffice, and nothing from outside runs."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from pplvae.report.content import content_of, numbers, thinned
+from pplvae.results.comparison import Comparison
+from pplvae.statistics.findings import EXPLANATIONS, concerned, findings_of
+
+HOSTILE = (
+    "<script>document.title = 'run'</script>",
+    '"><img src=x onerror="document.title = \'run\'">',
+    "a\u202eb",
+    "<b>c</b>",
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+EVERY_CELL = (
+    "((field, holds) => [...document.querySelectorAll(`.tabulator-row [tabulator-field=${field}]`)]"
+    ".every((cell) => holds(cell.textContent)))"
+)
+
+
+def comparison(count: int = 60, *, hostile: bool = False, families: bool = True) -> Comparison:
+    """One whose numbers are drawn: row i of each part has the i-th gap."""
+    draw = np.random.default_rng(0)
+    gap = np.abs(draw.normal(1.0, 0.5, count)) + 0.1
+    encoder, family = draw.normal(-80, 9, count), np.abs(draw.normal(0.4, 0.1, count))
+    columns = {
+        "elbo_amortised": encoder,
+        "elbo_local": encoder + gap,
+        "amortisation_gap": gap,
+        "approximation_gap": family,
+    }
+    columns |= {"log_evidence": encoder + gap + family, "inference_gap": gap + family}
+    if families:
+        columns |= {"elbo_local_flow": encoder + gap + 0.2, "family_gap_flow": np.full(count, 0.2)}
+    columns |= {f"{name}_stderr": np.full(count, 0.01) for name in list(columns)}
+    columns |= {"shortfall": np.full(count, 0.002), "shortfall_stderr": np.full(count, 0.001)}
+    columns |= {"pareto_k_amortised": draw.uniform(0, 1, count), "pareto_k_importance": draw.uniform(0, 0.8, count)}
+    columns |= {"steps": np.arange(count) % 7 + 3, "draws": np.full(count, 100)}
+    columns |= {
+        "status": np.where(np.arange(count) % 6 == 0, "short", "converged"),
+        "method": np.full(count, "second_order"),
+    }
+    names = np.array([HOSTILE[i % 4] if hostile else f"kind {i % 3}" for i in range(count)])
+    part = np.where(np.arange(count) < count * 2 // 3, "train", HOSTILE[0] if hostile else "test")
+    ids = np.array([f"{HOSTILE[i % 4]} {i}" if hostile else f"r{i}" for i in range(count)])
+    coordinates = {"row": ids, "part": ("row", part), "label": ("row", names), "key": ("row", np.arange(count))}
+    about = {"tolerance": 0.01, "simulated": 40, "missed": 2, "evidence": "importance", "families": "flow"}
+    rows = xr.Dataset({name: ("row", values) for name, values in columns.items()}, coordinates, about)
+    chosen = np.arange(0, count, 5)
+    where = {"id": ("shown", ids[chosen]), "part": ("shown", part[chosen]), "column": np.arange(64)}
+    pictures = {"value": (("shown", "column"), draw.uniform(size=(len(chosen), 64)))}
+    lam = draw.normal(size=(count, 2, 3))
+    axes = {"row": ids, "guide": ["amortised", "local"]}
+    return Comparison(
+        rows,
+        xr.Dataset(pictures, where, {"image_shape": [8, 8], "named": 0}),
+        xr.Dataset({"h.loc": (("row", "guide", "h.loc 1"), lam)}, axes),
+    )
+
+
+# ------------------------------------------------------------------------------ what goes into a page
+
+
+def test_numbers_have_so_many_digits_and_what_is_not_finite_is_nothing():
+    assert numbers([1234.5678, -0.000123456, 0.0, np.nan, np.inf]) == [1234.6, -0.00012346, 0.0, None, None]
+    assert numbers([0.0123], 2) == [0.012]
+
+
+def test_points_that_lie_apart_are_all_drawn_and_others_are_thinned():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(2, 200_000))
+    x[:3], y[:3] = [9, -9, 9], [9, 9, -9]
+    drawn = thinned(x, y)
+    assert {0, 1, 2} <= set(drawn)
+    assert 1000 < len(drawn) <= 5000
+    assert drawn == sorted(set(drawn))
+
+
+def test_a_page_of_ten_thousand_rows_is_small(tmp_path):
+    path = comparison(10_000).report(tmp_path / "gap.html")
+    assert path.stat().st_size < 5e6
+
+
+def test_the_content_is_that_of_the_rows():
+    made = comparison()
+    content = content_of(made.rows, made.summary(), made.parameters, made.shown, None)
+    json.dumps(content, allow_nan=False)
+    assert content["rows"]["columns"]["amortisation_gap"] == pytest.approx(
+        made.rows["amortisation_gap"].values, rel=1e-4
+    )
+    ladder = {rung["name"]: rung["nats"] for rung in content["ladders"][0]}
+    train = made.summary().sel(part="train", term=["amortisation_gap", "inference_gap"])["mean"].values
+    assert (ladder["row's own guide"], ladder["log p(v)"]) == pytest.approx(tuple(train), rel=1e-4)
+    assert ladder["own guide, flow"] == pytest.approx(train[0] + 0.2, rel=1e-4)
+    assert content["shown"]["rows"] == list(range(0, 60, 5))
+
+
+# ------------------------------------------------------------------------------ findings
+
+
+def test_a_finding_says_which_rows_it_concerns():
+    made = comparison()
+    found = {(finding.code, finding.part): finding for finding in made.findings}
+    short = concerned(made.rows, found["PV105", "train"])
+    assert np.flatnonzero(short).tolist() == [0, 6, 12, 18, 24, 30, 36]
+    doubtful = concerned(made.rows, found["PV108", "test"])
+    assert (made.rows["pareto_k_importance"].values[doubtful] > 0.7).all()
+    assert not concerned(made.rows, found["PV109", ""]).any()
+    assert found["PV109", ""].is_caution
+
+
+def test_every_finding_is_explained_here_and_in_the_docs():
+    page = (Path(__file__).parents[1] / "docs" / "findings.md").read_text(encoding="utf-8")
+    for code, (meaning, helps) in EXPLANATIONS.items():
+        assert f"## {code}\n\n{meaning}\n\n**What helps.** {helps}\n" in page
+    assert {finding.code for finding in findings_of(comparison().summary())} <= set(EXPLANATIONS)
+
+
+# ------------------------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: Debian's package is `chromium`")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    made = {"plain": comparison(), "hostile": comparison(hostile=True)}
+    return {name: result.report(folder / f"{name}.html") for name, result in made.items()}
+
+
+@pytest.fixture
+def opened(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
+    """Opens a page, and at the end asks whether it complained or asked for anything."""
+    said, tabs = [], []
+
+    def open_page(name: str = "plain", **options: Any) -> Any:
+        page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
+        tabs.append(page)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+        page.goto(pages[name].as_uri())
+        page.wait_for_selector("body[data-ready=yes]")
+        return page
+
+    yield open_page
+    for page in tabs:
+        page.close()
+    assert said == []
+
+
+def seen_to_the_end(page: Any) -> None:
+    """Scroll, so that every chart is drawn."""
+    for chart in page.locator("main > section .chart").all():
+        if chart.is_visible():
+            chart.scroll_into_view_if_needed()
+            chart.locator(".main-svg").first.wait_for()
+
+
+def column(page: Any, field: str) -> list[str]:
+    return page.locator(f'.tabulator-row [tabulator-field="{field}"]').all_inner_texts()
+
+
+def test_all_charts_are_drawn(opened):
+    page = opened()
+    seen_to_the_end(page)
+    assert page.locator("main > section .chart .main-svg").count() >= 6
+    assert page.locator("#failed").is_hidden()
+
+
+def test_the_table_sorts_and_filters(opened):
+    page = opened()
+    first = [float(text) for text in column(page, "amortisation_gap")]
+    assert first == sorted(first, reverse=True)
+    page.locator('.tabulator-col[tabulator-field="elbo_amortised"] .tabulator-col-title').click()
+    texts = [float(text) for text in column(page, "elbo_amortised")]
+    assert texts == sorted(texts)
+    page.get_by_label("Only rows whose status contains").press_sequentially("short")
+    page.wait_for_function(f"{EVERY_CELL}('status', (text) => text === 'short')")
+    page.get_by_label("Only rows whose gap is at least").press_sequentially("1.2")
+    page.wait_for_function(f"{EVERY_CELL}('amortisation_gap', (text) => +text >= 1.2)")
+
+
+def test_a_box_in_a_chart_selects_rows_everywhere(opened):
+    page = opened()
+    chart = page.locator("#elbos")
+    chart.scroll_into_view_if_needed()
+    box = chart.locator(".nsewdrag").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5, steps=5)
+    page.mouse.up()
+    page.locator("#clear").wait_for()
+    chosen = int(page.locator("#selected").inner_text().split()[0])
+    assert 0 < chosen < 60
+    middle = page.evaluate(
+        "(() => { const x = document.getElementById('elbos')._fullLayout.xaxis.range; return (x[0] + x[1]) / 2; })()"
+    )
+    values = [float(text) for text in column(page, "elbo_amortised")]
+    assert values
+    assert max(values) <= middle + 0.5
+    page.locator("#clear").click()
+    assert page.locator("#selected").inner_text() == "No rows are selected."
+
+
+def test_a_finding_selects_its_rows(opened):
+    page = opened()
+    finding = page.locator("details", has_text="PV105").first
+    finding.locator("summary").click()
+    finding.get_by_role("button", name="Select these 7 rows").click()
+    assert page.locator("#selected").inner_text() == "7 of 60 rows are selected."
+    assert set(column(page, "status")) == {"short"}
+
+
+def test_keys_suffice_to_see_a_row(opened):
+    page = opened()
+    page.locator(".tabulator-row").first.focus()
+    page.keyboard.press("ArrowDown")
+    chosen = page.evaluate("document.activeElement.querySelector('[tabulator-field=id]').textContent")
+    page.keyboard.press("Enter")
+    row = page.locator("#row")
+    row.wait_for()
+    assert f"Row {chosen} of" in row.inner_text()
+    for words in ("ITS LADDER", "amortisation gap", "own flow", "h.loc[2]", "shortfall", "Rows of about the same gap"):
+        assert words.lower() in row.inner_text().lower()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate(
+            "document.activeElement.closest('#row') !== null && document.activeElement.tagName === 'BUTTON'"
+        ):
+            break
+    page.keyboard.press("Enter")
+    assert f"Row {chosen} of" not in row.inner_text()
+
+
+def test_a_row_shows_its_picture_if_the_page_has_it(opened):
+    page = opened()
+    page.get_by_label("Only rows whose row contains").press_sequentially("r10")
+    page.locator(".tabulator-row", has_text="r10").click()
+    assert page.locator("#row canvas").count() == 1
+    page.get_by_label("Only rows whose row contains").clear()
+    page.get_by_label("Only rows whose row contains").press_sequentially("r11")
+    page.locator(".tabulator-row", has_text="r11").click()
+    assert "not in the page" in page.locator("#row").inner_text()
+
+
+def test_names_from_outside_stay_text(opened):
+    page = opened("hostile")
+    seen_to_the_end(page)
+    page.locator(".tabulator-row").first.click()
+    page.locator("#row").wait_for()
+    assert page.title() != "run"
+    assert page.locator("img, b").count() == 0
+    assert "<script>" in page.locator("#rows").inner_text()
+    assert "<b>c</b>" in page.locator("#labels").inner_html().replace("&lt;", "<").replace("&gt;", ">")
+    assert "\u202e" not in page.content()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_bars_access(opened, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page = opened(color_scheme=scheme)
+    seen_to_the_end(page)
+    page.locator("details summary").first.click()
+    page.locator(".tabulator-row").first.click()
+    page.locator("#row").wait_for()
+    found = axe.run(page).response["violations"]
+    assert [
+        (one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")
+    ] == []
+
+
+def test_the_theme_can_be_chosen_and_print_is_light(opened):
+    page = opened(color_scheme="dark")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(paper)
+    page.locator("#theme").click()
+    light = page.evaluate(paper)
+    assert (dark, light) == ("rgb(22, 24, 28)", "rgb(255, 255, 255)")
+    page.locator("#theme").click()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(paper) == light
+
+
+def test_a_phone_has_no_sideways_scroll_and_lines_of_many_letters(opened):
+    page = opened(viewport={"width": 390, "height": 844})
+    seen_to_the_end(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    lead = page.locator(".lead p").first.bounding_box()
+    assert lead["width"] > 340
