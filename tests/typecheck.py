@@ -90,7 +90,7 @@ class _Types:
             if check_one is not None:
                 check_one(value)
         result = function(*args, **kwargs)
-        if self.result is not None:
+        if self.result is not None and result is not NotImplemented:  # which leaves an operator to the other operand
             self.result(result)
         return result
 
