@@ -133,10 +133,15 @@ def test_damaged_run(run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["demo", "fit", "compare", "report"])
-def test_help(command):
-    done = subprocess.run(
-        [sys.executable, "-m", "pplvae", command, "--help"], capture_output=True, text=True, check=True
-    )
+def test_help(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "Usage" in out
+    assert f"pplvae {command}" in out
+
+
+def test_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "pplvae", "fit", "--help"], capture_output=True, text=True, check=True)
     assert "Usage" in done.stdout
 
 
