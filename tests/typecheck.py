@@ -17,7 +17,7 @@ import typing
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, jaxtyped
 
-_ACCEPTED = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int passes for a float
+_ACCEPTED = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))  # an int passes for a float
 _TYPES = {}  # those of each function that has been called
 
 
