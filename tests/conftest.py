@@ -15,7 +15,9 @@ import torch
 from pyro.poutine.runtime import _PYRO_STACK
 from torch.distributions import Distribution
 from torch.nn.modules import module
+from typecheck import watch
 
+watch("pplvae")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()  # what tests name is not what the user has named
 torch.set_num_threads(1)

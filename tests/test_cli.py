@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 from docstrings import sentence_of
+from sklearn.datasets import load_digits
 
 import pplvae
 from pplvae.cli import app, main
@@ -83,9 +84,13 @@ def test_fit_compare_report_of_a_model_of_ones_own(run, tmp_path):
     }  # fmt: skip
 
 
-def test_demo(run, tmp_path):
+def test_demo(run, tmp_path, monkeypatch):
+    few = load_digits()
+    few.images, few.target = few.images[:200], few.target[:200]
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: few)
     code, out, _ = run("demo", "--epochs", 2, "--run", "demo")
     assert code == 0
+    assert "train: 140 rows" in out
     assert "amortisation_gap" in out
     assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
 
@@ -128,10 +133,15 @@ def test_damaged_run(run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["demo", "fit", "compare", "report"])
-def test_help(command):
-    done = subprocess.run(
-        [sys.executable, "-m", "pplvae", command, "--help"], capture_output=True, text=True, check=True
-    )
+def test_help(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert "Usage" in out
+    assert f"pplvae {command}" in out
+
+
+def test_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "pplvae", "fit", "--help"], capture_output=True, text=True, check=True)
     assert "Usage" in done.stdout
 
 

@@ -30,7 +30,7 @@ REDUCED = {
     "08_iterative.py": ["--epochs", "2", "--more-epochs", "2", "--rows", "6", "--figure", "paths.png"],
     "09_identities.py": ["--rows", "200", "--epochs", "20"],
     "10_reduced_latents.py": ["--rows", "300", "--epochs", "3"],
-    "11_grey_is_not_binary.py": ["--epochs", "3"],
+    "11_grey_is_not_binary.py": ["--epochs", "3", "--rows", "40"],
     "12_gradient_noise.py": ["--epochs", "3", "--repeats", "5"],
     "13_real_data.py": ["digits", "--epochs", "3", "--rows", "40"],
 }

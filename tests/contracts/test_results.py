@@ -18,6 +18,7 @@ from oracles import bad_guide, random_linear
 
 import pplvae
 from pplvae import plain
+from pplvae.comparison import retraining
 from pplvae.data import Rows
 from pplvae.errors import DataError, StoreError
 from pplvae.results.base import Result
@@ -107,6 +108,12 @@ CASES = {
     "attribution": Case(pplvae.Attribution, pplvae.attribute, attribution),
 }
 EVERY = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture(autouse=True)
+def few_steps_of_training(monkeypatch):
+    """The trainings of `attribute` are tested elsewhere."""
+    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 2)
 
 
 def rows_of(v, *, ids=None, labels=None, name=WHOLE):
