@@ -93,7 +93,7 @@ ROOMS = {
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "paths", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],
-    "comparison": ["columns", "ladder", "compare", "retraining", "advice", "attribution"],
+    "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],
     "commands": ["words", "spec", "asked", "code", "runs"],
     "cli": [],
     "__main__": [],

@@ -21,6 +21,7 @@ from pplvae.comparison.columns import (
     worth_refining,
 )
 from pplvae.comparison.ladder import Rung, families_of, in_words
+from pplvae.comparison.reconstruction import with_reconstructions
 from pplvae.data import as_parts
 from pplvae.evidence.annealing import Annealing
 from pplvae.evidence.log_evidence import (
@@ -199,6 +200,7 @@ def compare(
         ladder=families_of(families),
         screen=None if screen is False else screen,
         simulated=simulated,
+        reconstruct=True,
     )
     walk = {"chunk_size": chunk_size, "memory": memory, "store": store, "progress": progress}
     return _compare(model, guide, rows, asked, seed=seed, **walk)
@@ -215,6 +217,7 @@ class _Asked:
     ladder: Sequence[RicherFamily] = ()
     screen: float | None = None
     simulated: int = 0
+    reconstruct: bool = False
 
     def measure(self, chunk: Chunk) -> Columns:
         """Everything that the rows will hold for a chunk."""
@@ -293,4 +296,7 @@ def _compare(model: Program, guide: Program, rows: Any, asked: _Asked, *, seed: 
     about: dict[str, Any] = {"kind": Comparison.kind, "asked": settings, "simulated": asked.simulated}
     found = over_chunks(asked.measure, model, guide, parts, asked.schedule, seed=seed, **about, **walk)
     found, parameters = parted(found)
-    return Comparison(found, shown_of(found, parts), parameters)
+    shown = shown_of(found, parts)
+    if asked.reconstruct and shown.variables:
+        shown = with_reconstructions(shown, model, guide, parts, asked.schedule, seed)
+    return Comparison(found, shown, parameters)

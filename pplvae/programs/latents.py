@@ -102,6 +102,11 @@ class LatentSpace:
         joint, prior = log_model(self._model, self._batch, values, self._layout)
         return self._fold(prior) + log_det, self._fold(joint - prior)
 
+    def observed(self, u: Vectors) -> dict[str, Any]:
+        """The model's observed sites by name, for tiled rows, as they follow from the latents."""
+        sites = run_model(self._model, self._batch, self._values(u)[0])
+        return {name: site for name, site in sites.items() if site["is_observed"]}
+
     def vectors(self, values: Mapping[str, Tensor]) -> Vectors:
         """Latents by site as vectors."""
         parts = [site.vector(values[site.name]) for site in self._sites]
