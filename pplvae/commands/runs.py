@@ -103,7 +103,7 @@ def report_of(run: Path) -> None:
     check_files(run, record)
     settings = record["settings"] | _spec_of(run)
     history = open_datasets(run / HISTORY, "history")["history"]
-    title = f"What amortisation costs: {settings['model']} on {settings['data']}"
+    title = f"What amortisation costs: {settings['model']} on {Path(str(settings['data'])).name}"
     written_to = result.report(
         run / _PAGE, history=history, settings=settings, title=title, command=f"pplvae compare {run}"
     )

@@ -331,7 +331,7 @@
     });
     table = new Tabulator(at("rows"), {
       data, index: "place", columns: columnsOfTable(), height: Math.min(420, 110 + 30 * count), layout: innerWidth > 700 ? "fitColumns" : "fitDataFill",
-      placeholder: "No row fits.", autoResize: false, // a chart that is drawn above would take the focus from a line
+      columnDefaults: { headerWordWrap: true }, placeholder: "No row fits.", autoResize: false, // a chart that is drawn above would take the focus from a line
       rowFormatter: (line) => {
         const element = line.getElement();
         element.tabIndex = 0;
