@@ -162,7 +162,7 @@
       text: rungs.map((rung) => `${plain(rung.name)}: ${number(rung.nats)} ± ${number(rung.stderr)}`), hovertemplate: "%{text}<extra></extra>",
     }));
     return draw(id, traces, {
-      xaxis: { title: { text: "nats per row above the encoder's guide" } },
+      xaxis: { title: { text: "nats above the encoder's guide" } },
       yaxis: { tickvals: names.map((_, k) => k), ticktext: names, autorange: "reversed", zeroline: false },
     });
   }
