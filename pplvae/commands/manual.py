@@ -93,7 +93,7 @@ def _about(name: str, command: Any) -> Iterator[str]:
     yield _plain(command.help)
     yield ""
     for argument in arguments:
-        yield f"- `{argument.human_readable_name.upper()}`: {_plain(argument.help)}"
+        yield f"- `{argument.name.upper()}`: {_plain(argument.help)}"
     for option in options:
         yield f"- `{' '.join([*option.opts, *option.secondary_opts])}`: {_plain(option.help)}{_default(option)}"
     _, *examples = command.epilog.split("\n\n")

@@ -148,15 +148,21 @@ def _measured(
         force: likewise.
     """
     with opened_run(run, kept, model, force=force) as opened:
-        there, of = rows_there(kept.measured(run))
-        if there:
-            voice.line(f"{there} of {of} rows were there.")
+        if kept.measured(run).exists():
+            voice.line(_what_was_there(run, kept))
         result = measure(opened, store=kept.measured(run), progress=not voice.quiet)
         file = keep_result(run, kept, result)
     advice = [f"{one.remedy}: {one.sentence}" for one in getattr(result, "advice", ())]
     voice.result(f"\n{result}\n", lambda: tables_of(result, more=advice))
     voice.line(f"Rows: {file}")
     return {"run": str(run), "file": str(file), **found_in(result)} | ({"advice": advice} if advice else {})
+
+
+def _what_was_there(run: Path, kept: Kept) -> str:
+    if kept is not COMPARISON:  # whose rows are those of the data, and can be counted
+        return "Going on with what was interrupted."
+    there, of = rows_there(kept.measured(run))
+    return f"{there} of {of} rows were there."
 
 
 def _in_short(fitted: Fit) -> Found:

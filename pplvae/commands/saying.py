@@ -43,11 +43,12 @@ class Voice:
         console = _console()
         if self.quiet or self.json:
             return
-        if not console.is_terminal:
+        shown = list(tables()) if console.is_terminal else []
+        if not shown or any(_width(console, one) > console.width for one in shown):
             console.print(printable(text), markup=False)
             return
-        for table in tables():
-            console.print(table, soft_wrap=False)
+        for one in shown:
+            console.print(one, soft_wrap=False)
 
     def problem(self, message: str, colour: str = "red") -> None:
         """What is wrong, in one line on standard error."""
@@ -83,3 +84,8 @@ def as_json(value: Any) -> Any:
 def _console(*, stderr: bool = False) -> Console:
     # Made when something is said: NO_COLOR and where the output goes are then those of the command.
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _width(console: Console, shown: RenderableType) -> int:
+    """The least that something needs, which rich would cut down to the terminal's own."""
+    return console.measure(shown, options=console.options.update(max_width=10_000)).minimum

@@ -77,21 +77,25 @@ def _table(summary: xr.Dataset, dimension: Any, part: str | None) -> Table:
         elif array.dims[:1] == (dimension,) and array.ndim == 2:
             labels = _labels(summary, name)[1]
             columns |= {_HEADS.get(str(name), f"{name} ") + label: array.values[:, i] for i, label in enumerate(labels)}
+    cells = {name: [one_line(figure(value)) for value in values] for name, values in columns.items()}
+    labels = [one_line(str(label)) for label in summary[dimension].values]
     table = Table(title=part, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(str(dimension), style="bold")
-    for name in columns:
-        table.add_column(_HEADS.get(name, name.replace("_", " ")), justify="right")
-    for i, label in enumerate(summary[dimension].values):
-        cells = (str(label), *(figure(each[i]) for each in columns.values()))
-        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    # Heads may be broken, values not: a voice that has no room for them says the text instead.
+    table.add_column(str(dimension), style="bold", min_width=max(map(len, labels), default=0))
+    for name, texts in cells.items():
+        head = _HEADS.get(name, name.replace("_", " "))
+        table.add_column(head, justify="right", min_width=max(map(len, texts), default=0))
+    for line in zip(labels, *cells.values(), strict=True):
+        table.add_row(*map(Text, line))
     return table
 
 
 def _alone(summary: xr.Dataset, part: str | None) -> Iterator[Text]:
-    """Single numbers, in one line."""
-    said = [f"{name} {figure(summary[name].values[()])}" for name in summary.data_vars if not summary[name].dims]
+    """Single values, in one line."""
+    found = {str(name): figure(summary[name].values[()]) for name in summary.data_vars if not summary[name].dims}
+    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.items() if value)
     if said:
-        yield Text(printable(f"{part + ': ' if part else ''}{', '.join(said)}".replace("_", " ")))
+        yield Text(printable(f"{part}: {said}" if part else said))
 
 
 def _labels(summary: xr.Dataset, name: Any) -> list[list[str]]:
