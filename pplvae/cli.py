@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from pplvae._version import __version__
@@ -19,8 +18,12 @@ from pplvae.commands.declaring import (
     STATUSES,
     TERMINATED,
     WORSE,
+    Force,
     Found,
     Interrupted,
+    Model,
+    Part,
+    RunFolder,
     Verbs,
     command_of,
     in_words,
@@ -49,14 +52,6 @@ app = typer.Typer(
     help="Deep latent variable models as Pyro programs, and what amortised inference costs them, in nats per row.\n\n"
     f"Start with [bold]pplvae demo[/bold]. {STATUSES}",
 )
-
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for torch; by default torch's own choice.")]
-Model = Annotated[
-    str | None, typer.Option(help="For a run whose model is a file that you have not named yourself, or have moved.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Even if the model's file has been edited since the fit.")]
-Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
 
 _FIT = Takes(
     "training.fitting",
@@ -125,7 +120,6 @@ def fit(
     run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
     latent: Annotated[int, typer.Option(min=1, help="Dimension of h.")] = 8,
     objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
-    threads: Threads = None,
     **options: Any,
 ) -> Found:
     """Fit a model and its guide to rows; write weights, history and settings to a run folder.
@@ -134,7 +128,6 @@ def fit(
     `visible=` (columns of the data) and `latent=` if its `__init__` takes them. Its file is run as Python: use files
     that you trust.
     """
-    _set_threads(threads)
     spec = {"model": portable_model(model), "latent": latent, "data": portable_data(data)}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     spec |= {name: options.pop(name) for name in OF_DATA}
@@ -156,7 +149,6 @@ def compare(
     ] = None,
     model: Model = None,
     force: Force = False,
-    threads: Threads = None,
     **options: Any,
 ) -> Found:
     """Optimise a guide for every train and test row of a run, and print where the nats go.
@@ -166,7 +158,6 @@ def compare(
     With OTHER, compare two runs row by row instead, from what was saved; exit status 4 if OTHER's amortised ELBO is
     lower by more than the margin (one-sided, 1 %).
     """
-    _set_threads(threads)
     margin = options.pop("margin")
     if other is not None:
         worse, found = _work().compare_two(voice, run, other, margin)
@@ -179,15 +170,12 @@ def compare(
     _ATTRIBUTE,
     examples=("pplvae attribute runs/a", "pplvae attribute runs/a --most-rows 100 --epochs 50 --worth 0.5"),
 )
-def attribute(
-    voice: Voice, run: RunFolder, model: Model = None, force: Force = False, threads: Threads = None, **options: Any
-) -> Found:
+def attribute(voice: Voice, run: RunFolder, model: Model = None, force: Force = False, **options: Any) -> Found:
     """Find out what is to blame for the gaps of a run, and what to change.
 
     Its encoder is trained on, then enlarged, with the decoder held fixed; what each closes is what it is to blame for.
     The run keeps its weights. Interrupted, the same command goes on.
     """
-    _set_threads(threads)
     return 0, _work().attribute_in(voice, run, options, _named(model), force=force)
 
 
@@ -202,14 +190,12 @@ def calibrate(
     part: Part = "test",
     model: Model = None,
     force: Force = False,
-    threads: Threads = None,
     **options: Any,
 ) -> Found:
     """Check the guide of a run against its own model: are latents that are known ranked as they should be?
 
     Rows are simulated from the model, with those of the data as templates. Interrupted, the same command goes on.
     """
-    _set_threads(threads)
     return 0, _work().calibrate_in(voice, run, part, options, _named(model), force=force)
 
 
@@ -224,11 +210,9 @@ def latents(
     part: Part = "test",
     model: Model = None,
     force: Force = False,
-    threads: Threads = None,
     **options: Any,
 ) -> Found:
     """Say how much of its latents a run uses: KL of each, those that have collapsed, rate and distortion."""
-    _set_threads(threads)
     return 0, _work().latents_in(voice, run, part, options, _named(model), force=force)
 
 
@@ -331,11 +315,6 @@ def _is_early(leaving: BaseException) -> bool:
     """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
     cause = getattr(leaving.__context__, "__cause__", None)
     return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def _work() -> Any:

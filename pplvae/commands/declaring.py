@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from typer.core import TyperGroup
 
@@ -21,8 +23,20 @@ STATUSES = (
 )
 REFUSALS = (PplvaeError, ValueError, ImportError, OSError)
 
+# What several commands have.
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
+Model = Annotated[
+    str | None, typer.Option(help="For a run whose model is a file that you have not named yourself, or have moved.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Even if the model's file has been edited since the fit.")]
+Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
+
 Found = tuple[int, dict[str, Any]]  # the exit status of a command, and what it tells in JSON
 _COMMON = {
+    "threads": (
+        Annotated[int | None, typer.Option(min=1, help="CPU threads for torch; by default torch's own choice.")],
+        None,
+    ),
     "json": (
         Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")],
         False,
@@ -63,6 +77,9 @@ def command_of(app: typer.Typer, *takes: Takes, examples: tuple[str, str]) -> Ca
             bound = signature.bind(*given, **options)
             bound.apply_defaults()
             values = bound.arguments
+            threads = values.pop("threads")
+            if threads is not None:
+                torch.set_num_threads(threads)
             voice = Voice(json=values.pop("json"), quiet=values.pop("quiet"))
 
             def carry_out() -> Found:

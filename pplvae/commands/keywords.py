@@ -71,9 +71,14 @@ def _written_out(default: ast.expr | None) -> Any:
 def _said_of(name: str, docstring: str) -> str:
     """The first sentences of an argument's entry, as many as are short together."""
     found = re.search(rf"^    {name}: (.*\n(?:        .*\n)*)", docstring + "\n", re.M)
-    first, *others = re.split(r"(?<=\.) (?=[A-Z])", " ".join(found[1].split())) if found else [""]
+    first, *others = sentences_of(" ".join(found[1].split()) if found else "")
     for sentence in others:
         if len(first) + len(sentence) >= _LONGEST:
             break
         first = f"{first} {sentence}"
     return first
+
+
+def sentences_of(text: str) -> list[str]:
+    """A text, sentence by sentence."""
+    return re.split(r"(?<=\.) (?=[A-Z])", text)

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import typer
 
-from pplvae.commands.keywords import Keyword, keywords_of
+from pplvae.commands.keywords import Keyword, keywords_of, sentences_of
 from pplvae.commands.words import in_options
 
 # Given by every command itself.
@@ -39,12 +39,16 @@ class Takes:
 
     def keywords(self) -> dict[str, Keyword]:
         """Those keywords, as the command has them."""
+        known = keywords_of(self.home, self.function)
+        python = [name for name, each in known.items() if _type_of(each) is None]
         return {
-            name: Keyword(
-                name, each.kind, self.defaults.get(name, each.default), self.words.get(name) or _capitalised(each.words)
+            name: replace(
+                each,
+                default=self.defaults.get(name, each.default),
+                words=self.words.get(name) or _for_a_command_line(each.words, python),
             )
-            for name, each in keywords_of(self.home, self.function).items()
-            if name not in (*_NEVER, *self.without) and name in (self.only or [name]) and _type_of(each) is not None
+            for name, each in known.items()
+            if name not in (*_NEVER, *self.without, *python) and name in (self.only or [name])
         }
 
 
@@ -131,5 +135,8 @@ def _listed(keyword: Keyword, given: str) -> list[Any]:
         raise ValueError(f"`{keyword.name}` is whole numbers, by commas, such as 256,256; got {given!r}.") from None
 
 
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _for_a_command_line(words: str, python: Sequence[str]) -> str:
+    """Words without further sentences on keywords that only Python can give."""
+    first, *others = sentences_of(words)
+    kept = [sentence for sentence in others if not any(f"`{name}`" in sentence for name in python)]
+    return " ".join([first[:1].upper() + first[1:], *kept])
