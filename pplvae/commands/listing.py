@@ -17,7 +17,7 @@ _DEEPEST = 3  # folders below the one that is asked about
 _FILES = (COMMAND, RUN, CHECKPOINT, "comparison.nc")  # by any of which a run folder is known
 _LONGEST = 40  # letters of a name
 _TOLD = ("model", "data", "status", "epochs", "elbo", "elbo_stderr", "gap", "gap_stderr", "damaged")
-_COLUMNS = ("run", "model", "data", "status", "epochs", "ELBO", "gap", "when")
+_COLUMNS = ("run", "model", "data", "status", "epochs", "ELBO", "gap", "when", "")
 
 
 def list_runs(voice: Voice, folder: Path) -> dict[str, Any]:
@@ -93,11 +93,12 @@ def _when(run: Path) -> str | None:
 
 
 def _cells(told: dict[str, Any]) -> list[str]:
-    status = told["status"] if told["damaged"] is None else f"damaged: {told['damaged']}"
+    status = told["status"] if told["damaged"] is None else "damaged"
     gap = "" if told["gap"] is None else f"{figure(told['gap'])} ± {figure(told['gap_stderr'])}"
     names = [str(told[name] or "").rpartition("/")[2][-_LONGEST:] for name in ("model", "data")]  # of files, their own
     some = ["" if told[name] is None else figure(told[name]) for name in ("epochs", "elbo")]
-    return [one_line(cell) for cell in (told["run"], *names, status or "", *some, gap, told["when"] or "")]
+    cells = (told["run"], *names, status or "", *some, gap, told["when"] or "", told["damaged"] or "")
+    return [one_line(cell) for cell in cells]
 
 
 def _aligned(lines: list[Any]) -> str:
