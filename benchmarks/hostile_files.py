@@ -21,8 +21,8 @@ from scipy import sparse
 import pplvae
 from benchmarks.mutations import mutated
 from pplvae import plain
-from pplvae.commands import runs
 from pplvae.commands.code import trusted
+from pplvae.commands.folders import spec_of
 from pplvae.commands.spec import OF_DATA, made
 from pplvae.models import MODELS
 from pplvae.run_folders import CHECKPOINT, RUN
@@ -167,7 +167,7 @@ def _load_fit(folder: Path) -> Callable[[Path], object]:
 
 def _made(path: Path) -> object:
     """The rows and the program that a run folder asks for, as `compare` makes them."""
-    spec = runs._spec_of(path.parent)
+    spec = spec_of(path.parent)
     return made(trusted(path.parent, spec, None, force=False), spec["seed"])
 
 

@@ -94,7 +94,10 @@ ROOMS = {
     "evidence": ["annealing", "gaussian_space", "paths", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],
     "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],
-    "commands": ["words", "spec", "asked", "code", "runs"],
+    "commands": [
+        *("words", "keywords", "options", "saying", "declaring", "spec", "asked", "code", "tables", "verdict"),
+        *("folders", "runs", "listing", "export", "verbs", "manual"),
+    ],
     "cli": [],
     "__main__": [],
 }

@@ -1,6 +1,5 @@
 """The command line, as its user meets it."""
 
-import inspect
 import json
 import re
 import shlex
@@ -10,12 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-import typer
-from docstrings import sentence_of
 from sklearn.datasets import load_digits
 
 import pplvae
-from pplvae.cli import app, main
+from pplvae.cli import main
 
 MINE = """
 import pyro, torch
@@ -328,65 +325,3 @@ def test_parts_of_another_run_are_refused(run, tmp_path, file, words):
     (tmp_path / "a" / file).write_bytes((tmp_path / "b" / file).read_bytes())
     code, _, err = run(*words)
     assert (code, f"a/{file}' is" in err, "another run" in err) == (2, True, True)
-
-
-# The functions whose keywords the options of a command are. The declarations repeat names and defaults, since a
-# signature can only be read where its function, and all that this needs, has been imported.
-CALLED = {
-    "demo": (pplvae.fit,),
-    "fit": (pplvae.fit, pplvae.load_data),
-    "compare": (pplvae.compare, pplvae.PairedRuns.worse),
-    "report": (),
-}
-# By option, why no keyword has its name.
-NO_KEYWORD = {
-    "threads": "of the process",
-    "force": "of the file of a model, which Python imports itself",
-    "data": "what `load_data` calls its source",
-    "likelihood": "of the program that is made",
-    "prior": "of the program that is made",
-    "latent": "of the program that is made",
-    "objective_particles": "of the objective, which is an object in Python",
-    "run": "a folder, where Python passes the fitted pair",
-    "other": "a folder, where `compare_runs` takes two comparisons",
-}
-# By command and option, why it has another default or other words.
-OTHER_DEFAULT = {
-    ("demo", "run"): "a command always writes a run folder",
-    ("fit", "run"): "a command always writes a run folder",
-    ("demo", "epochs"): "chosen for the digits",
-    ("fit", "model"): "a name",
-    ("fit", "guide"): "a name",
-    ("compare", "model"): "of the run, if it needs no other",
-    ("compare", "families"): "several in one word",
-    ("compare", "screen"): "no option is no screen",
-}
-OTHER_WORDS = {
-    *("run", "model", "guide", "objective", "families", "evidence", "screen", "existing", "compile"),  # shorter
-    *("binarise", "labels", "scale", "missing", "ids", "header", "standardise"),  # without what only Python can pass
-}
-
-
-def options_of(command):
-    return [option for option in typer.main.get_command(app).commands[command].params if option.name != "help"]
-
-
-@pytest.mark.parametrize(
-    ("command", "option"),
-    [(command, option) for command in CALLED for option in options_of(command)],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_options_are_the_keywords_of_the_functions(command, option):
-    takers = [f for f in CALLED[command] if option.name in inspect.signature(f).parameters]
-    if not takers:
-        assert option.name in NO_KEYWORD
-        return
-    function = takers[0]
-    default = inspect.signature(function).parameters[option.name].default
-    assert (option.default == default) == ((command, option.name) not in OTHER_DEFAULT)
-    said = option.help.startswith(capitalised(sentence_of(function, option.name).replace("`", "")))
-    assert said == (option.name not in OTHER_WORDS)
-
-
-def capitalised(text):
-    return text[:1].upper() + text[1:]

@@ -4,7 +4,7 @@ import torch
 
 import pplvae
 from pplvae import cli
-from pplvae.commands.runs import COMPARISON
+from pplvae.commands.folders import COMPARISON
 from pplvae.commands.spec import made
 
 
@@ -39,7 +39,7 @@ def check_command(data, folder, **parts):
     run = folder / "run"
     cli.fit(data=str(data), run=run, latent=2, epochs=1, **parts)
     cli.compare(run, particles=10, max_steps=3, evidence="none")
-    assert (run / COMPARISON).exists()
+    assert COMPARISON.path(run).exists()
 
 
 def check_name(data, **parts):

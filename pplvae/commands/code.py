@@ -34,7 +34,7 @@ def named(spec: Spec) -> Spec:
     return spec | {DIGEST: digest}
 
 
-def trusted(run: Path, spec: Spec, model: str | None, *, force: bool) -> Spec:
+def trusted(run: Path, spec: Spec, model: str | None, *, force: bool, command: str = "compare") -> Spec:
     """What a run was asked for, if its code may be run.
 
     Args:
@@ -42,13 +42,14 @@ def trusted(run: Path, spec: Spec, model: str | None, *, force: bool) -> Spec:
         spec: from that folder.
         model: the model as the user names it now, or None.
         force: run a file that has changed since the fit; to ask for that is to name it.
+        command: that wants to run it.
 
     Raises:
         StoreError: a model that the user has never named, or not in this place, or whose file has changed.
     """
     if model is not None or force:
         return _named_anew(run, spec, spec["model"] if model is None else model, force=force)
-    again = f"`pplvae compare {shlex.quote(str(run))} --model {shlex.quote(spec['model'])}`"
+    again = f"`pplvae {command} {shlex.quote(str(run))} --model {shlex.quote(spec['model'])}`"
     path = code_file(spec["model"])
     if path is None and ":" in spec["model"]:
         raise StoreError(

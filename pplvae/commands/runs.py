@@ -1,56 +1,74 @@
-"""A run folder as the commands use it: fit into it, compare what it holds, write its page; each says what it did."""
+"""What the commands do with one run folder: fit into it, measure what it holds, write its page; each says what it did.
 
-from dataclasses import replace
+Each returns what there is to tell in JSON.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-from rich.console import Console
-
 import pplvae
 from pplvae.commands.asked import occupied
-from pplvae.commands.code import check_unchanged, named, trusted
-from pplvae.commands.spec import Spec, made
-from pplvae.data import Data, Rows
-from pplvae.errors import StoreError, printable
-from pplvae.holding import holding
-from pplvae.netcdf import written_out
-from pplvae.run_folders import COMMAND, HISTORY, RUN, WEIGHTS, check_files, read_record, read_spec, written
-from pplvae.scoring.kept import remove, rows_there
-from pplvae.store import check_kinds, open_datasets
-from pplvae.training.fitting import digest
+from pplvae.commands.code import check_unchanged, named
+from pplvae.commands.folders import (
+    ATTRIBUTION,
+    CALIBRATION,
+    COMPARISON,
+    LATENTS,
+    PAGE,
+    Kept,
+    Opened,
+    forget_results,
+    keep_result,
+    opened_run,
+    result_of,
+    spec_of,
+)
+from pplvae.commands.saying import Voice
+from pplvae.commands.spec import Spec
+from pplvae.commands.tables import found_in, tables_of
+from pplvae.commands.verdict import verdict_on
+from pplvae.data import Data
+from pplvae.results.base import Result
+from pplvae.run_folders import COMMAND, HISTORY, check_files, read_record, read_spec, written
+from pplvae.scoring.kept import rows_there
+from pplvae.store import open_datasets
+from pplvae.training.fitting import Fit
 from pplvae.training.loop import FitStatus
 
-COMPARISON, MEASURED = "comparison.nc", "comparison.zarr"
-_PAGE = "report.html"
-_WEIGHTS = "weights_digest"  # of the fit, in its comparison
-# Of what a fit was asked for.
-_KINDS = {"model": str, "data": str, "latent": int, "seed": int, "scale": (int, float)}
-_KINDS |= dict.fromkeys(("likelihood", "prior", "guide", "binarise", "labels", "ids", "missing"), (str, type(None)))
-_KINDS |= dict.fromkeys(("header", "standardise"), (bool, type(None)))
-
-_out = Console(highlight=False, soft_wrap=True)
+Found = dict[str, Any]
 
 
-def fit_to(run: Path, spec: Spec, data: Data, program: Any, options: dict[str, Any], again: str) -> FitStatus:
-    """Fit a program to rows, both made as the spec says; `again` is the command that goes on if it is interrupted."""
-    _say(str(data))
+def fit_to(
+    voice: Voice, run: Path, spec: Spec, data: Data, program: Any, options: Found, again: str
+) -> tuple[str, Found]:
+    """Fit a program to rows, both made as the spec says; the name of the status in which it ended.
+
+    Args:
+        voice: that says what there is to say.
+        run: the folder.
+        spec: what is asked for.
+        data: rows.
+        program: with its methods `model` and `guide`.
+        options: of `pplvae.fit`.
+        again: the command that goes on if it is interrupted.
+    """
+    voice.line(str(data))
     if spec.get("likelihood") is not None:
-        _say(f"Likelihood: {spec['likelihood']}")
+        voice.line(f"Likelihood: {spec['likelihood']}")
     asked = named(spec) | {"seed": options["seed"]}
     if options["existing"] == "resume" and (run / COMMAND).exists():
         check_unchanged(run, read_spec(run / COMMAND), asked, "or choose another folder")
     with occupied(run, asked, options["existing"]):
-        fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=True, **options)
+        fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=not voice.quiet, **options)
         if options["existing"] != "refuse":
-            for name in (COMPARISON, _PAGE):  # of the earlier fit
-                (run / name).unlink(missing_ok=True)
-            remove(run / MEASURED)
-    _say(repr(fitted))
-    _say(f"Run folder: {run}")
+            forget_results(run)
+    voice.line(repr(fitted))
+    voice.line(f"Run folder: {run}")
     if fitted.status is FitStatus.INTERRUPTED:
-        _say(f"Go on with `{again}`.")
-    return fitted.status
+        voice.line(f"Go on with `{again}`.")
+    told = {"run": str(run), "model": spec["model"], "data": spec["data"], "fit": _in_short(fitted)}
+    return fitted.status.name, told
 
 
 def has_begun(run: Path) -> bool:
@@ -58,109 +76,102 @@ def has_begun(run: Path) -> bool:
     return bool(written(run))
 
 
-def compare_in(run: Path, options: dict[str, Any], model: str | None = None, *, force: bool = False) -> None:
-    """Compare the program of a run on its train and test rows, going on with a comparison that was interrupted.
+def compare_in(voice: Voice, run: Path, options: Found, model: str | None = None, *, force: bool = False) -> Found:
+    """Compare the program of a run on its train and test rows."""
 
-    Args:
-        run: its folder.
-        options: of `pplvae.compare`.
-        model: names the program's file, where the run alone may not.
-        force: also if that file has been edited since the fit.
-    """
-    asked = _spec_of(run)
-    _check_ended(run)
-    with holding(run):
-        spec = trusted(run, asked, model, force=force)
-        check_files(run, read_record(run))
-        data, program = made(spec, spec["seed"])
-        _check_rows(run, data.train)
-        for part in (data.train, data.test):  # what could not be written in the end is refused before the work
-            written_out(run / COMPARISON, xr.Dataset(coords=part.coordinates()))
-        fitted = pplvae.load_fit(run, program.model, program.guide, data.train)
-        there, of = rows_there(run / MEASURED)
-        if there:
-            _say(f"{there} of {of} rows were there.")
-        result = pplvae.compare(fitted.model, fitted.guide, data, store=run / MEASURED, progress=True, **options)
-        weights = read_record(run)["files"].get(WEIGHTS, "")
-        (run / _PAGE).unlink(missing_ok=True)  # of an earlier comparison
-        replace(result, rows=result.rows.assign_attrs({_WEIGHTS: weights})).save(run / COMPARISON)
-        remove(run / MEASURED)
-    _say(f"\n{result}\n")
-    _say(f"Rows: {run / COMPARISON}")
+    def measure(opened: Opened, **how: Any) -> Result:
+        return pplvae.compare(opened.fit.model, opened.fit.guide, opened.data, **options, **how)
+
+    return _measured(voice, run, COMPARISON, measure, model, force=force)
 
 
-def compare_two(run: Path, other: Path, margin: float) -> bool:
-    """Print how two runs that have been compared differ, row by row; whether the second is worse by the margin."""
-    pair = pplvae.compare_runs(*map(_comparison_of, (run, other)))
-    _say(str(pair))
-    return pair.worse(margin)
+def attribute_in(voice: Voice, run: Path, options: Found, model: str | None, *, force: bool) -> Found:
+    """Say what is to blame for the gaps of a run, on its train and test rows."""
+
+    def measure(opened: Opened, **how: Any) -> Result:
+        pair, data = (opened.fit.model, opened.fit.guide), opened.data
+        return pplvae.attribute(*pair, data.train, data.test, **options, **how)
+
+    return _measured(voice, run, ATTRIBUTION, measure, model, force=force)
 
 
-def report_of(run: Path) -> None:
+def calibrate_in(voice: Voice, run: Path, part: str, options: Found, model: str | None, *, force: bool) -> Found:
+    """Check the guide of a run against its own model; rows of a part are the templates."""
+
+    def measure(opened: Opened, **how: Any) -> Result:
+        return pplvae.calibrate(opened.fit.model, opened.fit.guide, opened.part(part), **options, **how)
+
+    return _measured(voice, run, CALIBRATION, measure, model, force=force)
+
+
+def latents_in(voice: Voice, run: Path, part: str, options: Found, model: str | None, *, force: bool) -> Found:
+    """Say how much of its latents a run uses on the rows of a part."""
+
+    def measure(opened: Opened, *, progress: bool, **_: Any) -> Result:  # it takes seconds: nothing is kept on the way
+        return pplvae.latent_use(opened.fit.model, opened.fit.guide, opened.part(part), progress=progress, **options)
+
+    return _measured(voice, run, LATENTS, measure, model, force=force)
+
+
+def compare_two(voice: Voice, run: Path, other: Path, margin: float) -> tuple[bool, Found]:
+    """Say how two runs that have been compared differ, row by row; whether the second is worse by the margin."""
+    pair = pplvae.compare_runs(*(result_of(each, COMPARISON) for each in (run, other)))
+    worse, sentence = verdict_on(pair, str(run), str(other), margin)
+    voice.result(f"{pair}\n\n{sentence}", lambda: tables_of(pair, last=[sentence]))
+    told = {"run": str(run), "other": str(other), "margin": margin, "worse": worse, "verdict": sentence}
+    return worse, told | found_in(pair)
+
+
+def report_of(voice: Voice, run: Path) -> Found:
     """Write the page of a run that has been compared."""
-    result = _comparison_of(run)
+    result = result_of(run, COMPARISON)
     record = read_record(run)
     check_files(run, record)
-    settings = record["settings"] | _spec_of(run)
+    settings = record["settings"] | spec_of(run)
     history = open_datasets(run / HISTORY, "history")["history"]
     title = f"What amortisation costs: {settings['model']} on {Path(str(settings['data'])).name}"
-    written_to = result.report(
-        run / _PAGE, history=history, settings=settings, title=title, command=f"pplvae compare {run}"
-    )
-    _say(f"Page: {written_to}")
+    about = {"settings": settings, "title": title, "command": f"pplvae compare {run}"}
+    page = str(result.report(run / PAGE, history=history, **about))
+    voice.line(f"Page: {page}")
+    return {"run": str(run), "page": page}
 
 
-def _say(text: str) -> None:
-    _out.print(printable(text), markup=False)
+def _measured(
+    voice: Voice, run: Path, kept: Kept, measure: Callable[..., Result], model: str | None, *, force: bool
+) -> Found:
+    """Measure something of a run and keep it there, going on with what was interrupted.
 
-
-def _spec_of(run: Path) -> Spec:
-    """What a run was asked for.
-
-    Raises:
-        StoreError: no such run, one that Python has made, or a damaged one.
+    Args:
+        voice: that says what there is to say.
+        run: its folder.
+        kept: the kind of result.
+        measure: what makes it of an opened run, with `store=` and `progress=`.
+        model: see `opened_run`.
+        force: likewise.
     """
-    if not run.is_dir():
-        raise StoreError(f"There is no run {str(run)!r} (looked from {str(Path.cwd())!r}). `pplvae fit` makes one.")
-    if not (run / COMMAND).exists() and (run / RUN).exists():
-        raise StoreError(
-            f"The run {str(run)!r} was made by Python's `fit`, so only Python knows its programs: "
-            f"`pplvae.load_fit({str(run)!r}, model, guide, rows)`."
-        )
-    if not (run / COMMAND).exists():
-        raise StoreError(f"{str(run)!r} is no run folder: it has no {COMMAND}. `pplvae fit` makes one.")
-    spec = read_spec(run / COMMAND)
-    check_kinds(run / COMMAND, {"scale": 1.0} | spec, _KINDS)
-    return spec
+    with opened_run(run, kept, model, force=force) as opened:
+        if kept.measured(run).exists():
+            voice.line(_what_was_there(run, kept))
+        result = measure(opened, store=kept.measured(run), progress=not voice.quiet)
+        file = keep_result(run, kept, result)
+    advice = [f"{one.remedy}: {one.sentence}" for one in getattr(result, "advice", ())]
+    voice.result(f"\n{result}\n", lambda: tables_of(result, more=advice))
+    voice.line(f"Rows: {file}")
+    return {"run": str(run), "file": str(file), **found_in(result)} | ({"advice": advice} if advice else {})
 
 
-def _check_ended(run: Path) -> None:
-    if not (run / RUN).exists():
-        raise StoreError(
-            f"The fit in {str(run)!r} has not ended. Go on with it: give the command that began it once more, with "
-            "`existing='resume'`."
-        )
+def _what_was_there(run: Path, kept: Kept) -> str:
+    if kept is not COMPARISON:  # whose rows are those of the data, and can be counted
+        return "Going on with what was interrupted."
+    there, of = rows_there(kept.measured(run))
+    return f"{there} of {of} rows were there."
 
 
-def _comparison_of(run: Path) -> Any:
-    if not (run / COMPARISON).exists():
-        _spec_of(run)
-        _check_ended(run)
-        raise StoreError(f"The run {str(run)!r} has not been compared: `pplvae compare {run}` comes first.")
-    found = pplvae.load_comparison(run / COMPARISON)
-    if (run / RUN).exists() and found.rows.attrs.get(_WEIGHTS, "") not in ("", read_record(run)["files"].get(WEIGHTS)):
-        raise StoreError(
-            f"{str(run / COMPARISON)!r} is of other weights than {str(run)!r} holds: it belongs to another run, or to "
-            f"an earlier fit. `pplvae compare {run}` makes it again."
-        )
-    return found
-
-
-def _check_rows(run: Path, train: Rows) -> None:
-    """Refuse training rows that are not those of the fit; older runs do not say which these were."""
-    known = read_record(run)["settings"].get("rows_digest")
-    if known is not None and known != digest(train):
-        raise StoreError(
-            f"{str(run)!r} was fitted to other training rows than the data have now. Put the data back as they were, "
-            "or fit again."
-        )
+def _in_short(fitted: Fit) -> Found:
+    """How a fit ended, and its validation ELBO at the epoch whose weights were kept."""
+    history, best = fitted.history, fitted.best_epoch
+    told: Found = {"status": fitted.status.name, "message": fitted.message, "steps": fitted.steps}
+    told |= {"epochs": history.sizes.get("epoch", 0), "best_epoch": best}
+    scored = best >= 0 and "elbo_validation" in history
+    names = ("elbo_validation", "elbo_validation_stderr") if scored else ()
+    return told | {name: float(history[name].values[best]) for name in names}

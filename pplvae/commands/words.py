@@ -9,7 +9,8 @@ from pplvae.likelihoods import LIKELIHOODS
 _KEYWORD = re.compile(r"`(?:load_data\(\.\.\., )?(\w+)=([^`()]*)\)?`")
 _BARE = re.compile(r"`(\w+)`")
 _LIKELIHOOD = re.compile(r"`likelihoods\.(\w+)`")
-_OTHERS = ("model", "guide", "prior", "data", "scale")  # in a message a user's programs, rows and distributions
+# In a message a user's programs, rows and distributions.
+_OTHERS = ("model", "guide", "prior", "data", "scale", "part")
 
 
 def in_options(message: str, options: Collection[str]) -> str:

@@ -1,0 +1,119 @@
+"""Commands made of functions: their options, their exit status, and what becomes of refused input and of Ctrl-C."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from typer.core import TyperGroup
+
+from pplvae.commands.options import Takes, in_python, keywords_from, with_options
+from pplvae.commands.saying import Voice
+from pplvae.commands.words import going_on, in_options
+from pplvae.errors import PplvaeError, UnknownNameError
+from pplvae.isolate import ended_like_ctrl_c
+
+REFUSED, NONFINITE, WORSE, INTERRUPTED, TERMINATED = 2, 3, 4, 130, 143
+STATUSES = (
+    "Exit status: 0 done; 2 an input was refused (the message says why); 3 the fit's loss stopped being finite; 4 the "
+    "second run is worse; 130 interrupted; 143 asked to end."
+)
+REFUSALS = (PplvaeError, ValueError, ImportError, OSError)
+
+# What several commands have.
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
+Model = Annotated[
+    str | None, typer.Option(help="For a run whose model is a file that you have not named yourself, or have moved.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Even if the model's file has been edited since the fit.")]
+Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
+
+Found = tuple[int, dict[str, Any]]  # the exit status of a command, and what it tells in JSON
+_COMMON = {
+    "threads": (
+        Annotated[int | None, typer.Option(min=1, help="CPU threads for torch; by default torch's own choice.")],
+        None,
+    ),
+    "json": (
+        Annotated[bool, typer.Option("--json", help="Print one JSON object; all else goes to standard error.")],
+        False,
+    ),
+    "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")], False),
+}
+
+
+class Interrupted(Exception):
+    """Ctrl-C; its text is the command that goes on."""
+
+
+class Verbs(TyperGroup):
+    """The commands; a mistyped one is answered with the nearest."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is asked for."""
+        if args and args[0] not in self.commands and args[0][:1] != "-":
+            shown = [name for name, command in self.commands.items() if not command.hidden]
+            ctx.fail(str(UnknownNameError("command", args[0], shown)))
+        return super().resolve_command(ctx, args)
+
+
+def command_of(app: typer.Typer, *takes: Takes, examples: tuple[str, str]) -> Callable[..., Any]:
+    """Make a command of a function that speaks through a voice, its first argument.
+
+    Args:
+        app: to which it is added.
+        takes: keywords of Python functions that are its options, and reach it as `**keywords`.
+        examples: commands that work, for its help.
+    """
+
+    def register(work: Callable[..., Found]) -> Callable[..., None]:
+        signature, keywords = with_options(work, takes, _COMMON), keywords_from(takes)
+
+        @wraps(work)
+        def command(*given: Any, **options: Any) -> None:
+            bound = signature.bind(*given, **options)
+            bound.apply_defaults()
+            values = bound.arguments
+            threads = values.pop("threads")
+            if threads is not None:
+                torch.set_num_threads(threads)
+            voice = Voice(json=values.pop("json"), quiet=values.pop("quiet"))
+
+            def carry_out() -> Found:
+                return work(voice, **{n: in_python(keywords[n], v) if n in keywords else v for n, v in values.items()})
+
+            status, found = _ended(carry_out, voice, app)
+            voice.answer(work.__name__, status, found)
+            if status:
+                raise typer.Exit(status)
+
+        vars(command)["__signature__"] = signature
+        command.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+        epilog = "\n\n".join(["Examples:", *examples])
+        return app.command(epilog=epilog)(command)
+
+    return register
+
+
+def in_words(app: typer.Typer, message: str) -> str:
+    """A message of the Python functions, in the words of the command line."""
+    commands: Any = typer.main.get_command(app)
+    return in_options(message, {option.name for command in commands.commands.values() for option in command.params})
+
+
+def _ended(work: Callable[[], Found], voice: Voice, app: typer.Typer) -> Found:
+    """What a command comes to; refused input ends in one line, not in a traceback."""
+    with ended_like_ctrl_c() as asked_to_end:
+        try:
+            status, found = work()
+        except REFUSALS as error:
+            status, found = REFUSED, {"error": in_words(app, str(error))}
+        except (KeyboardInterrupt, Interrupted) as leaving:
+            again = str(leaving) or going_on(sys.argv[1:], resume=False)
+            status, found = INTERRUPTED, {"error": f"interrupted. Go on with `{again}`."}
+    if "error" in found:
+        voice.problem(found["error"])
+    return TERMINATED if asked_to_end and status == INTERRUPTED else status, found

@@ -1,0 +1,27 @@
+"""What the verbs do, behind one import, which the command line makes once options have been read."""
+
+from pplvae.commands.export import export_from
+from pplvae.commands.listing import list_runs
+from pplvae.commands.runs import (
+    attribute_in,
+    calibrate_in,
+    compare_in,
+    compare_two,
+    fit_to,
+    has_begun,
+    latents_in,
+    report_of,
+)
+
+__all__ = [
+    "attribute_in",
+    "calibrate_in",
+    "compare_in",
+    "compare_two",
+    "export_from",
+    "fit_to",
+    "has_begun",
+    "latents_in",
+    "list_runs",
+    "report_of",
+]
