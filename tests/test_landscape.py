@@ -50,13 +50,13 @@ def test_two_latents_of_a_linear_model():
     assert found.attrs["status"] == "converged"
 
 
-@pytest.mark.parametrize("start", ["prior", "encoder"])
-def test_gradient_ascent_is_that_of_the_quadratic(start):
+@pytest.mark.parametrize("begin", ["prior", "encoder"])
+def test_gradient_ascent_is_that_of_the_quadratic(begin):
     """Step by step: mean + rate * precision @ (optimum - mean), at one over the largest eigenvalue."""
     model, guide, encode, v = linear_pair(3)
-    found = pplvae.elbo_landscape(model.model, guide, v[:1], latents=(2, 0), start=start, points=3, steps=60)
+    found = pplvae.elbo_landscape(model.model, guide, v[:1], latents=(2, 0), begin=begin, points=3, steps=60)
     precision, optimum = model.posterior_precision().detach(), model.posterior(v).mean[0].detach()
-    mean = torch.zeros(3).to(v) if start == "prior" else encode(v)[0][0].detach()
+    mean = torch.zeros(3).to(v) if begin == "prior" else encode(v)[0][0].detach()
     rate = 1 / torch.linalg.eigvalsh(precision)[-1]
     path = [mean]
     for _ in range(found.sizes["step"] - 1):
@@ -115,12 +115,12 @@ def test_what_has_no_landscape_is_refused():
         pplvae.elbo_landscape(model.model, guide, v)
     with pytest.raises(ValueError, match=r"`latents` must be two different positions from 0 to 1, got \(0, 2\)"):
         pplvae.elbo_landscape(model.model, guide, v[:1], latents=(0, 2))
-    for wrong in ({"start": "there"}, {"points": 1}, {"steps": 0}, {"particles": 3}):
+    for wrong in ({"begin": "there"}, {"points": 1}, {"steps": 0}, {"particles": 3}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             pplvae.elbo_landscape(model.model, guide, v[:1], **wrong)
     single, narrow, _, v = linear_pair(1)
     with pytest.raises(ProgramError, match="over two latents; a row of this pair has 1"):
         pplvae.elbo_landscape(single.model, narrow, v[:1])
+    model, guide, v = programs.gamma_latent()
     with pytest.raises(ProgramError, match="not that of one Gaussian"):
-        model, guide, v = programs.gamma_latent()
         pplvae.elbo_landscape(model, guide, v[:1])

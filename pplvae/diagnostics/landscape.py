@@ -30,7 +30,7 @@ from pplvae.search.nodes import nodes_of
 from pplvae.search.own_guides import OwnGuides
 
 _GUIDES = ("amortised", "local")  # as in `Comparison.parameters`
-_STARTS = ("prior", "encoder")
+_BEGINNINGS = ("prior", "encoder")
 _PLACES_AT_ONCE = 256
 _HALVINGS = 30  # of a step that does not rise
 _REACH = 3.0  # standard deviations of the posterior, and of both guides, that are on the grid
@@ -45,7 +45,7 @@ def elbo_landscape(
     row: Any,
     *,
     latents: tuple[int, int] | None = None,
-    start: str = "prior",
+    begin: str = "prior",
     points: int = 41,
     steps: int = 100,
     particles: int = 200,
@@ -65,7 +65,7 @@ def elbo_landscape(
         row: one row, in any form that rows may have: `v[3:4]`, `data.test[[3]]`.
         latents: positions of two latents among all of a row. By default those of a pair with two; of more, the two
             directions in which the row's posterior is widest, seen from the optimum.
-        start: where gradient ascent begins: "prior", at its mean, or "encoder".
+        begin: where gradient ascent begins: "prior", at its mean, or "encoder".
         points: of the grid, on each side.
         steps: of gradient ascent over all means, at most. Their length is one over the steepest curvature at the
             optimum, halved where the ELBO would fall.
@@ -87,7 +87,7 @@ def elbo_landscape(
         ProgramError: a pair that cannot be compared row by row, fewer than two latents, or a guide that is no Gaussian.
         ValueError: numbers out of range.
     """
-    _check(start, points, steps, particles)
+    _check(begin, points, steps, particles)
     some = one_set(row, "row")
     if len(some) != 1:
         raise DataError(f"`row` must be one row, got {len(some)}. Choose it with its axis kept: `rows[3:4]`.")
@@ -96,10 +96,10 @@ def elbo_landscape(
         with in_users_words("pair of model and guide", some.tensors):
             pair = _OneRow(model, guide, layout, Batch.of(some.tensors), schedule, particles, seed)
         axes = _Axes(pair, latents)
-        began = pair.prior_mean() if start == "prior" else pair.encoder.mean
+        began = pair.prior_mean() if begin == "prior" else pair.encoder.mean
         path, path_elbo = pair.ascent(began, steps)
         found = _dataset(pair, axes, path, path_elbo, points)
-    asked = {"start": start, "points": points, "steps": steps, "particles": particles, "seed": seed}
+    asked = {"begin": begin, "points": points, "steps": steps, "particles": particles, "seed": seed}
     return found.assign_attrs(asked | schedule.settings() | {"row": some.ids[0], "status": pair.status.name.lower()})
 
 
@@ -280,9 +280,9 @@ def _dataset(row: _OneRow, axes: _Axes, path: Places, path_elbo: Tensor, points:
     return xr.Dataset(columns, coords=coordinates | {"latent": row.names(), "step": np.arange(len(ways))})
 
 
-def _check(start: str, points: int, steps: int, particles: int) -> None:
-    if start not in _STARTS:
-        raise ValueError(f"`start` must be one of {', '.join(map(repr, _STARTS))}, got {start!r}.")
+def _check(begin: str, points: int, steps: int, particles: int) -> None:
+    if begin not in _BEGINNINGS:
+        raise ValueError(f"`begin` must be one of {', '.join(map(repr, _BEGINNINGS))}, got {begin!r}.")
     for name, value, least in (("points", points, 2), ("steps", steps, 1), ("particles", particles, 2)):
         if value < least:
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")

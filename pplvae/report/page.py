@@ -46,7 +46,7 @@ def write_report(
         "decomposition": image_of(plots.decomposition(summary)),
         "histogram": image_of(plots.gap_histogram(rows)),
         "scatter": image_of(plots.elbo_scatter(rows)),
-        "ladders": [image_of(plots.ladder(summary, part)) for part in parts if _has_families(summary)],
+        "ladders": [image_of(plots.ladder(rows))] if _has_families(summary) else [],
         "parameters": image_of(plots.lambda_scatter(parameters)) if parameters.data_vars else None,
         "groups": None if groups is None else image_of(plots.gaps_by_group(groups)),
         "curves": None
