@@ -6,8 +6,11 @@ Each block runs after those before it. What its last line gives is saved as the 
 import argparse
 import ast
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n!\[[^]]*\]\(([^)]+)\))?", re.S)
@@ -48,7 +51,9 @@ def save(drawn: Any, path: Path) -> None:
     """Save axes or a figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure = drawn if hasattr(drawn, "savefig") else drawn.figure
-    figure.savefig(path, dpi=100)
+    pixels = BytesIO()
+    figure.savefig(pixels, dpi=100)
+    Image.open(pixels).convert("RGB").quantize(64).save(path, optimize=True)
     print(path)
 
 

@@ -52,12 +52,12 @@ def test_two_latents_of_a_linear_model():
 
 @pytest.mark.parametrize("begin", ["prior", "encoder"])
 def test_gradient_ascent_is_that_of_the_quadratic(begin):
-    """Step by step: mean + rate * precision @ (optimum - mean), at one over the largest eigenvalue."""
+    """Step by step: mean + rate * precision @ (optimum - mean), at a quarter of one over the largest eigenvalue."""
     model, guide, encode, v = linear_pair(3)
     found = pplvae.elbo_landscape(model.model, guide, v[:1], latents=(2, 0), begin=begin, points=3, steps=60)
     precision, optimum = model.posterior_precision().detach(), model.posterior(v).mean[0].detach()
     mean = torch.zeros(3).to(v) if begin == "prior" else encode(v)[0][0].detach()
-    rate = 1 / torch.linalg.eigvalsh(precision)[-1]
+    rate = 0.25 / torch.linalg.eigvalsh(precision)[-1]
     path = [mean]
     for _ in range(found.sizes["step"] - 1):
         path.append(path[-1] + rate * precision @ (optimum - path[-1]))

@@ -32,7 +32,10 @@ from pplvae.search.own_guides import OwnGuides
 _GUIDES = ("amortised", "local")  # as in `Comparison.parameters`
 _BEGINNINGS = ("prior", "encoder")
 _PLACES_AT_ONCE = 256
+_RATE = 0.25  # of a step, over the steepest curvature: small enough for a smooth path
+_NOTHING = 1e-6  # nats
 _HALVINGS = 30  # of a step that does not rise
+_MARGIN = 0.05  # of the grid, on each side
 _REACH = 3.0  # standard deviations of the posterior, and of both guides, that are on the grid
 
 Places = Float[Tensor, "place element"]
@@ -47,7 +50,7 @@ def elbo_landscape(
     latents: tuple[int, int] | None = None,
     begin: str = "prior",
     points: int = 41,
-    steps: int = 100,
+    steps: int = 200,
     particles: int = 200,
     tolerance: float = 0.01,
     max_steps: int = 3000,
@@ -67,8 +70,8 @@ def elbo_landscape(
             directions in which the row's posterior is widest, seen from the optimum.
         begin: where gradient ascent begins: "prior", at its mean, or "encoder".
         points: of the grid, on each side.
-        steps: of gradient ascent over all means, at most. Their length is one over the steepest curvature at the
-            optimum, halved where the ELBO would fall.
+        steps: of gradient ascent over all means, at most. Their length is a quarter of one over the steepest curvature
+            at the optimum, halved where the ELBO would fall; they end where one wins less than 1e-6 nats.
         particles: Monte Carlo draws per row. An even number, the same at every point; from 1024 on, a row of two
             latents is integrated on a grid.
         tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
@@ -169,7 +172,7 @@ class _OneRow:
 
     def ascent(self, mean: One, steps: int) -> tuple[Float[Tensor, "step element"], Float[Tensor, " step"]]:
         """Means on the way up, the first one included, and their ELBOs."""
-        rate = 1 / torch.linalg.eigvalsh(self.curvature[0])[-1].clamp_min(torch.finfo(mean.dtype).tiny)
+        rate = _RATE / torch.linalg.eigvalsh(self.curvature[0])[-1].clamp_min(torch.finfo(mean.dtype).tiny)
         path, elbo = [mean], [self.elbo(mean)]
         for _ in range(steps):
             slope = self._slope(path[-1])
@@ -183,6 +186,8 @@ class _OneRow:
                 break  # the top, as far as numbers can say
             path.append(ahead)
             elbo.append(reached)
+            if bool(elbo[-1] - elbo[-2] < _NOTHING):
+                break
         return torch.cat(path), torch.cat(elbo)
 
     def log_joint(self, h: Places) -> Float[Tensor, " place"]:
@@ -262,6 +267,7 @@ def _dataset(row: _OneRow, axes: _Axes, path: Places, path_elbo: Tensor, points:
     centres = np.concatenate([means, means[1:]])
     low = np.concatenate([centres - wide, ways]).min(0)
     high = np.concatenate([centres + wide, ways]).max(0)
+    low, high = low - _MARGIN * (high - low), high + _MARGIN * (high - low)
     first, second = (np.linspace(*ends, points) for ends in zip(low, high, strict=True))
     grid = axes.places(row.own.mean, first, second)
     columns = {

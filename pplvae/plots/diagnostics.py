@@ -49,7 +49,7 @@ def calibration_ecdf(calibration: Any, *, ax: Axes | None = None) -> Axes:
             points, line, color=shown.colour, linestyle="none", marker=shown.marker, markevery=(i % 10 / 100, 0.1)
         )
     axes.set_xlim(0, 1)
-    axes.set_xlabel("rank of the true latent among the guide's draws (share)")
+    axes.set_xlabel("rank of the true latent (share of the draws)")
     axes.set_ylabel("ECDF minus uniform (share)")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, title=_more(len(outside)))
     return axes

@@ -20,7 +20,7 @@ from pplvae.plots.style import (
     taken,
 )
 
-_BINS = 40
+_BINS = 30
 _SHOWN = 0.995  # quantile at which the axis ends: one extreme row would squeeze all others
 
 
@@ -90,8 +90,8 @@ def lambda_scatter(comparison: Any, most: int = 4, *, figure: Figure | None = No
         middle = float(np.nanmean(own))
         axes.axline((middle, middle), slope=1, **reference())
         axes.set_title(as_it_is(name))
-        axes.set_xlabel("encoder's")
-        axes.set_ylabel("row's own" if k == 0 else "")
+        axes.set_xlabel("encoder's guide")
+        axes.set_ylabel("row's own guide" if k == 0 else "")
     return figure
 
 

@@ -51,7 +51,7 @@ def gaps_by_group(groups: Any, *, ax: Axes | None = None) -> Axes:
     names = [
         f"{as_it_is(name)} (n = {n})" for name, n in zip(table["group"].values, table["count"].values, strict=True)
     ]
-    axes.set_yticks(place, names, **({"fontsize": "x-small"} if crowded else {}))
+    axes.set_yticks(place, names, fontsize="x-small" if crowded else rcParams["ytick.labelsize"])
     axes.set_ylim(count - 0.4, -0.6)
     term, level = table.attrs["term"].replace("_", " "), 100 * table.attrs["level"]
     axes.set_xlabel(f"{term} (nats per row, {level:g} % intervals)")
@@ -67,7 +67,7 @@ def paired_differences(paired: Any, *, ax: Axes | None = None) -> Axes:
     """
     summary = taken(paired, "summary", "mean", "stderr", "quantiles", "part", "term")
     terms, looks = [str(term) for term in summary["term"].values], looks_of_parts(summary)
-    axes = axes_for(ax, lines_high(_AROUND + 1.6 * len(terms) * len(looks)))
+    axes = axes_for(ax, lines_high(_AROUND + 1.2 * len(terms) * len(looks)))
     axes.axvline(0, **reference())
     places, labels = [], []
     for i, (part, shown) in enumerate(looks.items()):

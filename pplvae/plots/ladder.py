@@ -22,7 +22,7 @@ from pplvae.plots.style import (
 _NOT_COUNTED = ("nonfinite", "skipped")
 _FAMILY = "elbo_local_"
 _STACK = ("amortisation_gap", "approximation_gap")
-_LOWEST_LINES = 3.4  # lines of text around a list: axis, legend
+_LOWEST_LINES = 4.0  # lines of text around a list: axis, legend
 
 
 def ladder(comparison: Any, parts: str | Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
@@ -53,7 +53,7 @@ def ladder(comparison: Any, parts: str | Sequence[str] | None = None, *, ax: Axe
         )
     axes.set_yticks(np.arange(len(rungs)), [as_it_is(rung) for rung in rungs])
     axes.set_ylim(-0.6, len(rungs) - 0.4)
-    axes.set_xlabel("nats per row above the encoder's guide (± 2 standard errors)")
+    axes.set_xlabel("nats per row above the encoder's guide\n(± 2 standard errors)")
     legend_above(axes, len(looks))
     return axes
 

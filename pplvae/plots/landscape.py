@@ -18,6 +18,7 @@ _MASSES = (0.5, 0.9)
 _AROUND = np.linspace(0, 2 * np.pi, 181)
 _LARGE = 2  # times a usual marker
 _NAMES = {"amortised": "encoder's guide", "local": "row's own guide"}
+_LINES = {"amortised": "-.", "local": "--"}  # the posterior's are solid
 
 
 def optimisation_path(landscape: Any, *, ax: Axes | None = None) -> Axes:
@@ -32,8 +33,10 @@ def optimisation_path(landscape: Any, *, ax: Axes | None = None) -> Axes:
     """
     found = taken(landscape, "rows", "elbo", "path", "mean", "first", "second")
     axes = axes_for(ax, rcParams["figure.figsize"][0] * 0.7)
-    below = found["elbo"].transpose("second", "first").values - float(found["guide_elbo"].sel(guide="local"))
-    levels = [-depth for depth in reversed(_DEPTHS) if np.nanmin(below) < -depth]
+    below = np.ma.masked_invalid(found["elbo"].transpose("second", "first").values) - float(
+        found["guide_elbo"].sel(guide="local")
+    )
+    levels = [-depth for depth in reversed(_DEPTHS) if below.min() < -depth]
     if levels:
         lines = axes.contour(found["first"], found["second"], below, levels=levels, colors=[neutral()], alpha=0.5,
                              linestyles="solid", linewidths=rcParams["axes.linewidth"])  # fmt: skip
@@ -80,7 +83,7 @@ def posterior_contours(landscape: Any, *, ax: Axes | None = None) -> Axes:
         circle = root @ np.stack([np.cos(_AROUND), np.sin(_AROUND)])
         for k, mass in enumerate(_MASSES):
             ellipse = mean[:, None] + np.sqrt(-2 * np.log1p(-mass)) * circle
-            axes.plot(*ellipse, color=shown.colour, linestyle=("-", "--")[guide == "local"], label=None if k else name)
+            axes.plot(*ellipse, color=shown.colour, linestyle=_LINES[guide], label=None if k else name)
         axes.plot(*mean, shown.marker, color=shown.colour)
     _name_axes(axes, found, "{}")
     axes.legend(title="regions of 50 % and 90 %")

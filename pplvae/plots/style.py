@@ -18,13 +18,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 WIDTH = 6.4  # inches, matplotlib's own
 _HEIGHT = 3.6
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
-_LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1, 1, 1, 1, 1)))
+_LINES = ("-", "--", "-.", ":", (0, (8, 1.5)))
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "---")
 # What is the same thing looks the same in every figure.
 _PLACES = {"amortised": 0, "local": 1, "test": 2, "valid": 3, "validation": 3, "train": 4}
 _OTHER_PLACES = (5, 0, 1, 6)  # of parts of other names
 _MOST_VECTORS = 20_000  # points: more make a file that no reader opens
 _LONGEST = 48  # letters of a name
+_LETTERS, _HANDLE = 90, 6  # that a line of a legend holds, and that its handle takes
 
 
 class Look(NamedTuple):
@@ -123,11 +124,19 @@ def lines_high(count: float, size: float = 1.9) -> float:
 
 
 def legend_above(axes: Axes, columns: int, title: str | None = None) -> None:
-    """A legend over the axes, where nothing is drawn; nothing where nothing has a label."""
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, title=title, borderaxespad=0.2
-        )
+    """A legend over the axes, where nothing is drawn; nothing where nothing has a label.
+
+    Args:
+        axes: whose.
+        columns: at most; fewer where names are long.
+        title: of the legend.
+    """
+    labels = axes.get_legend_handles_labels()[1]
+    if not labels:
+        return
+    fit = max(1, _LETTERS // (max(map(len, labels)) + _HANDLE))
+    where = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "borderaxespad": 0.2}
+    axes.legend(ncols=min(columns, fit), frameon=False, title=title, **where)
 
 
 def neutral() -> Any:
