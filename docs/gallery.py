@@ -53,7 +53,7 @@ def save(drawn: Any, path: Path) -> None:
     figure = drawn if hasattr(drawn, "savefig") else drawn.figure
     pixels = BytesIO()
     figure.savefig(pixels, dpi=100)
-    Image.open(pixels).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(pixels).convert("RGB").quantize(256).save(path, optimize=True)
     print(path)
 
 

@@ -263,7 +263,7 @@ def test_figure_shows_every_latent():
         found = calibrate(model.model, guide, v)
         assert len(found.outside) == outside
         axes = calibration_ecdf(found)
-        curves = [line for line in axes.lines if len(line.get_xdata()) == 201 and line.get_linestyle() != "None"]
+        curves = [line for line in axes.lines if len(line.get_xdata()) == 201]
         assert len(curves) == model.latent + 1
         assert sum(line.get_label().endswith("too narrow") for line in curves) == (3 if outside else 0)
         band = axes.collections[0].get_paths()[0].vertices

@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 import pplvae
 from pplvae.errors import UnknownNameError
+from pplvae.isolate import unwarned
 from pplvae.programs.log_weights import log_weights
 
 
@@ -331,6 +332,13 @@ def test_draws_of_the_posterior_have_its_moments():
     np.testing.assert_allclose(mean, found.rows["h"].values[good], atol=0.01)  # the same weights
     np.testing.assert_allclose(mean, exact.mean.detach()[good], atol=0.15)
     np.testing.assert_allclose(variance, exact.variance.detach()[good], rtol=0.3)
+    with unwarned():
+        import arviz
+    container = found.to_arviz()
+    table = arviz.summary(container, kind="stats")
+    np.testing.assert_allclose(table["mean"].astype(float), draws.mean(("chain", "draw")).values.flatten(), atol=0.006)
+    with pytest.raises(TypeError, match="log likelihood not found"):  # as docs/gallery.md says
+        arviz.loo(container)
     with pytest.raises(ValueError, match="draws"):
         pplvae.posterior_means(model.model, model.guide, v, draws=-1)
 

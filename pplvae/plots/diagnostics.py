@@ -44,10 +44,8 @@ def calibration_ecdf(calibration: Any, *, ax: Axes | None = None) -> Axes:
         text, shown = f"{as_it_is(name)}: {verdicts[name]}" if i < _NAMED else None, look(i)
         style = look(i // len(COLOURS)).line  # first all colours, then the next style
         line = with_ends(latents["ecdf_difference"].sel(latent=name).values)
-        axes.plot(points, line, color=shown.colour, linestyle=style, label=text)
-        axes.plot(
-            points, line, color=shown.colour, linestyle="none", marker=shown.marker, markevery=(i % 10 / 100, 0.1)
-        )
+        every = (i % 10 / 100, 0.1)  # markers of two lines that cross stand apart
+        axes.plot(points, line, color=shown.colour, linestyle=style, marker=shown.marker, markevery=every, label=text)
     axes.set_xlim(0, 1)
     axes.set_xlabel("rank of the true latent (share of the draws)")
     axes.set_ylabel("ECDF minus uniform (share)")
