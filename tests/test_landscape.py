@@ -1,5 +1,7 @@
 """One row's ELBO over two means, where it is known exactly: a linear-Gaussian model, whose ELBO is a quadratic."""
 
+from functools import partial
+
 import numpy as np
 import programs
 import pyro
@@ -10,6 +12,7 @@ from oracles import FactorAnalysis, bad_guide
 from scipy import stats
 
 import pplvae
+from pplvae.diagnostics import landscape
 from pplvae.errors import DataError, ProgramError
 
 
@@ -81,6 +84,29 @@ def test_the_plane_of_many_latents_holds_the_widest_directions_of_the_posterior(
     exact = elbo_at(model, v[2:3], mean + torch.as_tensor(grid_of(found) @ directions), scale)
     np.testing.assert_allclose(found["elbo"].values.flatten(), exact, atol=1e-5)
     assert "log_joint" not in found  # a slice of the posterior is not the posterior
+
+
+def test_with_a_full_covariance_the_own_guide_is_the_posterior():
+    model, _, _, v = linear_pair(2)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.MultivariateNormal(v[:, :2], scale_tril=torch.eye(2).to(v).expand(len(v), 2, 2)))
+
+    found, exact = pplvae.elbo_landscape(model.model, guide, v[:1], points=3), model.posterior(v[:1])
+    np.testing.assert_allclose(found["covariance"].sel(guide="local"), exact.covariance_matrix[0].detach(), atol=1e-6)
+    assert float(found["guide_elbo"].sel(guide="local")) == pytest.approx(model.log_evidence(v)[0].item(), abs=1e-6)
+
+
+def test_a_model_whose_search_knows_no_curvature(monkeypatch):
+    """It is estimated at the optimum, exactly for a quadratic."""
+    monkeypatch.setattr(landscape, "Schedule", partial(landscape.Schedule, second_order=False))
+    model, guide, _, v = linear_pair(4)
+    found = pplvae.elbo_landscape(model.model, guide, v[2:3], points=3)
+    widest = torch.linalg.eigvalsh(model.posterior(v).covariance_matrix[2].detach()).flip(0)[:2]
+    covariance = model.posterior(v).covariance_matrix[2].detach().numpy()
+    directions = found["direction"].values
+    np.testing.assert_allclose(directions @ covariance @ directions.T, np.diag(widest), atol=1e-3)
 
 
 def test_a_step_that_is_too_long_is_halved():

@@ -188,6 +188,13 @@ def test_letters_have_the_sizes_of_the_style(function):
     assert set(np.array(sorted(set(sizes[1]))) / 2) == set(sizes[0])
 
 
+@pytest.mark.parametrize("function", [plots.gap_histogram, plots.learning_curves, plots.calibration_ecdf])
+def test_a_figure_has_the_size_of_the_style(function):
+    with rc_context({"figure.figsize": (3.25, 2.0)}):
+        assert tuple(drawn(function).figure.get_size_inches()) == (3.25, 2.0)
+    assert drawn(function).figure.get_size_inches()[0] == 6.4
+
+
 @EVERY
 def test_the_colours_of_a_style_win(function):
     with rc_context({"axes.prop_cycle": cycler(color=["#123456", "#654321"]), "axes.edgecolor": "#abcdef"}):

@@ -53,7 +53,7 @@ def gaps_by_group(groups: Any, *, ax: Axes | None = None) -> Axes:
     ]
     axes.set_yticks(place, names, fontsize="x-small" if crowded else rcParams["ytick.labelsize"])
     axes.set_ylim(count - 0.4, -0.6)
-    term, level = table.attrs["term"].replace("_", " "), 100 * table.attrs["level"]
+    term, level = as_it_is(table.attrs["term"].replace("_", " ")), 100 * table.attrs["level"]
     axes.set_xlabel(f"{term} (nats per row, {level:g} % intervals)")
     return axes
 
@@ -77,7 +77,7 @@ def paired_differences(paired: Any, *, ax: Axes | None = None) -> Axes:
             axes.errorbar(float(line["mean"]), place, xerr=2 * float(line["stderr"]), fmt=shown.marker,
                           color=shown.colour, label=as_it_is(part) if j == 0 else None)  # fmt: skip
             places.append(place)
-            labels.append(term.replace("_", " ") if i == 0 else "")
+            labels.append(as_it_is(term.replace("_", " ")) if i == 0 else "")
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
