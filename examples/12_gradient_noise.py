@@ -88,7 +88,7 @@ if arguments.figure:
     for panel, part in zip(figure.subplots(1, 2, sharey=True), unit, strict=True):
         both = np.array([[measured[name, stage][part] for stage in stages] for name in names]) / float(unit[part])
         columns = {key: (("objective", "stage"), both[..., k]) for k, key in enumerate(("mean", "stderr"))}
-        about = {"unit": f"squared length of its mean, of the {part}"}
+        about = {"unit": f"{part}'s squared mean gradient"}
         plots.gradient_noise(xr.Dataset(columns, {"objective": names, "stage": list(stages)}, about), ax=panel)
     figure.savefig(arguments.figure, dpi=150)
     print("Figure:", arguments.figure)

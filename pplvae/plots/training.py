@@ -63,8 +63,7 @@ def gradient_noise(noise: Any, *, ax: Axes | None = None) -> Axes:
     axes.set_yticks(np.arange(len(names)), [as_it_is(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_xlabel(
-        f"variance of the gradient / {noise.attrs.get('unit', 'squared length of its mean')}\n(± 2 standard errors)"
-    )
+    unit = as_it_is(noise.attrs.get("unit", "squared length of its mean"))
+    axes.set_xlabel(f"variance of the gradient (± 2 standard errors)\nin units of the {unit}")
     legend_above(axes, len(stages))
     return axes
