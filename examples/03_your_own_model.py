@@ -6,6 +6,7 @@ neither the prior nor the family is Gaussian. Run it: `python examples/03_your_o
 
 import argparse
 
+import arviz
 import pyro
 import pyro.distributions as dist
 import torch
@@ -45,3 +46,7 @@ train, test = counts[: 2 * arguments.rows // 3], counts[2 * arguments.rows // 3 
 fit = pplvae.fit(model, guide, train, validation=test, objective="Trace_ELBO", epochs=arguments.epochs, lr=3e-3)
 print(fit)
 print(pplvae.amortisation_gap(fit.model, fit.guide, {"train": train, "test": test}))
+
+# Draws from the posteriors of some rows, in ArviZ's own container.
+posterior = pplvae.posterior_means(fit.model, fit.guide, test[:3], draws=400).to_arviz()
+print(arviz.summary(posterior, kind="stats"))

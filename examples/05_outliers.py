@@ -47,5 +47,5 @@ for kind in list(kinds)[1:]:
     outliers = pplvae.outlier_scores(comparison.part("digits 0-7"), comparison.part(kind))
     print(f"\n{outliers}")
     if arguments.figure and kind == "digits 8-9":
-        outlier_roc(outliers).savefig(arguments.figure, dpi=150)
+        outlier_roc(outliers).figure.savefig(arguments.figure, dpi=150)
         print("Figure:", arguments.figure)

@@ -11,9 +11,13 @@ Run it: `python examples/12_gradient_noise.py --figure noise.png`.
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
+import xarray as xr
+from matplotlib.figure import Figure
 
 import pplvae
+from pplvae import plots
 from pplvae.isolate import isolated
 from pplvae.models import BernoulliVAE
 from pplvae.objectives import OBJECTIVES, Objective, named_objective
@@ -24,7 +28,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--epochs", type=int, default=100)
 parser.add_argument("--particles", type=int, default=4, help="draws per row and gradient")
 parser.add_argument("--repeats", type=int, default=100, help="gradients of each objective")
-parser.add_argument("--figure", type=Path, default=None, help="write a bar chart here")
+parser.add_argument("--figure", type=Path, default=None, help="draw them here")
 arguments = parser.parse_args()
 
 
@@ -80,17 +84,11 @@ for name in names:
     print(f"{name:<22}" + "".join(f"{f'{float(mean):.3g} ± {float(error):.1g}':>24}" for mean, error in values))
 
 if arguments.figure:
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), sharey=True, layout="constrained")
-    for panel, part in zip(panels, unit, strict=True):
-        for shift, stage in ((-0.2, stages[0]), (0.2, stages[1])):
-            widths = [float(measured[name, stage][part][0] / unit[part]) for name in names]
-            panel.barh([i + shift for i in range(len(names))], widths, height=0.38, label=stage)
-        scale = "log" if part == "encoder" else "linear"
-        panel.set(title=f"gradient of the {part}", xlabel="noise / squared length of the gradient", xscale=scale)
-    panels[0].set_yticks(range(len(names)), names)
-    panels[0].invert_yaxis()
-    panels[1].legend()
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    for panel, part in zip(figure.subplots(1, 2, sharey=True), unit, strict=True):
+        both = np.array([[measured[name, stage][part] for stage in stages] for name in names]) / float(unit[part])
+        columns = {key: (("objective", "stage"), both[..., k]) for k, key in enumerate(("mean", "stderr"))}
+        about = {"unit": f"{part}'s squared mean gradient"}
+        plots.gradient_noise(xr.Dataset(columns, {"objective": names, "stage": list(stages)}, about), ax=panel)
     figure.savefig(arguments.figure, dpi=150)
     print("Figure:", arguments.figure)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from pplvae._version import __version__
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
-    from pplvae import guides, likelihoods, models, objectives, priors
+    from pplvae import guides, likelihoods, models, objectives, plots, priors
     from pplvae.comparison.advice import Advice
     from pplvae.comparison.attribution import Attribution, attribute
     from pplvae.comparison.compare import amortisation_gap, compare
     from pplvae.data import Data, Rows, load_data, with_mask
     from pplvae.diagnostics.calibration import Calibration, calibrate
     from pplvae.diagnostics.joint import JointDivergence, joint_kl
+    from pplvae.diagnostics.landscape import elbo_landscape
     from pplvae.diagnostics.latent_use import LatentUse, latent_use
     from pplvae.evidence.annealing import Annealing
     from pplvae.evidence.bracket import Bracket, evidence_bracket
@@ -55,6 +56,7 @@ __all__ = [
     "calibrate",
     "compare",
     "compare_runs",
+    "elbo_landscape",
     "evidence_bracket",
     "fit",
     "flow",
@@ -73,6 +75,7 @@ __all__ = [
     "models",
     "objectives",
     "outlier_scores",
+    "plots",
     "posterior_means",
     "priors",
     "with_mask",
@@ -103,6 +106,7 @@ _HOMES = {
         "JointDivergence",
         "joint_kl",
     ),
+    "diagnostics.landscape": ("elbo_landscape",),
     "diagnostics.latent_use": (
         "LatentUse",
         "latent_use",

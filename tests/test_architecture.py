@@ -18,7 +18,7 @@ ROOMS = {
     "_version": [],
     "errors": [],
     "isolate": [],
-    "plots": ["style", "gaps", "groups", "diagnostics"],
+    "plots": ["style", "ladder", "gaps", "groups", "diagnostics", "latents", "landscape", "images", "training"],
     "netcdf": [],
     "seal": [],
     "plain": [],
@@ -92,7 +92,7 @@ ROOMS = {
     "scoring": ["tables", "kept", "scores", "precision", "chunks"],
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "paths", "proposal", "log_evidence", "bracket", "posterior_means"],
-    "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use"],
+    "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape"],
     "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],
     "commands": [
         *("words", "keywords", "options", "saying", "declaring", "spec", "asked", "code", "tables", "verdict"),

@@ -262,7 +262,7 @@ def test_figure_shows_every_latent():
     for guide, outside in ((model.exact_guide, 0), (changed_posterior(model, scale=0.5), 4)):
         found = calibrate(model.model, guide, v)
         assert len(found.outside) == outside
-        axes = calibration_ecdf(found).axes[0]
+        axes = calibration_ecdf(found)
         curves = [line for line in axes.lines if len(line.get_xdata()) == 201]
         assert len(curves) == model.latent + 1
         assert sum(line.get_label().endswith("too narrow") for line in curves) == (3 if outside else 0)

@@ -11,6 +11,7 @@ from torch.distributions import constraints
 
 import pplvae
 from pplvae.errors import UnknownNameError
+from pplvae.isolate import unwarned
 from pplvae.programs.log_weights import log_weights
 
 
@@ -305,6 +306,41 @@ def test_posterior_means_of_a_poor_guide_are_corrected():
     assert corrected < 0.5 * off
     with pytest.raises(ValueError, match="25"):
         pplvae.posterior_means(model.model, guide, v, particles=10)
+
+
+def test_both_means_of_a_latent_can_be_subtracted():
+    model, v = random_linear(9, rows=5)
+    rows = pplvae.posterior_means(model.model, bad_guide(model, 9)[0], v, particles=50, max_steps=0).rows
+    moved = rows["h"] - rows["h_guide"]
+    assert moved.sizes == {"row": 5, "element of h": model.latent}
+    np.testing.assert_array_equal(moved, rows["h"].values - rows["h_guide"].values)
+    assert rows["h_stderr"].dims == rows["h"].dims
+
+
+def test_draws_of_the_posterior_have_its_moments():
+    """Of a guide that is far off: what its draws are without their weights is not the posterior."""
+    model, v = random_linear(9, rows=4)
+    found = pplvae.posterior_means(
+        model.model, bad_guide(model, 9)[0], v, draws=2000, particles=20_000, max_steps=0, seed=1
+    )
+    exact = model.posterior(v)
+    good = found.rows["pareto_k"].values < 0.7
+    assert good.any()
+    draws = found.posterior["h"]
+    assert draws.dims == ("chain", "draw", "row", "element of h")
+    mean, variance = (np.asarray(getattr(draws, name)(("chain", "draw")))[good] for name in ("mean", "var"))
+    np.testing.assert_allclose(mean, found.rows["h"].values[good], atol=0.01)  # the same weights
+    np.testing.assert_allclose(mean, exact.mean.detach()[good], atol=0.15)
+    np.testing.assert_allclose(variance, exact.variance.detach()[good], rtol=0.3)
+    with unwarned():
+        import arviz
+    container = found.to_arviz()
+    table = arviz.summary(container, kind="stats")
+    np.testing.assert_allclose(table["mean"].astype(float), draws.mean(("chain", "draw")).values.flatten(), atol=0.006)
+    with pytest.raises(TypeError, match="log likelihood not found"):  # as docs/gallery.md says
+        arviz.loo(container)
+    with pytest.raises(ValueError, match="draws"):
+        pplvae.posterior_means(model.model, model.guide, v, draws=-1)
 
 
 def test_simulated_rows_are_no_fewer_than_none():

@@ -20,7 +20,7 @@ from pplvae.diagnostics.calibration import calibrate
 from pplvae.diagnostics.joint import joint_kl
 from pplvae.diagnostics.latent_use import latent_use
 from pplvae.errors import DataError, ProgramError, ShapeError
-from pplvae.plots.diagnostics import kl_per_dimension, rate_distortion
+from pplvae.plots.latents import kl_per_dimension, rate_distortion
 from pplvae.programs.simulation import draw_rows
 
 
@@ -495,14 +495,14 @@ def test_joint_divergence_of_the_true_model_is_zero():
 def test_figures():
     model, v = random_linear(1, rows=30)
     use = latent_use(model.model, gaussian_guide(bad_encoder(model, 1)), v, particles=4, mixture_draws=0)
-    bars = kl_per_dimension(use).axes[0].patches
+    bars = kl_per_dimension(use).patches
     np.testing.assert_allclose([bar.get_height() for bar in bars], np.sort(use.latents["kl"])[::-1])
-    points = rate_distortion(use).axes[0].collections
+    points = rate_distortion(use).collections
     np.testing.assert_allclose(points[0].get_offsets(), np.stack([use.rows["rate"], use.rows["distortion"]], 1))
     np.testing.assert_allclose(points[1].get_offsets()[0].sum(), -use.rows["elbo"].mean())
     for pair, total in (((model.model, model.exact_guide, v), "site_kl"), (clusters_left_to_the_model(), "rate")):
         use = latent_use(*pair, particles=4, mixture_draws=0)  # no single latent has a KL
-        (bar,) = kl_per_dimension(use).axes[0].patches
+        (bar,) = kl_per_dimension(use).patches
         assert bar.get_height() == pytest.approx(float(use.rows[total].mean()))
 
 

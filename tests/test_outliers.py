@@ -127,7 +127,7 @@ def test_what_a_reader_must_know():
 
 def test_figure():
     found = outlier_scores(comparison_of(rounded(2)[0], part="digits"), comparison_of(rounded(2)[1], part="noise"))
-    (axes,) = outlier_roc(found).axes
+    axes = outlier_roc(found)
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     auc = found.summary()["auc"].values
     assert [label.split(" ± ")[0] for label in labels] == [

@@ -1,6 +1,6 @@
 """`posterior_means`: E[h | v_i] of every row, corrected by Pareto-smoothed weights of its own guide."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,8 @@ from pplvae.scoring.tables import Columns, merged
 from pplvae.search.first_order import Schedule
 from pplvae.statistics.evidence import posterior_lines, posterior_summary, posterior_warnings
 
+_DRAWS = "draws of "  # a column's name begins with
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PosteriorMeans(Result):
@@ -28,12 +30,17 @@ class PosteriorMeans(Result):
 
     Attributes:
         rows: over dimension "row" (coordinates: id, part, and label where there is one): for each latent site `<site>`
-            (its elements along a second dimension) the corrected mean, `<site>_stderr` its Monte Carlo error,
-            `<site>_guide` the mean under the guide alone; and `pareto_k`: above 0.7 the correction cannot be trusted.
+            (its elements along the dimension "element of <site>") the corrected mean, `<site>_stderr` its Monte Carlo
+            error, `<site>_guide` the mean under the guide alone; and `pareto_k`: above 0.7 the correction cannot be
+            trusted.
+        posterior: where draws were asked for, each site over "chain" (one), "draw", "row" and its elements: draws from
+            p(h | v_i), resampled by the same weights. The group of that name in `to_arviz()`.
     """
 
     kind: ClassVar[str] = "posterior means"
     essential: ClassVar[str] = "pareto_k"
+
+    posterior: xr.Dataset = field(default_factory=xr.Dataset)
 
     def summary(self) -> xr.Dataset:
         """Means over rows, latent by latent.
@@ -60,6 +67,7 @@ def posterior_means(
     guide: Program,
     rows: Any,
     *,
+    draws: int = 0,
     particles: int = 1000,
     tolerance: float = 0.01,
     max_steps: int = 3000,
@@ -78,6 +86,8 @@ def posterior_means(
         rows: a tensor or array, a tuple of them, rows from `load_data` (`data.test`), or a mapping from names to these.
             Several sets, which are all of a mapping or the train and test rows of a whole `Data`, are measured side by
             side.
+        draws: of each row's posterior to keep, resampled from the particles by their weights: the same particle may
+            stand there several times, one after the other. Where k-hat is above 0.7 they are no better than the means.
         particles: Monte Carlo draws per row. At least 25, for a tail to be fitted.
         tolerance: nats per row; a row has converged if the upper 95 % end of its `shortfall` is below that.
         max_steps: steps of the search for each row's own guide, at most.
@@ -101,25 +111,27 @@ def posterior_means(
     """
     if particles < 25:
         raise ValueError(f"`particles` must be at least 25 for a tail to be fitted, got {particles}.")
+    if draws < 0:
+        raise ValueError(f"`draws` is a number of draws to keep, 0 or more; got {draws}.")
 
     def measure(chunk: Chunk) -> Columns:
         check_local(chunk)
-        return _means(chunk, particles)
+        return _means(chunk, particles, draws)
 
     schedule = Schedule(tolerance=tolerance, max_steps=max_steps)
-    asked = schedule.settings() | {"particles": particles, "seed": seed}
+    asked = schedule.settings() | {"draws": draws, "particles": particles, "seed": seed}
     walk: dict[str, Any] = {"chunk_size": chunk_size, "memory": memory, "store": store, "progress": progress}
     about: dict[str, Any] = {"kind": PosteriorMeans.kind, "asked": asked}
-    return PosteriorMeans(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, seed=seed, **walk))
+    return _parted(over_chunks(measure, model, guide, as_parts(rows), schedule, **about, seed=seed, **walk))
 
 
-def _means(chunk: Chunk, particles: int) -> Columns:
+def _means(chunk: Chunk, particles: int, draws: int) -> Columns:
     everyone = torch.arange(len(chunk.batch))
     pieces = everyone.split(rows_with_draws(chunk.batch.tensors, particles))
-    return merged([(index, _means_of(chunk, index, particles)) for index in pieces], len(everyone))
+    return merged([(index, _means_of(chunk, index, particles, draws)) for index in pieces], len(everyone))
 
 
-def _means_of(chunk: Chunk, index: Tensor, particles: int) -> Columns:
+def _means_of(chunk: Chunk, index: Tensor, particles: int, draws: int) -> Columns:
     """Of some rows of a chunk."""
     offsets = {key: offset[index] for key, offset in chunk.optimum.offsets.items()}
     space = chunk.guides(index, particles).space(offsets)
@@ -132,6 +144,8 @@ def _means_of(chunk: Chunk, index: Tensor, particles: int) -> Columns:
     for name, value in values.items():
         mean, stderr = _weighted(weights, value)
         columns |= {name: mean, f"{name}_stderr": stderr, f"{name}_guide": value.mean(0)}
+        if draws:
+            columns[f"{_DRAWS}{name}"] = _resampled(weights, value, draws).movedim(1, 0)
     return columns
 
 
@@ -140,3 +154,33 @@ def _weighted(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     share = weights.unsqueeze(-1).to(values)
     mean = (share * values).sum(0)
     return mean, (share * (values - mean)).square().sum(0).sqrt()
+
+
+def _resampled(weights: Tensor, values: Tensor, draws: int) -> Tensor:
+    """So many of the values, each about as often as its weight says (systematic resampling)."""
+    places = (torch.arange(draws, device=weights.device) + 0.5) / draws
+    ends = weights.cumsum(0).T.contiguous()
+    chosen = torch.searchsorted(ends, places.to(ends).expand(len(ends), -1).contiguous())
+    chosen = chosen.clamp_max(len(values) - 1).T.unsqueeze(-1)  # rounding may leave the last end below 1
+    return values.gather(0, chosen.expand(-1, -1, values.shape[-1]))
+
+
+def _parted(found: xr.Dataset) -> PosteriorMeans:
+    """The means of a site over the same elements, so that one can be subtracted from another; and the draws."""
+    names = [str(name) for name in found.data_vars]
+    sites = [name for name in names if f"{name}_stderr" in found and f"{name}_guide" in found]
+    site_of = {f"{site}{what}": site for site in sites for what in ("", "_stderr", "_guide")}
+    rows = {
+        name: (("row", f"element of {site_of[name]}"), found[name].values) if name in site_of else found[name]
+        for name in names
+        if not name.startswith(_DRAWS)
+    }
+    drawn = {site: found[f"{_DRAWS}{site}"] for site in sites if f"{_DRAWS}{site}" in found}
+    posterior = {
+        site: (("chain", "draw", "row", f"element of {site}"), draws.values.swapaxes(0, 1)[None])
+        for site, draws in drawn.items()
+    }
+    means = xr.Dataset(rows, coords=found.coords, attrs=found.attrs)
+    if not posterior:
+        return PosteriorMeans(means)
+    return PosteriorMeans(means, xr.Dataset(posterior, coords={**found.coords, "chain": [0]}))

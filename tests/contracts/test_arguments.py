@@ -28,6 +28,7 @@ OTHER_DEFAULT = {
     ("Annealing", "particles"): "a chain costs hundreds of gradients",
     ("attribute", "particles"): "the same draws before and after a training, so that their number is fixed",
     ("calibrate", "particles"): "with 199 the levels that are printed are exact",
+    ("elbo_landscape", "particles"): "the same draws at every point",
     ("joint_kl", "particles"): "a mean over rows is what is asked for",
     ("latent_use", "particles"): "a mean over rows is what is asked for",
     ("log_weights", "particles"): "all draws are returned",

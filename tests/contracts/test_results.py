@@ -98,7 +98,9 @@ CASES = {
         pplvae.Bracket, pplvae.evidence_bracket, plainly(pplvae.evidence_bracket, annealing=BRIEF, **SEARCH)
     ),
     "posterior means": Case(
-        pplvae.PosteriorMeans, pplvae.posterior_means, plainly(pplvae.posterior_means, particles=400, max_steps=25)
+        pplvae.PosteriorMeans,
+        pplvae.posterior_means,
+        plainly(pplvae.posterior_means, draws=3, particles=400, max_steps=25),
     ),
     "calibration": Case(pplvae.Calibration, pplvae.calibrate, plainly(pplvae.calibrate, particles=9)),
     "latent use": Case(
