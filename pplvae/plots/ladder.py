@@ -38,7 +38,7 @@ def ladder(comparison: Any, parts: str | Sequence[str] | None = None, *, ax: Axe
     """
     rows = taken(comparison, "rows", "amortisation_gap", "elbo_amortised", "status")
     looks = _chosen(rows, parts)
-    gains = {name: _gains(_counted(rows, name)) for name in looks}
+    gains = {name: rungs_of(rows, name) for name in looks}
     rungs = list(dict.fromkeys(rung for found in gains.values() for rung in found))
     height = 0.35 * (len(looks) - 1) + 1
     axes = axes_for(ax, lines_high(_LOWEST_LINES + (len(looks) > 1) + height * len(rungs)))
@@ -113,8 +113,9 @@ def _counted(rows: xr.Dataset, part: str) -> xr.Dataset:
     return rows.isel(row=np.flatnonzero(counted))
 
 
-def _gains(rows: xr.Dataset) -> dict[str, tuple[float, float]]:
-    """Mean gain of every rung over the encoder's guide, with its standard error over rows."""
+def rungs_of(rows: xr.Dataset, part: str) -> dict[str, tuple[float, float]]:
+    """Mean gain of every rung over the encoder's guide on the rows of a part, with its standard error over rows."""
+    rows = _counted(rows, part)
     families = [name for name in map(str, rows.data_vars) if name.startswith(_FAMILY) and not name.endswith("_stderr")]
     gains = {"encoder's guide": np.zeros(rows.sizes["row"]), "row's own guide": rows["amortisation_gap"].values}
     for name in families:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from pplvae.errors import printable
+from pplvae.plots.ladder import rungs_of
 from pplvae.statistics.findings import concerned, findings_of
 from pplvae.statistics.groups import mean_interval
 from pplvae.statistics.summary import part_of
@@ -42,7 +43,7 @@ def content_of(
         "rows": _rows_of(rows, parts),
         "drawn": _points(rows, "elbo_amortised", "elbo_local"),
         "drawn_k": _points(rows, "pareto_k_amortised", "amortisation_gap") if "pareto_k_amortised" in rows else [],
-        "ladders": [_ladder(summary.sel(part=part)) for part in parts],
+        "ladders": [_ladder(rows, part) for part in parts],
         "labels": _by_label(rows, parts),
         "lambda": lam,
         "lambda_rows": chosen,
@@ -126,23 +127,12 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = _MOST_POINTS) -> list[int]
     return sorted(order[chosen].tolist())
 
 
-def _ladder(part: xr.Dataset) -> list[dict[str, Any]]:
+def _ladder(rows: xr.Dataset, part: str) -> list[dict[str, Any]]:
     """The rungs above the encoder's guide, in nats, each with the standard error of its distance from it."""
-
-    def rung(name: str, term: str, below: float = 0.0) -> dict[str, Any]:
-        line = part.sel(term=term)
-        mean, stderr = numbers([float(line["mean"]) + below, float(line["stderr"])])
-        return {"name": name, "nats": mean, "stderr": stderr}
-
-    terms = [str(term) for term in part["term"].values]
-    found = [{"name": "encoder's guide", "nats": 0.0, "stderr": 0.0}, rung("row's own guide", "amortisation_gap")]
-    own = float(part.sel(term="amortisation_gap")["mean"])
-    for term in terms:
-        if term.startswith("family_gap_"):
-            name = printable(term.removeprefix("family_gap_").replace("_", " "))
-            found.append(rung(f"own guide, {name}", term, below=own))
-    if "inference_gap" in terms:
-        found.append(rung("log p(v)", "inference_gap"))
+    found = []
+    for name, gain in rungs_of(rows, part).items():
+        nats, stderr = numbers(gain)
+        found.append({"name": printable(name), "nats": nats, "stderr": stderr})
     return found
 
 
