@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pplvae.comparison.columns import GUIDES
 from pplvae.data import Rows
+from pplvae.errors import ProgramError
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
@@ -62,7 +63,10 @@ def _reconstructions(model: Program, guide: Program, rows: Rows, schedule: Sched
 
 
 def _mean(chunk: Chunk, layout: Layout, offsets: Lambda, like: Tensor) -> Tensor | None:
-    space = chunk.guides(slice(None), _DRAWS).space(offsets)
+    try:
+        space = chunk.guides(slice(None), _DRAWS).space(offsets)
+    except ProgramError:  # latents that are no vector of real numbers
+        return None
     with torch.no_grad():
         sites = space.observed(space.draw((chunk.own.seed, Stream.SCORE))[0])
         means = [_mean_of(site, layout.model[name], like) for name, site in sites.items()]
