@@ -11,15 +11,15 @@ from pplvae.search.gaussian import Factorised
 
 def test_rows_are_taken_in_pieces_that_memory_holds():
     like = Factorised(torch.zeros(1000, 2), torch.ones(1000, 2))
-    pieces = nodes.rows_at_once(torch.arange(1000), like, 16384)
+    pieces = nodes.pieces_of(torch.arange(1000), like, 16384)
     assert torch.equal(torch.cat(pieces), torch.arange(1000))
     assert all(len(piece) * 16384 * 2 <= 2**22 for piece in pieces)
-    assert len(nodes.rows_at_once(torch.arange(1000), like, 32)) == 1
+    assert len(nodes.pieces_of(torch.arange(1000), like, 32)) == 1
 
 
 def test_a_row_with_more_nodes_than_that_goes_alone():
     like = Factorised(torch.zeros(3, 100), torch.ones(3, 100))
-    assert [len(piece) for piece in nodes.rows_at_once(torch.arange(3), like, 10**6)] == [1, 1, 1]
+    assert [len(piece) for piece in nodes.pieces_of(torch.arange(3), like, 10**6)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("most", [2**10, 2**14])

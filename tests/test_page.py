@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from pplvae.report.content import content_of, numbers, thinned
+from pplvae.report.sentences import cost_of, remedy_of
 from pplvae.results.comparison import Comparison
 from pplvae.statistics.findings import EXPLANATIONS, concerned, findings_of
 
@@ -58,7 +59,9 @@ def comparison(count: int = 60, *, hostile: bool = False, families: bool = True)
     about = {"tolerance": 0.01, "simulated": 40, "missed": 2, "evidence": "importance", "families": "flow"}
     rows = xr.Dataset({name: ("row", values) for name, values in columns.items()}, coordinates, about)
     chosen = np.arange(0, count, 5)
-    where = {"id": ("shown", ids[chosen]), "part": ("shown", part[chosen]), "column": np.arange(64)}
+    place = np.where(chosen < count * 2 // 3, chosen, chosen - count * 2 // 3)
+    where = {"id": ("shown", ids[chosen]), "part": ("shown", part[chosen]), "place": ("shown", place)}
+    where |= {"column": np.arange(64)}
     pictures = {"value": (("shown", "column"), draw.uniform(size=(len(chosen), 64)))}
     lam = draw.normal(size=(count, 2, 3))
     axes = {"row": ids, "guide": ["amortised", "local"]}
@@ -106,6 +109,31 @@ def test_the_content_is_that_of_the_rows():
     assert content["shown"]["rows"] == list(range(0, 60, 5))
 
 
+def test_a_sentence_counts_the_rows_that_it_is_about():
+    made = comparison()
+    status = made.rows["status"].values.copy()
+    status[:5] = "nonfinite"
+    part = Comparison(made.rows.assign(status=("row", status))).summary().sel(part="train")
+    mean = made.rows["amortisation_gap"].values[5:40].mean()
+    assert cost_of(part).startswith(
+        "On 35 of the 40 training rows, without those named below, one shared encoder costs "
+    )
+    assert f" {mean:.3f} ± " in cost_of(part)
+    share = 100 * mean / made.rows["inference_gap"].values[5:40].mean()
+    assert f"about {share:.0f} % of the " in cost_of(part)
+
+
+def test_a_sentence_says_what_is_not_clear():
+    made = comparison()
+    noise = np.random.default_rng(1).normal(size=60)
+    part = Comparison(made.rows.assign(amortisation_gap=("row", noise))).summary().sel(part="train")
+    assert "which is not clear of zero" in cost_of(part)
+    overfit = made.rows["amortisation_gap"].values + np.where(np.arange(60) < 40, 0.0, 3.0)
+    for gap, said in ((overfit, "nats more on rows that it was not trained on"), (noise, "No clear difference")):
+        summary = Comparison(made.rows.assign(amortisation_gap=("row", gap))).summary()
+        assert said in remedy_of([summary.sel(part=name) for name in ("train", "test")])
+
+
 # ------------------------------------------------------------------------------ findings
 
 
@@ -145,6 +173,9 @@ def browser() -> Iterator[Any]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     made = {"plain": comparison(), "hostile": comparison(hostile=True)}
+    label = made["plain"].rows["label"].values.copy()
+    label[3] = "lonely"
+    made["lonely"] = Comparison(made["plain"].rows.assign_coords(label=("row", label)))
     return {name: result.report(folder / f"{name}.html") for name, result in made.items()}
 
 
@@ -186,6 +217,17 @@ def test_all_charts_are_drawn(opened):
     seen_to_the_end(page)
     assert page.locator("main > section .chart .main-svg").count() >= 6
     assert page.locator("#failed").is_hidden()
+
+
+def test_a_label_of_too_few_rows_has_an_open_point_and_no_interval(opened):
+    page = opened("lonely")
+    page.locator("#labels").scroll_into_view_if_needed()
+    page.locator("#labels .main-svg").first.wait_for()
+    drawn = page.evaluate("document.getElementById('labels').data.map(({ marker, text }) => [marker.symbol, text])")
+    symbols, texts = drawn[0]
+    assert [symbol for symbol, text in zip(symbols, texts, strict=True) if "lonely" in text] == ["circle-open"]
+    assert all(symbol == "circle" for symbol, text in zip(symbols, texts, strict=True) if "lonely" not in text)
+    assert any(text.startswith("lonely: ") and "too few rows for an interval" in text for text in texts)
 
 
 def test_the_table_sorts_and_filters(opened):

@@ -1,11 +1,15 @@
 """What a comparison says that the decoder makes of some rows, under both guides."""
 
 import numpy as np
+import pytest
 import torch
 from oracles import random_linear
 
 import pplvae
+from pplvae.data import Rows
+from pplvae.errors import PplvaeWarning
 from pplvae.models import DiscreteVAE
+from pplvae.report.content import content_of
 
 
 def test_it_is_the_mean_of_the_likelihood_under_each_guide():
@@ -29,3 +33,26 @@ def test_without_a_gaussian_guide_the_rows_are_shown_alone():
     found = pplvae.compare(vae.model, vae.guide, rows, particles=4, max_steps=5, simulated=0, evidence=None)
     assert "reconstruction" not in found.shown
     assert found.shown["value"].shape == (10, 6)
+
+
+def test_what_was_measured_is_not_lost_where_it_fails(monkeypatch):
+    model, v = random_linear(3, rows=12)
+
+    def fails(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("pplvae.comparison.reconstruction._mean", fails)
+    with pytest.warns(PplvaeWarning, match="No reconstructions are shown: MemoryError: no room"):
+        found = pplvae.compare(model.model, model.guide, v, particles=20, simulated=0, evidence=None)
+    assert found.rows["amortisation_gap"].notnull().all()
+    assert "reconstruction" not in found.shown
+
+
+def test_rows_of_equal_ids_are_told_apart():
+    model, v = random_linear(3, rows=12)
+    rows = Rows((v,), np.zeros(12, dtype=int))
+    found = pplvae.compare(model.model, model.guide, rows, particles=20, simulated=0, evidence=None)
+    np.testing.assert_array_equal(found.shown["value"].values, v.numpy()[found.shown["place"].values])
+    content = content_of(found.rows, found.summary(), found.parameters, found.shown, None)
+    assert content["shown"]["rows"] == found.shown["place"].values.tolist()
+    assert sorted(content["shown"]["rows"]) == list(range(12))

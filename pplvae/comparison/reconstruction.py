@@ -1,5 +1,6 @@
 """What the decoder makes of the encoder's guide, and of the row's own: the mean of the likelihood under each."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from pplvae.comparison.columns import GUIDES
 from pplvae.data import Rows
-from pplvae.errors import ProgramError
+from pplvae.errors import PplvaeWarning, ProgramError
 from pplvae.isolate import validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
+from pplvae.programs.pieces import rows_with_draws
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
 from pplvae.scoring.chunks import Chunk
@@ -29,9 +31,13 @@ def with_reconstructions(
     """What the decoder makes of the rows that are shown, under both guides; without it where that is not to be had."""
     found = []
     for name, part in parts.items():
-        ids = shown["id"].values[shown["part"].values == name]
-        places = {row: place for place, row in enumerate(part.ids.tolist())}
-        made = _reconstructions(model, guide, part[[places[row] for row in ids.tolist()]], schedule, seed)
+        places = shown["place"].values[shown["part"].values == name]
+        try:
+            made = _reconstructions(model, guide, part[places], schedule, seed)
+        except Exception as error:  # what has been measured until here is worth more than pictures
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warnings.warn(f"No reconstructions are shown: {reason}", PplvaeWarning, stacklevel=2)
+            return shown
         if made is None:
             return shown
         found.append(torch.stack(made))
@@ -63,8 +69,17 @@ def _reconstructions(model: Program, guide: Program, rows: Rows, schedule: Sched
 
 
 def _mean(chunk: Chunk, layout: Layout, offsets: Lambda, like: Tensor) -> Tensor | None:
+    """Of all rows, some at a time."""
+    pieces = torch.arange(len(like)).split(rows_with_draws(chunk.batch.tensors, _DRAWS))
+    found = [_mean_of_piece(chunk, layout, offsets, piece, like[piece]) for piece in pieces]
+    means = [mean for mean in found if mean is not None]
+    return torch.cat(means) if len(means) == len(found) else None
+
+
+def _mean_of_piece(chunk: Chunk, layout: Layout, offsets: Lambda, index: Tensor, like: Tensor) -> Tensor | None:
+    moved = {key: offset[index] for key, offset in offsets.items()}
     try:
-        space = chunk.guides(slice(None), _DRAWS).space(offsets)
+        space = chunk.guides(index, _DRAWS).space(moved)
     except ProgramError:  # latents that are no vector of real numbers
         return None
     with torch.no_grad():

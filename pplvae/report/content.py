@@ -37,7 +37,8 @@ def content_of(
         history: of the fit, or None.
     """
     parts = [str(part) for part in summary["part"].values]
-    lam, chosen = _lambda_of(parameters, shown)
+    places = _places_of(shown, rows)
+    lam, chosen = _lambda_of(parameters, places)
     return {
         "parts": [printable(part) for part in parts],
         "rows": _rows_of(rows, parts),
@@ -48,7 +49,7 @@ def content_of(
         "lambda": lam,
         "lambda_rows": chosen,
         "lambda_drawn": _lambda_points(parameters),
-        "shown": _shown(shown, rows),
+        "shown": _shown(shown, places),
         "history": _history(history),
         "findings": [
             {"code": finding.code, "rows": np.flatnonzero(concerned(rows, finding)).tolist()}
@@ -144,7 +145,8 @@ def _by_label(rows: xr.Dataset, parts: Sequence[str]) -> list[dict[str, Any]] | 
     for part in parts:
         some = part_of(rows, part)
         gaps, labels = some["amortisation_gap"].values, some["label"].values.astype(str)
-        groups = {name: gaps[(labels == name) & np.isfinite(gaps)] for name in np.unique(labels)}
+        used = np.isfinite(gaps) & (some["status"].values != "nonfinite")
+        groups = {name: gaps[(labels == name) & used] for name in np.unique(labels)}
         intervals = [
             mean_interval(values, _LEVEL) if len(values) > 1 else (np.nan, np.nan) for values in groups.values()
         ]
@@ -159,16 +161,24 @@ def _by_label(rows: xr.Dataset, parts: Sequence[str]) -> list[dict[str, Any]] | 
     return found
 
 
-def _lambda_of(parameters: xr.Dataset, shown: xr.Dataset) -> tuple[list[dict[str, Any]], list[int]]:
+def _places_of(shown: xr.Dataset, rows: xr.Dataset) -> list[int]:
+    """Where the rows that are shown stand among all of them: ids may be equal."""
+    if "place" not in shown.coords:
+        return []
+    of_part = {
+        part: np.flatnonzero(rows["part"].values == part) for part in dict.fromkeys(shown["part"].values.tolist())
+    }
+    return [int(of_part[part][place]) for part, place in zip(shown["part"].values, shown["place"].values, strict=True)]
+
+
+def _lambda_of(parameters: xr.Dataset, shown: Sequence[int]) -> tuple[list[dict[str, Any]], list[int]]:
     """Lambda of the rows, or of those that are shown if it would be too much for a page; and of which these are."""
     if not parameters.data_vars:
         return [], []
     size = sum(variable.size for variable in parameters.data_vars.values())
     count = parameters.sizes["row"]
-    ids = set(shown["id"].values.tolist()) if "id" in shown.coords else set()
     most = max(1, int(count * min(1.0, _MOST_LAMBDA / size)))
-    known = [i for i, name in enumerate(parameters["row"].values.tolist()) if name in ids]
-    chosen = list(range(count)) if size <= _MOST_LAMBDA else known[:most]
+    chosen = list(range(count)) if size <= _MOST_LAMBDA else list(shown)[:most]
     found = []
     for name, variable in parameters.data_vars.items():
         some = variable.transpose("row", "guide", ...).isel(row=chosen)
@@ -200,16 +210,12 @@ def _lambda_points(parameters: xr.Dataset) -> list[dict[str, Any]]:
     return found
 
 
-def _shown(shown: xr.Dataset, rows: xr.Dataset) -> dict[str, Any] | None:
+def _shown(shown: xr.Dataset, places: Sequence[int]) -> dict[str, Any] | None:
     """The data of some rows, and what the decoder makes of them under both guides."""
     if "value" not in shown:
         return None
-    places = {
-        (part, name): i for i, (part, name) in enumerate(zip(rows["part"].values, rows["row"].values, strict=True))
-    }
-    keys = zip(shown["part"].values, shown["id"].values, strict=True)
     found: dict[str, Any] = {
-        "rows": [places[key] for key in keys],
+        "rows": places,
         "columns": [printable(str(name)) for name in shown["column"].values],
         "named": bool(shown.attrs.get("named", 0)),
         "shape": [int(side) for side in np.atleast_1d(shown.attrs.get("image_shape", []))],

@@ -53,6 +53,9 @@
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const colourOf = (part) => colour(["one", "two", "three", "four"][part % 4]);
 
+  // What has no known error is open.
+  const symbolOf = (part, known) => symbols[part % 4] + (known ? "" : "-open");
+
   function layout(more) {
     const axis = { gridcolor: colour("faint"), zerolinecolor: colour("faint"), linecolor: colour("soft"), automargin: true };
     const { xaxis, yaxis, ...others } = more;
@@ -158,7 +161,7 @@
       type: "scatter", mode: "markers", name: plain(parts[part]), x: rungs.map((rung) => rung.nats),
       y: rungs.map((rung, k) => k + 0.12 * (part - (parts.length - 1) / 2)),
       error_x: { type: "data", array: rungs.map((rung) => 2 * (rung.stderr ?? 0)), color: colourOf(part) },
-      marker: { color: colourOf(part), symbol: symbols[part % 4], size: 10 },
+      marker: { color: colourOf(part), symbol: rungs.map((rung) => symbolOf(part, rung.stderr !== null)), size: 10 },
       text: rungs.map((rung) => `${plain(rung.name)}: ${number(rung.nats)} ± ${number(rung.stderr)}`), hovertemplate: "%{text}<extra></extra>",
     }));
     return draw(id, traces, {
@@ -174,8 +177,9 @@
       x: part.names.map((name) => names.indexOf(name) + 0.15 * (k - (parts.length - 1) / 2)), customdata: part.names.map((name) => [k, name]),
       error_y: { type: "data", symmetric: false, color: colourOf(k), array: part.high.map((high, i) => (high === null ? 0 : high - part.mean[i])),
         arrayminus: part.low.map((low, i) => (low === null ? 0 : part.mean[i] - low)) },
-      marker: { color: colourOf(k), symbol: symbols[k % 4], size: 9 },
-      text: part.names.map(plain), hovertemplate: "%{text}: %{y:.3f} nats<extra></extra>",
+      marker: { color: colourOf(k), symbol: part.low.map((low, i) => symbolOf(k, low !== null && part.high[i] !== null)), size: 9 },
+      text: part.names.map((name, i) => `${plain(name)}: ${number(part.mean[i])} nats, ${part.low[i] === null || part.high[i] === null
+        ? "too few rows for an interval" : `${number(part.low[i])} to ${number(part.high[i])}`}`), hovertemplate: "%{text}<extra></extra>",
     }));
     return draw(id, traces, { xaxis: { tickvals: names.map((_, k) => k), ticktext: names.map(plain) }, yaxis: { title: { text: "mean gap (nats)" }, rangemode: "tozero" } });
   }

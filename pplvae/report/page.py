@@ -79,11 +79,13 @@ def _unchecked(rows: xr.Dataset) -> list[str]:
     """What could have been measured and was not."""
     found = []
     if "log_evidence" not in rows:
-        found.append("log p(v), and with it what the family of guides costs: `evidence` was None.")
+        found.append("log p(v), and with it what the family of guides costs: `compare` measures it (`evidence`).")
     if not str(rows.attrs.get("families", "")):
-        found.append("richer families of guides: none was asked for (`families`).")
+        found.append("richer families of guides: `compare` measures those that are asked for (`families`).")
     if not int(rows.attrs.get("simulated", 0)) and not rows.attrs.get("not_simulated_because"):
-        found.append("whether the search misses better modes: no rows were simulated (`simulated` was 0).")
+        found.append(
+            "whether the search misses better modes: `compare` looks for them on simulated rows (`simulated`)."
+        )
     return found
 
 

@@ -16,21 +16,18 @@ def part_in_words(part: xr.Dataset) -> str:
 
 
 def cost_of(part: xr.Dataset) -> str:
-    """What one shared encoder costs on the rows of a part, and of how much that is a share."""
-    name, gap = str(part["part"].values), part.sel(term="amortisation_gap")
-    rows = f"{int(part['count'])} {_HELD_OUT.get(name, 'rows')}" + (
-        "" if name in _HELD_OUT else f" of “{printable(name)}”"
-    )
+    """What one shared encoder costs on the rows of a part, and about what share of the whole that is."""
+    gap = part.sel(term="amortisation_gap")
     mean, stderr = float(gap["mean"]), float(gap["stderr"])
-    text = f"On the {rows}, one shared encoder costs {mean:.3f} ± {stderr:.3f} nats per row"
-    if abs(mean) <= _CLEAR * stderr:
+    text = f"On {_rows_in_words(part)}, one shared encoder costs {mean:.3f} ± {stderr:.3f} nats per row"
+    if not abs(mean) > _CLEAR * stderr:
         return text + ", which is not clear of zero (3 standard errors)."
     if "approximation_gap" in part["term"].values:
-        family = part.sel(term="approximation_gap")
-        whole = mean + float(family["mean"])
+        family, whole = part.sel(term="approximation_gap"), float(part.sel(term="inference_gap")["mean"])
         text += (
-            f": of the {whole:.3f} nats between its ELBO and log p(v), that is {100 * mean / whole:.0f} %. The other "
-            f"{float(family['mean']):.3f} ± {float(family['stderr']):.3f} are what the family of guides costs at least"
+            f". That is about {100 * mean / whole:.0f} % of the {whole:.3f} nats between its ELBO and the estimate of "
+            f"log p(v), which is a lower bound; the other {float(family['mean']):.3f} ± {float(family['stderr']):.3f} "
+            "are what the family of guides costs"
             if whole > 0
             else ""
         )
@@ -38,26 +35,33 @@ def cost_of(part: xr.Dataset) -> str:
     return text + f". Half of the rows lose more than {median:.3f}, one in twenty more than {tail:.3f}."
 
 
+def _rows_in_words(part: xr.Dataset) -> str:
+    """The rows that means are taken over: without those that a screen skipped, or that are not finite."""
+    name, count = str(part["part"].values), int(part["count"])
+    kind = _HELD_OUT.get(name, f"rows of “{printable(name)}”")
+    counted = count - int(part["nonfinite"]) - int(part["skipped"])
+    return f"the {count} {kind}" if counted == count else f"{counted} of the {count} {kind}, without those named below"
+
+
 def remedy_of(parts: Sequence[xr.Dataset]) -> str:
     """Where to look next, as far as these numbers say."""
     by_name = {str(part["part"].values): part for part in parts}
-    if "train" in by_name and "test" in by_name:
-        (train, its_error), (test, other_error) = (_gap(by_name[name]) for name in ("train", "test"))
-        difference, error = test - train, (its_error**2 + other_error**2) ** 0.5
-        if difference > _CLEAR * error:
-            return (
-                f"The encoder costs {difference:.3f} ± {error:.3f} nats more on rows that it was not trained on: it "
-                "overfits. `attribute` measures which remedy helps."
-            )
-        said = (
-            "is the same on training and held-out rows within the errors" if abs(difference) <= _CLEAR * error else ""
-        )
-        return f"The cost {said}. `attribute` measures which remedy helps." if said else _ASK
-    if len(by_name) == 1 and next(iter(by_name)) not in _HELD_OUT:
+    if len(by_name) == 1 and not by_name.keys() & _HELD_OUT.keys():
         return (
             "It was not said whether these rows are training or held-out rows; the gap differs between the two. "
             "Pass `{'train': ..., 'test': ...}` to see both."
         )
+    if not {"train", "test"} <= by_name.keys():
+        return _ASK
+    (train, its_error), (test, other_error) = (_gap(by_name[name]) for name in ("train", "test"))
+    difference, error = test - train, (its_error**2 + other_error**2) ** 0.5
+    if difference > _CLEAR * error:
+        return (
+            f"The encoder costs {difference:.3f} ± {error:.3f} nats more on rows that it was not trained on, as an "
+            f"encoder does that overfits. {_ASK}"
+        )
+    if abs(difference) <= _CLEAR * error:
+        return f"No clear difference between training and held-out rows ({difference:+.3f} ± {error:.3f}). {_ASK}"
     return _ASK
 
 

@@ -136,20 +136,22 @@ def shown_of(rows: xr.Dataset, parts: Mapping[str, Rows]) -> xr.Dataset:
         parts: the rows by name.
 
     Returns:
-        `value` over dimensions "shown" and "column", with the coordinates id and part; empty where rows are no vectors
-        of numbers. Attributes: `image_shape` of a row that is an image, `named` if the columns have names.
+        `value` over dimensions "shown" and "column", with the coordinates id, part, and place, the position among the
+        rows of the part; empty where rows are no vectors of numbers. Attributes: `image_shape` of a row that is an
+        image, `named` if the columns have names.
     """
     if any(part.values.ndim != 2 for part in parts.values()) or len({p.values.shape[1] for p in parts.values()}) > 1:
         return xr.Dataset()
-    values, ids, names = [], [], []
+    values, ids, names, places = [], [], [], []
     for name, part in parts.items():
         chosen = _to_be_shown(rows["amortisation_gap"].values[rows["part"].values == name])
         values.append(part.values[chosen.tolist()].cpu().numpy())
         ids += part.ids[chosen].tolist()
         names += [name] * len(chosen)
+        places += chosen.tolist()
     first = next(iter(parts.values()))
     columns = np.arange(first.values.shape[1]) if first.columns is None else first.columns
-    coordinates = {"id": ("shown", ids), "part": ("shown", names), "column": columns}
+    coordinates = {"id": ("shown", ids), "part": ("shown", names), "place": ("shown", places), "column": columns}
     about: dict[str, Any] = {"named": int(first.columns is not None)}
     if first.image_shape is not None:
         about["image_shape"] = list(first.image_shape)

@@ -14,7 +14,7 @@ from pplvae.programs.shapes import Matrices, PerDraw, PerRow
 from pplvae.search.climb import node_elbos
 from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, times
-from pplvae.search.nodes import Nodes, mean_over, nodes_in_sets, rows_at_once
+from pplvae.search.nodes import Nodes, mean_over, nodes_in_sets, pieces_of
 from pplvae.search.shortfall import Shortfall, ShortfallTest
 
 TEST_DRAWS = 32  # in each of several sets
@@ -122,7 +122,7 @@ class Judge:
         gain, stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(2))
         rows = torch.arange(len(batch), device=gain.device)
         for count in _test_counts(start.mean.shape[1])[closely:]:
-            for some in rows_at_once(rows, start, count):
+            for some in pieces_of(rows, start, count):
                 old, new, here = start.take(some), found.take(some), batch.take(some)
                 sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
                 gain[some], stderr[some] = mean_over(sets, partial(self.gain, old, new, here))
@@ -137,7 +137,7 @@ class Judge:
         left = Shortfall(*(torch.full_like(found.mean[:, 0], torch.inf) for _ in range(2)))
         rows = torch.arange(len(batch), device=found.mean.device)
         for count in _test_counts(found.mean.shape[1]):
-            for some in rows_at_once(rows, found, count):
+            for some in pieces_of(rows, found, count):
                 here = batch.take(some)
                 sets = nodes_in_sets(found.take(some), here, count, (self._seed, Stream.SELECT, attempt, count))
                 left.nats[some], left.stderr[some] = self._test(found.take(some), known[some], here, sets)

@@ -94,7 +94,7 @@ def mean_over(sets: Sequence[Nodes], values: Callable[[Nodes], PerDraw]) -> tupl
     return 0.5 * (one + other), 0.5 * (one - other).abs()
 
 
-def rows_at_once(rows: Tensor, like: Gaussians, count: int) -> tuple[Tensor, ...]:
+def pieces_of(rows: Tensor, like: Gaussians, count: int) -> tuple[Tensor, ...]:
     """Rows in pieces, whose nodes memory holds together.
 
     Args:

@@ -18,7 +18,7 @@ from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density
 from pplvae.search.gaussian import Gaussians, inverse_of, times
 from pplvae.search.judging import TEST_DRAWS, Found, Judge
-from pplvae.search.nodes import nodes_of, rows_at_once
+from pplvae.search.nodes import nodes_of, pieces_of
 from pplvae.search.refinement import Refinement, per_row, slope_and_curvature
 
 _REFINED = 0.5  # of the tolerance: what refinements may leave, so that the test has room for its error
@@ -167,7 +167,7 @@ class SecondOrder:
         found, elements = begin.copy(), begin.mean.shape[1]
         count = _CLIMB_NODES.get(elements, tuple(more * max(TEST_DRAWS, elements) for more in _CLIMB_DRAWS))[size]
         steps, known = torch.zeros_like(batch.keys), known.clone()
-        for rows in rows_at_once(torch.arange(len(batch), device=known.device), found, count):
+        for rows in pieces_of(torch.arange(len(batch), device=known.device), found, count):
             some, curvature, here = found.take(rows), known[rows], batch.take(rows)
             nodes = nodes_of(some, here, count, (self._seed, Stream.STEP, attempt, 1), "matched")
             steps[rows] = climb(self.density, some, curvature, here, nodes, self._tolerance, self.most_steps)
