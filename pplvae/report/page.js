@@ -50,7 +50,12 @@
 
   // ------------------------------------------------------------------------------------------------ charts
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const probe = made("span", { hidden: "" });
+  document.body.append(probe);
+  function colour(name) {
+    probe.style.color = `var(--${name})`; // which the browser then says as the colour of the theme
+    return getComputedStyle(probe).color;
+  }
   const colourOf = (part) => colour(["one", "two", "three", "four"][part % 4]);
 
   // What has no known error is open.
