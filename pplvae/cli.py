@@ -22,6 +22,8 @@ from pplvae.commands.declaring import (
     Found,
     Interrupted,
     Model,
+    Others,
+    Parquet,
     Part,
     RunFolder,
     Verbs,
@@ -60,7 +62,6 @@ _FIT = Takes(
     words={"objective": f"One of {', '.join(OBJECTIVES)}."},
 )
 _OF_DATA = Takes("data.load", "load_data", only=OF_DATA)
-_ATTRIBUTE = Takes("comparison.attribution", "attribute", words=_FIT.words)
 _COMPARE = Takes(
     "comparison.compare",
     "compare",
@@ -167,7 +168,7 @@ def compare(
 
 @command_of(
     app,
-    _ATTRIBUTE,
+    Takes("comparison.attribution", "attribute", words=_FIT.words),
     examples=("pplvae attribute runs/a", "pplvae attribute runs/a --most-rows 100 --epochs 50 --worth 0.5"),
 )
 def attribute(voice: Voice, run: RunFolder, model: Model = None, force: Force = False, **options: Any) -> Found:
@@ -216,10 +217,18 @@ def latents(
     return 0, _work().latents_in(voice, run, part, options, _named(model), force=force)
 
 
-@command_of(app, examples=("pplvae report runs/a", "pplvae report runs/a --json"))
-def report(voice: Voice, run: RunFolder) -> Found:
-    """Write the HTML page of a run that has been compared."""
-    return 0, _work().report_of(voice, run)
+@command_of(app, examples=("pplvae report runs/a --parquet", "pplvae report runs/a runs/b"))
+def report(
+    voice: Voice,
+    run: RunFolder,
+    others: Others = None,
+    parquet: Parquet = False,
+) -> Found:
+    """Write the HTML page of a run that has been compared, with what attribute, latents and calibrate have found.
+
+    Every OTHER is held against the run, row by row.
+    """
+    return 0, _work().report_of(voice, run, others or (), parquet=parquet)
 
 
 @command_of(app, examples=("pplvae runs", "pplvae runs . --json"))
@@ -242,9 +251,7 @@ def export(
     voice: Voice,
     run: RunFolder,
     to: Annotated[Path, typer.Option(help="File to write: .csv, .parquet (needs pyarrow) or .nc.")],
-    what: Annotated[
-        str, typer.Option(help="Rows of which result: comparison, attribution, calibration or latents.")
-    ] = "comparison",
+    what: Annotated[str, typer.Option(help="comparison, attribution, calibration or latents.")] = "comparison",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> Found:
     """Write the rows of a result to a file for other tools."""

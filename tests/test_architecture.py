@@ -96,7 +96,7 @@ ROOMS = {
     "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],
     "commands": [
         *("words", "keywords", "options", "saying", "declaring", "spec", "asked", "code", "tables", "verdict"),
-        *("folders", "runs", "listing", "export", "verbs", "manual"),
+        *("folders", "export", "runs", "listing", "verbs", "manual"),
     ],
     "cli": [],
     "__main__": [],

@@ -165,6 +165,20 @@ def test_json_and_quiet(here, small_demo, words):
     assert called(here, *words, *changes, "--quiet") == (0, "", "")
 
 
+def test_a_page_holds_runs_against_each_other_with_the_rows_beside_it(here):
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    first, second = (pplvae.load_comparison(here / f"runs/{run}/comparison.nc") for run in "ab")
+    assert called(here, "report", "runs/a", "runs/b", "--parquet")[0] == 0
+    text = (here / "runs" / "a" / "report.html").read_text()
+    assert "<h2>Against runs/b</h2>" in text
+    mean = pplvae.compare_runs(first, second).summary()["mean"].sel(part="train", term="amortisation_gap")
+    assert f"<td>{float(mean):+.3f}</td>" in text
+    rows = pd.read_parquet(here / "runs" / "a" / "gap.parquet")
+    assert rows["amortisation_gap"].tolist() == first.rows["amortisation_gap"].values.tolist()
+    assert called(here, "compare", "runs/a", *QUICK)[0] == 0
+    assert not {path.name for path in (here / "runs" / "a").iterdir()} & {"report.html", "gap.parquet"}
+
+
 def test_two_runs(here):
     code, out, _ = called(here, "compare", "runs/a", "runs/b")
     summary = pplvae.compare_runs(*(pplvae.load_comparison(here / f"runs/{r}/comparison.nc") for r in "ab")).summary()

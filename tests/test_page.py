@@ -3,16 +3,24 @@
 import json
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from oracles import bad_guide, random_linear
 
+import pplvae
+from pplvae.comparison import retraining
+from pplvae.data import Rows
+from pplvae.errors import DataError, UnknownNameError
+from pplvae.report.beside import sections_of
 from pplvae.report.content import content_of, numbers, thinned
 from pplvae.report.sentences import cost_of, remedy_of
 from pplvae.results.comparison import Comparison
+from pplvae.results.paired import PairedRuns
 from pplvae.statistics.findings import EXPLANATIONS, concerned, findings_of
 
 HOSTILE = (
@@ -155,6 +163,79 @@ def test_every_finding_is_explained_here_and_in_the_docs():
     assert {finding.code for finding in findings_of(comparison().summary())} <= set(EXPLANATIONS)
 
 
+# ------------------------------------------------------------------------------ other results on it
+
+
+@cache
+def measured() -> tuple[Comparison, dict[str, Any]]:
+    """A comparison of rows with labels, and one of each kind of result that may stand beside it."""
+    model, v = random_linear(3, rows=40)
+    guide = bad_guide(model, 3)[0]
+    labels = np.array([HOSTILE[i % 2] for i in range(40)])
+    rows = Rows((v,), np.arange(40), "test", labels=labels)
+    pair, brief = (model.model, guide), {"particles": 60, "max_steps": 5}
+    first, second = (
+        pplvae.compare(model.model, each, rows, simulated=0, **brief) for each in (guide, bad_guide(model, 4)[0])
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retraining, "_FEWEST_STEPS", 2)
+        blamed = pplvae.attribute(model.model, model.guide, v[:20], v[20:], epochs=1, hidden=(4,), worth=1e-3, **brief)
+    return first, {
+        "to blame": blamed,
+        "carried": pplvae.latent_use(*pair, rows, particles=4),
+        "ranks": pplvae.calibrate(*pair, rows, particles=19),
+        HOSTILE[1]: pplvae.compare_runs(first, second),
+    }
+
+
+def test_sections_say_what_results_found():
+    first, beside = measured()
+    blamed, carried, ranks, paired = sections_of(beside, first.rows)
+    causes = beside["to blame"].causes
+    assert blamed.content["nats"] == pytest.approx(causes["nats"].values, rel=1e-4)
+    assert [float(line[1]) for line in blamed.lines] == pytest.approx(causes["nats"].values, rel=1e-3)
+    kl = beside["carried"].latents["kl"].values
+    assert carried.content["kl"] == pytest.approx(sorted(kl, reverse=True), rel=1e-4)
+    assert f"{int(beside['carried'].latents['active'].sum())} of {len(kl)} latents are active" in carried.sentences[0]
+    places = [ranks.content["names"].index(name) for name in beside["ranks"].latents["latent"].values]
+    found = np.array(ranks.content["difference"])[places]
+    assert found == pytest.approx(beside["ranks"].latents["ecdf_difference"].values, rel=1e-2, abs=1e-12)
+    difference = beside[HOSTILE[1]].differences("test", "amortisation_gap")
+    assert paired.content["gap"] == pytest.approx(difference, rel=1e-4)
+    assert paired.lines[2][2] == f"{difference.mean():+.3f}"
+
+
+def test_a_verdict_on_two_runs_is_about_the_second():
+    first, beside = measured()
+    paired = beside[HOSTILE[1]]
+    noise = np.random.default_rng(0).normal(size=40)
+    said = {5.0: "amortised ELBO is higher by", -5.0: "amortised ELBO is lower by", 0.0: "does not clearly differ"}
+    for shift, words in said.items():
+        moved = PairedRuns(paired.rows.assign(elbo_amortised=("row", noise - noise.mean() + shift)))
+        assert words in sections_of({"b": moved}, first.rows)[0].sentences[0]
+
+
+def test_what_to_change_is_said_first_where_it_has_been_measured(tmp_path):
+    first, beside = measured()
+    advice = beside["to blame"].advice[0]
+    with_it = first.report(tmp_path / "a.html", beside=beside).read_text()
+    assert f"<li>{advice.remedy.capitalize()}: " in with_it
+    assert with_it.index(f"{advice.remedy.capitalize()}: ") < with_it.index("What to know before believing it")
+    asks = "Which remedy helps, <code>attribute</code> measures"
+    assert asks not in with_it
+    two_parts = comparison()
+    assert asks in two_parts.report(tmp_path / "b.html").read_text()
+    assert asks not in two_parts.report(tmp_path / "c.html", beside={"to blame": beside["to blame"]}).read_text()
+
+
+def test_what_has_no_place_beside_a_comparison_is_refused(tmp_path):
+    first, beside = measured()
+    with pytest.raises(UnknownNameError, match="comparison"):
+        first.report(tmp_path / "page.html", beside={"itself": first})
+    with pytest.raises(DataError, match="40 rows of the paired runs are not among those"):
+        comparison().report(tmp_path / "page.html", beside={"other": beside[HOSTILE[1]]})
+
+
 # ------------------------------------------------------------------------------ in a browser
 
 
@@ -175,8 +256,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"plain": comparison(), "hostile": comparison(hostile=True)}
     label = made["plain"].rows["label"].values.copy()
     label[3] = "lonely"
+    first, beside = measured()
     made["lonely"] = Comparison(made["plain"].rows.assign_coords(label=("row", label)))
-    return {name: result.report(folder / f"{name}.html") for name, result in made.items()}
+    written = {name: result.report(folder / f"{name}.html") for name, result in made.items()}
+    return written | {"beside": first.report(folder / "beside.html", beside=beside)}
 
 
 @pytest.fixture
@@ -319,12 +402,39 @@ def test_names_from_outside_stay_text(opened):
     assert "\u202e" not in page.content()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_serious_bars_access(opened, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
-    page = opened(color_scheme=scheme)
+def test_other_results_are_drawn_and_linked(opened):
+    page = opened("beside")
     seen_to_the_end(page)
-    page.locator("details summary").first.click()
+    for kind in ("causes", "latents", "ecdf", "gaps", "labels"):
+        assert page.locator(f".beside .chart[id$={kind}] .main-svg").count() >= 1
+    assert page.title() != "run"
+    assert page.locator("img").count() == 0
+    assert HOSTILE[1] in page.locator("h2", has_text="Against").inner_text()
+    assert any(
+        f"gap in {HOSTILE[1]} minus this" in text for text in page.locator(".tabulator-col-title").all_inner_texts()
+    )
+    column_of_other = [float(text) for text in column(page, "other0")]
+    first, beside = measured()
+    order = np.argsort(-first.rows["amortisation_gap"].values, kind="stable")
+    there = beside[HOSTILE[1]].rows["amortisation_gap"].values[order][: len(column_of_other)]
+    assert column_of_other == pytest.approx(there, abs=6e-4)
+    page.locator(".tabulator-row").first.click()
+    both = (
+        beside[HOSTILE[1]].rows["amortisation_gap"].values[order[0]] + first.rows["amortisation_gap"].values[order[0]]
+    )
+    assert f"{both:.3f}" in page.locator("#row tr", has_text=f"amortisation gap in {HOSTILE[1]}").inner_text()
+    ring = page.evaluate("document.querySelector('[id$=gaps]:not(#gaps)').data.at(-1).y[0]")
+    assert ring == pytest.approx(both, rel=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("which", ["plain", "beside"])
+def test_nothing_serious_bars_access(opened, scheme, which):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page = opened(which, color_scheme=scheme)
+    seen_to_the_end(page)
+    for summary in page.locator("details summary").all():
+        summary.click()
     page.locator(".tabulator-row").first.click()
     page.locator("#row").wait_for()
     found = axe.run(page).response["violations"]

@@ -29,6 +29,13 @@ Model = Annotated[
     str | None, typer.Option(help="For a run whose model is a file that you have not named yourself, or have moved.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Even if the model's file has been edited since the fit.")]
+Others = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[OTHER]...", help="More runs that have been compared on the same rows."),
+]
+Parquet = Annotated[
+    bool, typer.Option("--parquet", help="Write the rows to gap.parquet beside the page, too (needs pyarrow).")
+]
 Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
 
 Found = tuple[int, dict[str, Any]]  # the exit status of a command, and what it tells in JSON

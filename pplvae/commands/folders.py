@@ -24,6 +24,7 @@ from pplvae.store import check_kinds
 from pplvae.training.fitting import Fit, digest
 
 PAGE = "report.html"
+ROWS = "gap.parquet"  # beside it, for other tools
 _WEIGHTS = "weights_digest"  # of the fit, in its results
 # Of what a fit was asked for.
 _KINDS = {"model": str, "data": str, "latent": int, "seed": int, "scale": (int, float)}
@@ -110,7 +111,7 @@ def opened_run(run: Path, kept: Kept, model: str | None, *, force: bool) -> Iter
 def keep_result(run: Path, kept: Kept, result: Result) -> Path:
     """Save a result in the folder of its run, with a mark of the weights that it is of."""
     if kept is COMPARISON:
-        (run / PAGE).unlink(missing_ok=True)  # which shows an earlier one
+        _forget_page(run)  # which shows an earlier one
     _marked(result, read_record(run)["files"].get(WEIGHTS, "")).save(kept.path(run))
     remove(kept.measured(run))
     return kept.path(run)
@@ -142,7 +143,12 @@ def forget_results(run: Path) -> None:
     for kept in RESULTS.values():
         kept.path(run).unlink(missing_ok=True)
         remove(kept.measured(run))
-    (run / PAGE).unlink(missing_ok=True)
+    _forget_page(run)
+
+
+def _forget_page(run: Path) -> None:
+    for name in (PAGE, ROWS):
+        (run / name).unlink(missing_ok=True)
 
 
 def spec_of(run: Path) -> Spec:

@@ -13,6 +13,11 @@ _RESULT = {
     "summary": "numbers in nats per row, by name and then by the labels of each dimension (part, term, quantile, ...)",
     "warnings": "what a reader must know",
 }
+_PAGE = {
+    "page": "its file",
+    "beside": "headings of the sections of other results",
+    "parquet": "the file of the rows, or null",
+}
 JSON = {
     "fit": {
         "run": "the folder",
@@ -33,7 +38,7 @@ JSON = {
     "attribute": _RESULT | {"advice": "what to change, most nats first"},
     "calibrate": _RESULT,
     "latents": _RESULT,
-    "report": {"run": "the folder", "page": "its file"},
+    "report": _PAGE | {"run": "the folder"},
     "runs": {
         "folder": "where they lie",
         "runs": "newest first: `run`, `when`, `model`, `data`, `status`, `epochs`, `elbo`, `elbo_stderr`, `gap`, "
@@ -47,7 +52,7 @@ JSON = {
         "columns": "their names",
     },
 }
-JSON["demo"] = JSON["fit"] | {"comparison": "as of compare", "page": "its file"}
+JSON["demo"] = JSON["fit"] | {"comparison": "as of compare"} | _PAGE
 
 _HEAD = """\
 # The command line

@@ -3,19 +3,24 @@
 Each returns what there is to tell in JSON.
 """
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pplvae
 from pplvae.commands.asked import occupied
 from pplvae.commands.code import check_unchanged, named
+from pplvae.commands.export import export_from
 from pplvae.commands.folders import (
     ATTRIBUTION,
     CALIBRATION,
     COMPARISON,
     LATENTS,
     PAGE,
+    RESULTS,
+    ROWS,
     Kept,
     Opened,
     forget_results,
@@ -30,13 +35,19 @@ from pplvae.commands.tables import found_in, tables_of
 from pplvae.commands.verdict import verdict_on
 from pplvae.data import Data
 from pplvae.results.base import Result
-from pplvae.run_folders import COMMAND, HISTORY, check_files, read_record, read_spec, written
+from pplvae.run_folders import COMMAND, HISTORY, RUN, check_files, read_record, read_spec, written
 from pplvae.scoring.kept import rows_there
 from pplvae.store import open_datasets
 from pplvae.training.fitting import Fit
 from pplvae.training.loop import FitStatus
 
 Found = dict[str, Any]
+# Of what else is known of a run, on its page.
+_HEADINGS = {
+    ATTRIBUTION: "What is to blame",
+    LATENTS: "What the latents carry",
+    CALIBRATION: "Is the guide's uncertainty honest?",
+}
 
 
 def fit_to(
@@ -122,18 +133,38 @@ def compare_two(voice: Voice, run: Path, other: Path, margin: float) -> tuple[bo
     return worse, told | found_in(pair)
 
 
-def report_of(voice: Voice, run: Path) -> Found:
-    """Write the page of a run that has been compared."""
+def report_of(voice: Voice, run: Path, others: Sequence[Path] = (), *, parquet: bool = False) -> Found:
+    """Write the page of a run that has been compared, with all else that has been measured of it.
+
+    Args:
+        voice: that says what there is to say.
+        run: its folder.
+        others: runs that have been compared on the same rows, which it is held against.
+        parquet: whether the rows are written beside the page.
+    """
     result = result_of(run, COMPARISON)
     record = read_record(run)
     check_files(run, record)
     settings = record["settings"] | spec_of(run)
     history = open_datasets(run / HISTORY, "history")["history"]
     title = f"What amortisation costs: {settings['model']} on {Path(str(settings['data'])).name}"
-    about = {"settings": settings, "title": title, "command": f"pplvae compare {run}"}
-    page = str(result.report(run / PAGE, history=history, **about))
+    beside = {_HEADINGS[kept]: result_of(run, kept) for kept in _HEADINGS if kept.path(run).exists()}
+    beside |= {str(other): pplvae.compare_runs(result, result_of(other, COMPARISON)) for other in others}
+    about = {"compared again by": f"pplvae compare {shlex.quote(str(run))}"} | _times(run) | {"fit": settings}
+    page = str(result.report(run / PAGE, history=history, about=about, title=title, beside=beside))
     voice.line(f"Page: {page}")
-    return {"run": str(run), "page": page}
+    rows = export_from(voice, run, run / ROWS, COMPARISON.what, force=True)["file"] if parquet else None
+    return {"run": str(run), "page": page, "beside": list(beside), "parquet": rows}
+
+
+def _times(run: Path) -> Found:
+    """When its files were written."""
+    files = {"fitted on": run / RUN, **{f"{kept.done} on": kept.path(run) for kept in RESULTS.values()}}
+    return {
+        what: datetime.fromtimestamp(file.stat().st_mtime).astimezone().isoformat(timespec="minutes")
+        for what, file in files.items()
+        if file.exists()
+    }
 
 
 def _measured(

@@ -33,7 +33,8 @@ _REMEDIES = {
     "capacity": ("larger encoder", "a larger encoder closed a further {} of the gap on training rows"),
     "remainder": (
         "iterative guide",
-        "{} of the gap on training rows were closed by neither: refine lambda for each row",
+        "{} of the gap on training rows were closed neither by more training nor by a larger encoder: refine "
+        "lambda for each row",
     ),
     "generalisation": ("regularise the encoder", "the gap is {} larger on held-out rows than on training rows"),
     "approximation": ("richer family", "the family itself costs held-out rows at least {}"),

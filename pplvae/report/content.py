@@ -45,7 +45,7 @@ def content_of(
         "drawn": _points(rows, "elbo_amortised", "elbo_local"),
         "drawn_k": _points(rows, "pareto_k_amortised", "amortisation_gap") if "pareto_k_amortised" in rows else [],
         "ladders": [_ladder(rows, part) for part in parts],
-        "labels": _by_label(rows, parts),
+        "labels": means_by_label(rows, parts, "amortisation_gap"),
         "lambda": lam,
         "lambda_rows": chosen,
         "lambda_drawn": _lambda_points(parameters),
@@ -137,16 +137,16 @@ def _ladder(rows: xr.Dataset, part: str) -> list[dict[str, Any]]:
     return found
 
 
-def _by_label(rows: xr.Dataset, parts: Sequence[str]) -> list[dict[str, Any]] | None:
-    """Mean gaps by label, part by part; None where rows have no labels, or nearly one for each."""
+def means_by_label(rows: xr.Dataset, parts: Sequence[str], column: str) -> list[dict[str, Any]] | None:
+    """Means by label, part by part; None where rows have no labels, or nearly one for each."""
     if "label" not in rows.coords or not 1 < len(np.unique(rows["label"].values.astype(str))) <= _MOST_GROUPS:
         return None
     found = []
     for part in parts:
         some = part_of(rows, part)
-        gaps, labels = some["amortisation_gap"].values, some["label"].values.astype(str)
-        used = np.isfinite(gaps) & (some["status"].values != "nonfinite")
-        groups = {name: gaps[(labels == name) & used] for name in np.unique(labels)}
+        found_there, labels = some[column].values, some["label"].values.astype(str)
+        used = np.isfinite(found_there) & (some["status"].values != "nonfinite")
+        groups = {name: found_there[(labels == name) & used] for name in np.unique(labels)}
         intervals = [
             mean_interval(values, _LEVEL) if len(values) > 1 else (np.nan, np.nan) for values in groups.values()
         ]

@@ -1,31 +1,6 @@
-"use strict";
-// Draws the page from what is packed into it. Names from outside reach it as text: `textContent`, or `plain` for charts.
+// Draws the page from what is packed into it.
 (async () => {
-  const at = (id) => document.getElementById(id);
-
-  async function unpacked(element) {
-    const letters = atob(element.textContent);
-    const bytes = new Uint8Array(letters.length);
-    for (let k = 0; k < letters.length; k++) bytes[k] = letters.charCodeAt(k);
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  }
-
-  // Charts read a few tags and entities in their texts.
-  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const number = (value, digits = 3) => (value === null || value === undefined ? "" : value.toFixed(digits));
-
-  function made(tag, attributes, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes ?? {})) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
-
-  function tableOf(head, lines) {
-    const cells = (tag, line) => line.map((cell) => made(tag, {}, String(cell)));
-    return made("table", {}, made("thead", {}, made("tr", {}, ...cells("th", head))),
-      made("tbody", {}, ...lines.map((line) => made("tr", {}, ...cells("td", line)))));
-  }
+  const { at, unpacked, plain, number, made, tableOf, colour, colourOf, symbols, symbolOf, layout, config, draw, diagonal, named } = drawing;
 
   let content;
   try {
@@ -44,35 +19,10 @@
   const columns = rows.columns;
   const count = rows.id.length;
   const word = (name, row) => rows.words[name].names[rows.words[name].of[row]];
-  const symbols = ["circle", "diamond", "square", "cross"];
   const state = { selected: null, current: null };
   const charts = []; // what each does when the selection or the theme changes
 
   // ------------------------------------------------------------------------------------------------ charts
-
-  const probe = made("span", { hidden: "" });
-  document.body.append(probe);
-  function colour(name) {
-    probe.style.color = `var(--${name})`; // which the browser then says as the colour of the theme
-    return getComputedStyle(probe).color;
-  }
-  const colourOf = (part) => colour(["one", "two", "three", "four"][part % 4]);
-
-  // What has no known error is open.
-  const symbolOf = (part, known) => symbols[part % 4] + (known ? "" : "-open");
-
-  function layout(more) {
-    const axis = { gridcolor: colour("faint"), zerolinecolor: colour("faint"), linecolor: colour("soft"), automargin: true };
-    const { xaxis, yaxis, ...others } = more;
-    return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("ink"), size: 13 },
-      margin: { l: 50, r: 10, t: 10, b: 45 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, hovermode: "closest",
-      xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...others,
-    };
-  }
-
-  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "autoScale2d", "toImage"] };
-  const draw = (id, traces, more) => Plotly.react(at(id), traces, layout(more), config);
 
   // A chart is drawn when it comes into view, and again when something changes.
   function chart(id, drawn, listen) {
@@ -161,7 +111,7 @@
   }
 
   function ladder(id) {
-    const names = content.ladders[0].map((rung) => plain(rung.name));
+    const names = content.ladders[0].map((rung) => rung.name);
     const traces = content.ladders.map((rungs, part) => ({
       type: "scatter", mode: "markers", name: plain(parts[part]), x: rungs.map((rung) => rung.nats),
       y: rungs.map((rung, k) => k + 0.12 * (part - (parts.length - 1) / 2)),
@@ -171,13 +121,14 @@
     }));
     return draw(id, traces, {
       xaxis: { title: { text: "nats above the encoder's guide" } },
-      yaxis: { tickvals: names.map((_, k) => k), ticktext: names, autorange: "reversed", zeroline: false },
+      yaxis: { ...named(names), autorange: "reversed", zeroline: false },
     });
   }
 
-  function labels(id) {
-    const names = [...new Set(content.labels.flatMap((part) => part.names))];
-    const traces = content.labels.map((part, k) => ({
+  // Means by label, part by part, with intervals.
+  function byLabel(id, groups, axis) {
+    const names = [...new Set(groups.flatMap((part) => part.names))];
+    const traces = groups.map((part, k) => ({
       type: "scatter", mode: "markers", name: plain(parts[k]), y: part.mean,
       x: part.names.map((name) => names.indexOf(name) + 0.15 * (k - (parts.length - 1) / 2)), customdata: part.names.map((name) => [k, name]),
       error_y: { type: "data", symmetric: false, color: colourOf(k), array: part.high.map((high, i) => (high === null ? 0 : high - part.mean[i])),
@@ -186,8 +137,13 @@
       text: part.names.map((name, i) => `${plain(name)}: ${number(part.mean[i])} nats, ${part.low[i] === null || part.high[i] === null
         ? "too few rows for an interval" : `${number(part.low[i])} to ${number(part.high[i])}`}`), hovertemplate: "%{text}<extra></extra>",
     }));
-    return draw(id, traces, { xaxis: { tickvals: names.map((_, k) => k), ticktext: names.map(plain) }, yaxis: { title: { text: "mean gap (nats)" }, rangemode: "tozero" } });
+    return draw(id, traces, { xaxis: named(names), yaxis: { title: { text: axis }, rangemode: "tozero" } });
   }
+
+  const ofLabel = (div) => div.on("plotly_click", (event) => {
+    const [part, name] = event.points[0].customdata;
+    select(everyRow.filter((row) => rows.part[row] === part && word("label", row) === name));
+  });
 
   function lambda(id) {
     const one = content.lambda_drawn[at("parameter").value];
@@ -200,13 +156,6 @@
     });
     traces.push(diagonal(one.amortised.concat(one.local)));
     return draw(id, traces, { xaxis: { title: { text: "encoder's" } }, yaxis: { title: { text: "row's own" } } });
-  }
-
-  function diagonal(values) {
-    const finite = values.filter((value) => value !== null);
-    const [low, high] = [finite.reduce((a, b) => Math.min(a, b), Infinity), finite.reduce((a, b) => Math.max(a, b), -Infinity)];
-    return { type: "scatter", mode: "lines", x: [low, high], y: [low, high], name: "no gap", showlegend: false, hoverinfo: "skip",
-      line: { color: colour("soft"), width: 1 } };
   }
 
   function curves(id) {
@@ -261,12 +210,17 @@
     return [div];
   }
 
+  // Comparisons of other runs on the same rows.
+  const others = content.beside.filter((one) => one.gap);
+  const inOther = (one, row) => (one.gap[row] === null || columns.amortisation_gap[row] === null ? null : columns.amortisation_gap[row] + one.gap[row]);
+
   function ladderOf(row) {
     const rung = (name, column) => columns[column] && [name, number(columns[column][row]), number(columns[`${column}_stderr`]?.[row], 4)];
     const families = Object.keys(columns).filter((name) => /^elbo_local_/.test(name) && !/_stderr$/.test(name));
     const lines = [rung("ELBO, encoder's guide", "elbo_amortised"), rung("ELBO, own guide", "elbo_local"),
       ...families.map((name) => rung(`ELBO, own ${name.slice(11).replace(/_/g, " ")}`, name)), rung("log p(v)", "log_evidence"),
-      rung("amortisation gap", "amortisation_gap"), rung("approximation gap", "approximation_gap")].filter(Boolean);
+      rung("amortisation gap", "amortisation_gap"), rung("approximation gap", "approximation_gap"),
+      ...others.map((one) => [`amortisation gap in ${one.name}`, number(inOther(one, row)), ""])].filter(Boolean);
     return tableOf(["bound", "nats", "± Monte Carlo"], lines);
   }
 
@@ -321,12 +275,12 @@
     const named = (title, field, more) => ({ title, field, minWidth: 80, headerFilter: "input", headerFilterPlaceholder: "contains",
       headerFilterParams: { elementAttributes: { "aria-label": `Only rows whose ${title} contains` } }, ...more });
     const wordy = [["label", "label"], ["status", "status"]].filter(([name]) => rows.words[name]);
-    const numeric = Object.entries(titles).filter(([name]) => columns[name]);
+    const numeric = [...Object.entries(titles).filter(([name]) => columns[name]), ...others.map((one, k) => [`other${k}`, `gap in ${one.name} minus this`])];
     return [named("row", "id", { frozen: innerWidth > 700 }), ...(parts.length > 1 ? [named("part", "part")] : []),
       ...wordy.filter(([name]) => name === "label").map(([name, title]) => named(title, name)),
-      ...numeric.map(([name, title]) => ({ title, field: name, hozAlign: "right", sorter: "number", minWidth: 90, headerFilter: "number", headerFilterFunc: ">=",
+      ...numeric.map(([field, title]) => ({ title: plain(title), field, hozAlign: "right", sorter: "number", minWidth: 90, headerFilter: "number", headerFilterFunc: ">=",
         headerFilterPlaceholder: "at least", headerFilterParams: { elementAttributes: { "aria-label": `Only rows whose ${title} is at least` } },
-        formatter: (cell) => (name === "steps" ? String(cell.getValue() ?? "") : number(cell.getValue(), name === "shortfall" ? 4 : 3)) })),
+        formatter: (cell) => (field === "steps" ? String(cell.getValue() ?? "") : number(cell.getValue(), field === "shortfall" ? 4 : 3)) })),
       ...wordy.filter(([name]) => name === "status").map(([name, title]) => named(title, name))];
   }
 
@@ -335,6 +289,7 @@
     const data = [...everyRow].sort((a, b) => gap(b) - gap(a)).map((row) => {
       const line = { place: row, id: rows.id[row], part: parts[rows.part[row]] };
       for (const name of Object.keys(titles)) if (columns[name]) line[name] = columns[name][row];
+      others.forEach((one, k) => (line[`other${k}`] = one.gap[row]));
       for (const name of ["label", "status"]) if (rows.words[name]) line[name] = word(name, row);
       return line;
     });
@@ -383,10 +338,7 @@
   }
   if (content.labels) {
     present("labels");
-    chart("labels", labels, (div) => div.on("plotly_click", (event) => {
-      const [part, name] = event.points[0].customdata;
-      select(everyRow.filter((row) => rows.part[row] === part && word("label", row) === name));
-    }));
+    chart("labels", (id) => byLabel(id, content.labels, "mean gap (nats)"), ofLabel);
   }
   if (content.lambda_drawn.length) {
     present("lambda");
@@ -398,6 +350,8 @@
     present("curves");
     chart("curves", curves);
   }
+  const page = { columns, chart, points, pointed, byLabel, ofLabel };
+  content.beside.forEach((one, place) => one.charts.forEach((kind) => beside[kind](`beside-${place}-${kind}`, one, page)));
   for (const [id, drawn] of [["elbos", content.drawn], ["khat", content.drawn_k]]) {
     const note = at(id).parentElement.querySelector(".thinned");
     if (drawn.length < count) note.textContent = `${drawn.length} of ${count} points are drawn: others lie on top of these, or are not finite.`;

@@ -13,6 +13,7 @@ from typing import Any
 
 import xarray as xr
 
+from pplvae.report.beside import advice_of, sections_of
 from pplvae.report.content import content_of
 from pplvae.report.sentences import cost_of, part_in_words, remedy_of
 from pplvae.report.template import text_of, write_page
@@ -20,6 +21,7 @@ from pplvae.statistics.findings import findings_of
 from pplvae.statistics.summary import summary_of
 
 _LIBRARIES = ("plotly-basic.min.js", "tabulator.min.js")
+_SCRIPTS = ("drawing.js", "beside.js", "page.js")  # each needs those before it
 _VERSIONS = ("pplvae", "torch", "pyro-ppl", "numpy", "xarray")
 
 
@@ -30,9 +32,9 @@ def write_report(
     shown: xr.Dataset,
     parameters: xr.Dataset,
     history: xr.Dataset | None = None,
-    settings: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
     title: str | None = None,
-    command: str | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the page as one file: scripts and data inside, nothing fetched.
 
@@ -42,27 +44,34 @@ def write_report(
         shown: `Comparison.shown`.
         parameters: `Comparison.parameters`.
         history: of the fit, for the learning curves.
-        settings: of the fit, printed as they are.
+        about: see `Comparison.report`.
         title: of the page; by default it names the rows.
-        command: that makes the comparison again.
+        beside: see `Comparison.report`.
     """
+    sections, advice = sections_of(beside or {}, rows), advice_of(beside or {})
     summary = summary_of(rows)
     parts = [summary.sel(part=part) for part in summary["part"].values]
+    content = content_of(rows, summary, parameters, shown, history)
+    content["beside"] = [
+        {"charts": [chart.kind for chart in section.charts], **section.content} for section in sections
+    ]
     named = " and ".join(f"“{part_in_words(part)}”" for part in parts)
     return write_page(
         path,
         "page.html",
         title=title or f"What amortisation costs on {named}",
         sentences=[cost_of(part) for part in parts],
-        remedy=remedy_of(parts),
+        remedy=remedy_of(parts, attributed=bool(advice)),
+        advice=advice,
+        sections=sections,
         findings=findings_of(summary),
         unchecked=_unchecked(rows),
         tables=[_table(part) for part in parts],
-        run=_provenance(rows, settings, command),
-        content=_packed(json.dumps(content_of(rows, summary, parameters, shown, history)).encode()),
+        run=_provenance(rows, about or {}),
+        content=_packed(json.dumps(content).encode()),
         libraries=[_packed(text_of("vendor", name).encode()) for name in _LIBRARIES],
         style=text_of("vendor", "tabulator_simple.min.css") + text_of("page.css"),
-        script=text_of("page.js"),
+        script="".join(text_of(name) for name in _SCRIPTS),
         has_evidence="log_evidence" in rows,
         evidence={"ais": "by annealed importance sampling"}.get(
             str(rows.attrs.get("evidence", "")), "by importance weighting"
@@ -106,13 +115,12 @@ def _table(part: xr.Dataset) -> dict[str, Any]:
     return {"name": part_in_words(part), "count": int(part["count"]), "lines": lines, "quantiles": quantiles}
 
 
-def _provenance(rows: xr.Dataset, settings: Mapping[str, Any] | None, command: str | None) -> Sequence[tuple[str, Any]]:
+def _provenance(rows: xr.Dataset, about: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
     """How the numbers were made, as name and value."""
     found: dict[str, Any] = {"page written": datetime.now().astimezone().isoformat(timespec="minutes")}
-    if command:
-        found["made again by"] = command
     found |= {"commit of this folder": commit} if (commit := _commit()) else {}
-    found |= {f"fit: {name}": value for name, value in (settings or {}).items()}
+    for name, value in about.items():
+        found |= {f"{name}: {key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
     found |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
     found["Python"] = platform.python_version()
     for name in _VERSIONS:

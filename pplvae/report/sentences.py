@@ -43,8 +43,9 @@ def _rows_in_words(part: xr.Dataset) -> str:
     return f"the {count} {kind}" if counted == count else f"{counted} of the {count} {kind}, without those named below"
 
 
-def remedy_of(parts: Sequence[xr.Dataset]) -> str:
-    """Where to look next, as far as these numbers say."""
+def remedy_of(parts: Sequence[xr.Dataset], *, attributed: bool = False) -> str:
+    """Where to look next, as far as these numbers say; without a word on `attribute` where it has been asked."""
+    ask = "" if attributed else _ASK
     by_name = {str(part["part"].values): part for part in parts}
     if len(by_name) == 1 and not by_name.keys() & _HELD_OUT.keys():
         return (
@@ -52,17 +53,19 @@ def remedy_of(parts: Sequence[xr.Dataset]) -> str:
             "Pass `{'train': ..., 'test': ...}` to see both."
         )
     if not {"train", "test"} <= by_name.keys():
-        return _ASK
+        return ask
     (train, its_error), (test, other_error) = (_gap(by_name[name]) for name in ("train", "test"))
     difference, error = test - train, (its_error**2 + other_error**2) ** 0.5
     if difference > _CLEAR * error:
         return (
             f"The encoder costs {difference:.3f} ± {error:.3f} nats more on rows that it was not trained on, as an "
-            f"encoder does that overfits. {_ASK}"
-        )
+            f"encoder does that overfits. {ask}"
+        ).rstrip()
     if abs(difference) <= _CLEAR * error:
-        return f"No clear difference between training and held-out rows ({difference:+.3f} ± {error:.3f}). {_ASK}"
-    return _ASK
+        return (
+            f"No clear difference between training and held-out rows ({difference:+.3f} ± {error:.3f}). {ask}".rstrip()
+        )
+    return ask
 
 
 _ASK = "Which remedy helps, `attribute` measures: longer training, a larger encoder, a richer family."

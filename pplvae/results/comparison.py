@@ -88,18 +88,23 @@ class Comparison(Result):
         path: str | Path,
         *,
         history: xr.Dataset | None = None,
-        settings: Any = None,
+        about: Mapping[str, Any] | None = None,
         title: str | None = None,
-        command: str | None = None,
+        beside: Mapping[str, Result] | None = None,
     ) -> Path:
         """Write one self-contained HTML page: charts that are linked, and every row.
 
         Args:
             path: of the page.
             history: of the fit (`fit.history`), for the learning curves.
-            settings: of the fit (`fit.settings`), a mapping that is printed as it is.
+            about: how it was made, as names and values, or names and mappings of these: `{"fit": fit.settings}`.
             title: of the page, which names the model and the data; by default it names the rows.
-            command: that makes the comparison again, to be printed.
+            beside: other results of the same pair, with a section each, by their headings: from `attribute`,
+                `latent_use` or `calibrate`; or from `compare_runs(this, other)`, by the name of the other.
+
+        Raises:
+            UnknownNameError: a result of another kind.
+            DataError: paired runs whose rows are not among those of this comparison.
         """
         return pages().write_report(
             Path(path),
@@ -107,9 +112,9 @@ class Comparison(Result):
             shown=self.shown,
             parameters=self.parameters,
             history=history,
-            settings=settings,
+            about=about,
             title=title,
-            command=command,
+            beside=beside,
         )
 
     def _lines(self) -> list[str]:
