@@ -22,6 +22,7 @@ _MORE_TEST_NODES = {
     1: (1024,),
     2: (4 * TEST_DRAWS, 16 * TEST_DRAWS, 4096, 16384),
 }  # by the number of latents, where those before cannot tell
+_FEW = (1, 3)  # of those numbers are too few to compare two answers; of two latents all but grids
 _CLEARLY_LEFT = 0.5  # of the tolerance: of a row that surely has more left, the search goes on instead of the test
 
 
@@ -121,7 +122,8 @@ class Judge:
         """
         gain, stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(2))
         rows = torch.arange(len(batch), device=gain.device)
-        for count in _test_counts(start.mean.shape[1])[closely:]:
+        counts = _test_counts(start.mean.shape[1])
+        for count in counts[_FEW[start.mean.shape[1] == 2] :] if closely else counts:
             for some in pieces_of(rows, start, count):
                 old, new, here = start.take(some), found.take(some), batch.take(some)
                 sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))

@@ -44,8 +44,8 @@ class Shortfall(NamedTuple):
 
     @property
     def upper(self) -> PerRow:
-        """The upper end of a 95 % interval."""
-        return self.nats + _UPPER * self.stderr
+        """The upper end of a 95 % interval; what is left is not negative, whatever the draws say."""
+        return self.nats.clamp(min=0) + _UPPER * self.stderr
 
 
 class ShortfallTest:
