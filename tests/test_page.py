@@ -52,8 +52,8 @@ def comparison(count: int = 60, *, hostile: bool = False, families: bool = True)
     columns |= {"log_evidence": encoder + gap + family, "inference_gap": gap + family}
     if families:
         columns |= {"elbo_local_flow": encoder + gap + 0.2, "family_gap_flow": np.full(count, 0.2)}
-    columns |= {f"{name}_stderr": np.full(count, 0.01) for name in list(columns)}
-    columns |= {"shortfall": np.full(count, 0.002), "shortfall_stderr": np.full(count, 0.001)}
+    columns |= {f"{name}_stderr": draw.uniform(0.005, 0.02, count) for name in list(columns)}
+    columns |= {"shortfall": draw.normal(0.002, 0.001, count), "shortfall_stderr": draw.uniform(0, 0.002, count)}
     columns |= {"pareto_k_amortised": draw.uniform(0, 1, count), "pareto_k_importance": draw.uniform(0, 0.8, count)}
     columns |= {"steps": np.arange(count) % 7 + 3, "draws": np.full(count, 100)}
     columns |= {
@@ -66,7 +66,7 @@ def comparison(count: int = 60, *, hostile: bool = False, families: bool = True)
     coordinates = {"row": ids, "part": ("row", part), "label": ("row", names), "key": ("row", np.arange(count))}
     about = {"tolerance": 0.01, "simulated": 40, "missed": 2, "evidence": "importance", "families": "flow"}
     rows = xr.Dataset({name: ("row", values) for name, values in columns.items()}, coordinates, about)
-    chosen = np.arange(0, count, 5)
+    chosen = np.arange(0, count, 5 if count < 500 else count // 96)
     place = np.where(chosen < count * 2 // 3, chosen, chosen - count * 2 // 3)
     where = {"id": ("shown", ids[chosen]), "part": ("shown", part[chosen]), "place": ("shown", place)}
     where |= {"column": np.arange(64)}
@@ -387,6 +387,17 @@ def test_a_row_shows_its_picture_if_the_page_has_it(opened):
     page.get_by_label("Only rows whose row contains").press_sequentially("r11")
     page.locator(".tabulator-row", has_text="r11").click()
     assert "not in the page" in page.locator("#row").inner_text()
+
+
+def test_a_hundred_thousand_rows_open_and_are_searched(opened, tmp_path, pages):
+    pages["large"] = comparison(100_000).report(tmp_path / "large.html")
+    assert pages["large"].stat().st_size < 8e6
+    page = opened("large")
+    assert page.locator(".tabulator-row").count() < 200  # those in view
+    page.get_by_label("Only rows whose row contains").press_sequentially("r99999")
+    page.wait_for_function("document.querySelectorAll('.tabulator-row').length === 1")
+    page.locator(".tabulator-row").click()
+    assert "Row r99999 of" in page.locator("#row").inner_text()
 
 
 def test_names_from_outside_stay_text(opened):
