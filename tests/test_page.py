@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"plain": comparison(), "hostile": comparison(hostile=True)}
     label = made["plain"].rows["label"].values.copy()
     label[3] = "lonely"
+    names = [f"a column whose name is so long that no phone has a line for it {i}" for i in range(64)]
+    named = made["plain"].shown.assign_coords(column=names).assign_attrs(named=1, image_shape=[])
+    made["table"] = replace(made["plain"], shown=named)
     first, beside = measured()
     made["lonely"] = Comparison(made["plain"].rows.assign_coords(label=("row", label)))
     written = {name: result.report(folder / f"{name}.html") for name, result in made.items()}
@@ -466,9 +470,13 @@ def test_the_theme_can_be_chosen_and_print_is_light(opened):
     assert page.evaluate(paper) == light
 
 
-def test_a_phone_has_no_sideways_scroll_and_lines_of_many_letters(opened):
-    page = opened(viewport={"width": 390, "height": 844})
+@pytest.mark.parametrize("which", ["plain", "table"])
+def test_a_phone_has_no_sideways_scroll_and_lines_of_many_letters(opened, which):
+    page = opened(which, viewport={"width": 390, "height": 844})
     seen_to_the_end(page)
+    page.get_by_label("Only rows whose row contains").press_sequentially("r10")
+    page.locator(".tabulator-row", has_text="r10").click()
+    page.locator("#row canvas, #row table").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     lead = page.locator(".lead p").first.bounding_box()
     assert lead["width"] > 340

@@ -36,7 +36,7 @@ _REMEDIES = {
         "{} of the gap on training rows were closed neither by more training nor by a larger encoder: refine "
         "lambda for each row",
     ),
-    "generalisation": ("regularise the encoder", "the gap is {} larger on held-out rows than on training rows"),
+    "generalisation": ("regularise the encoder", "{} more are lost on held-out rows than on training rows"),
     "approximation": ("richer family", "the family itself costs held-out rows at least {}"),
 }
 
@@ -54,7 +54,9 @@ def advice_on(causes: xr.Dataset, named: Collection[str], worth: float) -> list[
         nats, stderr = (float(causes[name].sel(cause=cause)) for name in ("nats", "stderr"))
         if cause in named:
             text = sentence.format(f"{nats:.2f} ± {stderr:.2f} nats per row")
-            found.append(Advice(remedy, nats, stderr, text + _covariances(causes, cause) + "."))
+            found.append(
+                Advice(remedy, nats, stderr, text + _condition(named, cause) + _covariances(causes, cause) + ".")
+            )
     if not found:
         gaps = causes.isel(cause=slice(0, len(_REMEDIES)))
         most = gaps.isel(cause=int(np.argmax(gaps["nats"].values)))
@@ -63,6 +65,13 @@ def advice_on(causes: xr.Dataset, named: Collection[str], worth: float) -> list[
         text += f"{str(most['cause'].values).replace('_', ' ')} with {nats:.2f} ± {stderr:.2f}."
         found.append(Advice("nothing to gain", nats, stderr, text))
     return sorted(found, key=lambda advice: -advice.nats)
+
+
+def _condition(named: Collection[str], cause: str) -> str:
+    """That a difference between parts was taken after the training that is advised, too."""
+    return (
+        ", also after that training" if cause == "generalisation" and {"under_training", "capacity"} & {*named} else ""
+    )
 
 
 def _covariances(causes: xr.Dataset, cause: str) -> str:
