@@ -39,6 +39,7 @@ class PosteriorMeans(Result):
 
     kind: ClassVar[str] = "posterior means"
     essential: ClassVar[str] = "pareto_k"
+    figures: ClassVar[tuple[str, ...]] = ("corrected_means",)
 
     posterior: xr.Dataset = field(default_factory=xr.Dataset)
 
