@@ -78,7 +78,9 @@ def causes():
 
 
 def noise():
-    columns = {name: (("objective", "stage"), np.array([[1.0, 10.0], [2.0, 20.0]])) for name in ("mean", "stderr")}
+    columns = {
+        name: (("objective", "stage"), np.array([[1.0, 10.0], [2.0, 20.0]])) for name in ("variance", "variance_stderr")
+    }
     return xr.Dataset(columns, {"objective": ["STL", "IWAE"], "stage": ["start", "fitted"]})
 
 
