@@ -1,6 +1,7 @@
 """Figures: what stands where, on whose axes, in whose style; and what prints without colour and saves as lines."""
 
 import io
+import re
 from functools import cache, partial
 
 import numpy as np
@@ -277,6 +278,30 @@ def test_names_are_printed_as_they_are(function):
         assert len(legend.get_texts()) >= len(HOSTILE)
     assert "\n" not in as_it_is("two\nlines")
     assert len(as_it_is("n" * 300)) < 50
+
+
+LATEX = "50%_a&b#c$x^2~{\\alpha}"
+
+
+@pytest.mark.parametrize("function", [f for f in ON_AXES if f is not plots.optimisation_path], ids=lambda f: f.__name__)
+def test_latex_is_given_no_sign_that_it_would_take_for_a_command(function):
+    """Nothing is drawn: LaTeX need not be there. (Labels inside of contours are, to find their place.)"""
+    with rc_context({"text.usetex": True}):
+        texts = [text.get_text() for text in texts_of(drawn(function).figure)]
+    assert texts
+    assert not [text for text in texts if re.search(r"(?<!\\)[%_#&$]", text)]
+
+
+@pytest.mark.parametrize("function", [plots.ladder, plots.decomposition, plots.gap_histogram, plots.elbo_scatter])
+def test_names_reach_latex_as_letters(function):
+    exactly = r"50\%\_a\&b\#c\$x\textasciicircum{}2\textasciitilde{}\{\textbackslash{}alpha\}"
+    with rc_context({"text.usetex": True}):
+        axes = function(comparison_of([LATEX, "_hidden"]))
+        texts = [text.get_text() for text in texts_of(axes.figure)]
+        labels = " ".join([*texts, *axes.get_legend_handles_labels()[1]])
+    assert exactly in labels
+    assert r"\_hidden" in labels
+    assert "50%_a&b" in as_it_is(LATEX)
 
 
 def points_of(axes, label):
