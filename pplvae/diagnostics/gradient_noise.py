@@ -196,12 +196,12 @@ class _Gradient:
 def _noise_of(gradients: Gradients) -> Float[np.ndarray, "column two"]:
     """The three columns, each with its standard error by the jackknife."""
     count = len(gradients)
-    lines = gradients.double()
+    lines = gradients.cpu().double()  # which not every device has
     lengths, along = lines.square().sum(1), lines @ lines.sum(0)
     left = _statistics(count - 1, lengths.sum() - lengths, along.sum() - 2 * along + lengths)
     whole = _statistics(count, lengths.sum(), along.sum())
     stderr = ((count - 1) * (left - left.mean(1, keepdim=True)).square().mean(1)).sqrt()
-    return torch.stack([whole, stderr], 1).cpu().numpy()
+    return torch.stack([whole, stderr], 1).numpy()
 
 
 def _statistics(count: int, lengths: Tensor, length: Tensor) -> Tensor:
