@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the s
     from pplvae.comparison.compare import amortisation_gap, compare
     from pplvae.data import Data, Rows, load_data, with_mask
     from pplvae.diagnostics.calibration import Calibration, calibrate
+    from pplvae.diagnostics.gradient_noise import gradient_noise
     from pplvae.diagnostics.joint import JointDivergence, joint_kl
     from pplvae.diagnostics.landscape import elbo_landscape
     from pplvae.diagnostics.latent_use import LatentUse, latent_use
@@ -62,6 +63,7 @@ __all__ = [
     "flow",
     "full_covariance",
     "gap_by_group",
+    "gradient_noise",
     "guides",
     "joint_kl",
     "latent_use",
@@ -102,6 +104,7 @@ _HOMES = {
         "Calibration",
         "calibrate",
     ),
+    "diagnostics.gradient_noise": ("gradient_noise",),
     "diagnostics.joint": (
         "JointDivergence",
         "joint_kl",

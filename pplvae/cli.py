@@ -14,7 +14,6 @@ from pplvae._version import __version__
 from pplvae.commands.declaring import (
     INTERRUPTED,
     NONFINITE,
-    REFUSED,
     STATUSES,
     TERMINATED,
     WORSE,
@@ -291,9 +290,6 @@ def main() -> None:
             if _is_early(leaving):
                 status = TERMINATED if asked_to_end else INTERRUPTED
                 Voice().problem(f"interrupted. Go on with `{going_on(sys.argv[1:], resume=False)}`.")
-            refused = getattr(leaving.__context__, "format_message", None)
-            if "--json" in sys.argv and refused is not None:
-                Voice(json=True).answer(" ".join(sys.argv[1:2]), REFUSED, {"error": refused()})
             sys.exit(status)
 
 

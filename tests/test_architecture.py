@@ -92,7 +92,7 @@ ROOMS = {
     "scoring": ["tables", "kept", "scores", "precision", "chunks"],
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "paths", "proposal", "log_evidence", "bracket", "posterior_means"],
-    "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape"],
+    "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape", "gradient_noise"],
     "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],
     "commands": [
         *("words", "keywords", "options", "saying", "declaring", "spec", "asked", "code", "tables", "verdict"),

@@ -1,5 +1,6 @@
 """What the command line says: in its own words, with the true cause, and with lines that work as they stand."""
 
+import json
 import re
 import shlex
 import shutil
@@ -47,6 +48,42 @@ def table(tmp_path):
 )
 def test_keywords_become_options(python, here):
     assert in_options(python, {"missing", "existing", "header", "lr", "max_steps", "labels", "ids", "model"}) == here
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fit", "--epohcs", 3), "Unknown option '--epohcs'. Did you mean '--epochs'? Known: --batch-size, "),
+        (("fit", "--epohcs=3"), "Unknown option '--epohcs'. Did you mean '--epochs'? Known: --batch-size, "),
+        (("fit", "--no-haeder"), "Unknown option '--no-haeder'. Did you mean '--no-header'?"),
+        (("fit", "--epochs", "x"), "Invalid value for '--epochs': "),
+        (("fit", "--epochs"), "Option '--epochs' requires an argument."),
+        (("fit", "a", "b"), "Got unexpected extra argument"),
+        (("compare",), "Missing argument"),
+        (("--versoin",), "Unknown option '--versoin'. Did you mean '--version'?"),
+        (("fti",), "Unknown command 'fti'. Did you mean 'fit'?"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_mistyped_words_are_refused_in_one_line_like_all_else(run, words, said):  # noqa: F811
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"pplvae: {said}")
+
+
+@pytest.mark.parametrize("words", [("fit", "--epohcs", 3), ("compare",), ("fti",)], ids=lambda words: words[0])
+def test_mistyped_words_are_refused_as_json_too(run, words):  # noqa: F811
+    code, out, err = run(*words, "--json")
+    told = json.loads(out)
+    assert (code, told["command"], told["status"]) == (2, words[0], 2)
+    assert err == f"pplvae: {told['error']}\n"
+
+
+def test_without_a_word_there_is_help(run):  # noqa: F811
+    _, out, err = run()
+    assert "Usage: " in out + err
+    assert "pplvae: " not in err
 
 
 def test_the_first_command_on_columns_with_units(run, table):  # noqa: F811

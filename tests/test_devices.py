@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from devices import AWAY, Device, MixedDevicesError
 from torch import Tensor
 
@@ -50,6 +51,7 @@ CALLS = {
     "posterior_means": lambda *pair: pplvae.posterior_means(*pair, particles=60, max_steps=25),
     "calibrate": lambda *pair: pplvae.calibrate(*pair, particles=9),
     "latent_use": lambda *pair: pplvae.latent_use(*pair, particles=4, mixture_draws=12),
+    "gradient_noise": lambda *pair: pplvae.gradient_noise(*pair, objectives=["Trace_ELBO"], repeats=3),
     "joint_kl": lambda *pair: pplvae.joint_kl(*pair, log_true, particles=4),
     "fit": lambda model, guide, rows: pplvae.fit(model, guide, rows, validation=rows, epochs=2, batch_size=2),
 }
@@ -74,7 +76,7 @@ def numbers_of(result):
     if isinstance(result, pplvae.Fit):
         columns = dict(result.history.drop_vars("seconds").variables)
         return columns | {name: tensor.detach().cpu() for name, tensor in result.model.func.__self__.named_parameters()}
-    return dict(result.rows.variables)
+    return dict((result if isinstance(result, xr.Dataset) else result.rows).variables)
 
 
 def called(call, pair, *, away=False, has_float64=True):

@@ -317,6 +317,38 @@ def test_both_means_of_a_latent_can_be_subtracted():
     assert rows["h_stderr"].dims == rows["h"].dims
 
 
+TAKEN = ("h", "h_guide", "h_stderr", "pareto_k", "draws of h", "site h_guide", "draw")
+
+
+def test_sites_whose_names_are_those_of_columns_have_their_own_means(tmp_path):
+    """Each is seen with noise of variance 1 in a column of its own: its posterior mean is half of that."""
+
+    def sites_of(*arguments):
+        return torch.stack([pyro.sample(name, dist.Normal(*(x[..., k] for x in arguments))) for k, name in
+                            enumerate(TAKEN)], -1)  # fmt: skip
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = sites_of(torch.zeros_like(v), torch.ones_like(v))
+            pyro.sample("v", dist.Normal(h, 1.0).to_event(1), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            sites_of(0.4 * v, torch.full_like(v, 0.8))
+
+    v = torch.randn(5, len(TAKEN), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = pplvae.posterior_means(model, guide, v, particles=2000, draws=3)
+    names = ["h", "site site h_guide", "site h_stderr", "site pareto_k", "site draws of h", "site h_guide", "site draw"]
+    for k, name in enumerate(names):
+        error = found.rows[name].values[:, 0] - v[:, k].numpy() / 2
+        assert (abs(error) < 5 * found.rows[f"{name}_stderr"].values[:, 0]).all(), name
+        assert found.rows[f"{name}_guide"].sizes == found.rows[name].sizes
+        assert found.posterior[name].sizes["draw"] == 3
+    assert found.rows["pareto_k"].dims == ("row",)
+    assert found.summary()["latent"].values.tolist() == names
+    assert pplvae.PosteriorMeans.load(found.save(tmp_path / "means.nc")) == found
+
+
 def test_draws_of_the_posterior_have_its_moments():
     """Of a guide that is far off: what its draws are without their weights is not the posterior."""
     model, v = random_linear(9, rows=4)
@@ -339,6 +371,8 @@ def test_draws_of_the_posterior_have_its_moments():
     np.testing.assert_allclose(table["mean"].astype(float), draws.mean(("chain", "draw")).values.flatten(), atol=0.006)
     with pytest.raises(TypeError, match="log likelihood not found"):  # as docs/gallery.md says
         arviz.loo(container)
+    with pytest.raises(TypeError, match="ELPD"):
+        arviz.compare({"one": container, "other": container})
     with pytest.raises(ValueError, match="draws"):
         pplvae.posterior_means(model.model, model.guide, v, draws=-1)
 

@@ -1,6 +1,7 @@
 """Figures: what stands where, on whose axes, in whose style; and what prints without colour and saves as lines."""
 
 import io
+import re
 from functools import cache, partial
 
 import numpy as np
@@ -69,8 +70,18 @@ def history():
     return xr.Dataset({name: ("epoch", values) for name, values in columns.items()}, {"epoch": np.arange(20)})
 
 
+def causes():
+    """Of an attribution: only the first two have a remedy whose gain on held-out rows is measured."""
+    columns = {"nats": [1.5, 0.25, 3.0], "stderr": [0.1, 0.05, 0.2]}
+    columns |= {"held_out": [1.0, 0.5, np.nan], "held_out_stderr": [0.2, 0.1, np.nan]}
+    names = ["under_training", "capacity", "remainder"]
+    return xr.Dataset({name: ("cause", values) for name, values in columns.items()}, {"cause": names})
+
+
 def noise():
-    columns = {name: (("objective", "stage"), np.array([[1.0, 10.0], [2.0, 20.0]])) for name in ("mean", "stderr")}
+    columns = {
+        name: (("objective", "stage"), np.array([[1.0, 10.0], [2.0, 20.0]])) for name in ("variance", "variance_stderr")
+    }
     return xr.Dataset(columns, {"objective": ["STL", "IWAE"], "stage": ["start", "fitted"]})
 
 
@@ -101,6 +112,8 @@ ON_AXES = {
     plots.ladder: ("comparison", "rows", True),
     plots.decomposition: ("comparison", "summary", True),
     plots.gap_histogram: ("comparison", "rows", True),
+    plots.row_histogram: ("comparison", "rows", True),
+    plots.causes: (causes, None, True),
     plots.elbo_scatter: ("comparison", "rows", True),
     plots.gaps_by_group: ("groups", "summary", True),
     plots.paired_differences: ("paired", "summary", True),
@@ -109,6 +122,7 @@ ON_AXES = {
     plots.kl_per_dimension: ("use", "latents", True),
     plots.rate_distortion: ("use", "rows", True),
     plots.latent_map: ("means", "rows", False),
+    plots.corrected_means: ("means", "rows", False),
     plots.learning_curves: (history, None, True),
     plots.gradient_noise: (noise, None, False),
     plots.optimisation_path: (landscape, None, False),
@@ -163,6 +177,42 @@ def test_takes_the_dataset_as_well_as_the_result(function):
     if function is not plots.outlier_roc:
         with pytest.raises(ValueError, match="this dataset has no"):
             function(xr.Dataset({"part": 0}))
+
+
+def test_a_histogram_of_any_number_of_the_rows():
+    comparison = comparison_of()
+    for drawn_of in (
+        plots.row_histogram(comparison, "log_evidence"),
+        plots.row_histogram(comparison.rows, "log_evidence"),
+    ):
+        assert drawn_of.get_xlabel().startswith("log evidence (nats per row")
+        for line, part in zip(drawn_of.lines, ("train", "test"), strict=True):
+            assert line.get_xdata()[0] == pytest.approx(float(comparison.part(part)["log_evidence"].mean()))
+    assert plots.row_histogram(comparison).get_xlabel().startswith("amortisation gap")
+    one, none = comparison.rows.isel(row=[0]), comparison.rows.isel(row=[])
+    assert len(plots.row_histogram(one, "elbo_local").lines) == 1
+    assert not plots.row_histogram(none, "elbo_local").lines
+
+
+def test_causes_stand_at_their_nats_and_beside_what_their_remedy_wins():
+    found = causes()
+    axes = plots.causes(found)
+    for label, (value, error) in {"gap by cause": ("nats", "stderr"),
+                                  "won on held-out rows": ("held_out", "held_out_stderr")}.items():  # fmt: skip
+        known = found[value].notnull()
+        means, errors = points_of(axes, label)
+        np.testing.assert_allclose(means, found[value][known])
+        np.testing.assert_allclose(errors, 2 * found[error][known])
+    none = found.assign(held_out=("cause", [np.nan] * 3))
+    assert axes.get_legend_handles_labels()[1] == ["gap by cause", "won on held-out rows"]
+    assert plots.causes(none).get_legend_handles_labels()[1] == ["gap by cause"]
+
+
+def test_corrected_means_stand_over_those_of_the_guide():
+    means = measured("means")
+    (cloud,) = plots.corrected_means(means).collections
+    np.testing.assert_array_equal(cloud.get_offsets()[:, 0], means.rows["h_guide"].values.flatten())
+    np.testing.assert_array_equal(cloud.get_offsets()[:, 1], means.rows["h"].values.flatten())
 
 
 @EVERY
@@ -228,6 +278,30 @@ def test_names_are_printed_as_they_are(function):
         assert len(legend.get_texts()) >= len(HOSTILE)
     assert "\n" not in as_it_is("two\nlines")
     assert len(as_it_is("n" * 300)) < 50
+
+
+LATEX = "50%_a&b#c$x^2~{\\alpha}"
+
+
+@pytest.mark.parametrize("function", [f for f in ON_AXES if f is not plots.optimisation_path], ids=lambda f: f.__name__)
+def test_latex_is_given_no_sign_that_it_would_take_for_a_command(function):
+    """Nothing is drawn: LaTeX need not be there. (Labels inside of contours are, to find their place.)"""
+    with rc_context({"text.usetex": True}):
+        texts = [text.get_text() for text in texts_of(drawn(function).figure)]
+    assert texts
+    assert not [text for text in texts if re.search(r"(?<!\\)[%_#&$]", text)]
+
+
+@pytest.mark.parametrize("function", [plots.ladder, plots.decomposition, plots.gap_histogram, plots.elbo_scatter])
+def test_names_reach_latex_as_letters(function):
+    exactly = r"50\%\_a\&b\#c\$x\textasciicircum{}2\textasciitilde{}\{\textbackslash{}alpha\}"
+    with rc_context({"text.usetex": True}):
+        axes = function(comparison_of([LATEX, "_hidden"]))
+        texts = [text.get_text() for text in texts_of(axes.figure)]
+        labels = " ".join([*texts, *axes.get_legend_handles_labels()[1]])
+    assert exactly in labels
+    assert r"\_hidden" in labels
+    assert "50%_a&b" in as_it_is(LATEX)
 
 
 def points_of(axes, label):

@@ -1,7 +1,8 @@
 """Commands made of functions: their options, their exit status, and what becomes of refused input and of Ctrl-C."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 
 from pplvae.commands.options import Takes, in_python, keywords_from, with_options
 from pplvae.commands.saying import Voice
-from pplvae.commands.words import going_on, in_options
+from pplvae.commands.words import going_on, in_options, usage_in_words
 from pplvae.errors import PplvaeError, UnknownNameError
 from pplvae.isolate import ended_like_ctrl_c
 
@@ -57,7 +58,19 @@ class Interrupted(Exception):
 
 
 class Verbs(TyperGroup):
-    """The commands; a mistyped one is answered with the nearest."""
+    """The commands; what is mistyped is refused like all other input, with the nearest that there is."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the words before the command."""
+        if not args:  # answered with the help
+            return super().make_context(info_name, args, parent, **extra)
+        with _mistyping_refused():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the words of the command, and carry it out."""
+        with _mistyping_refused():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is asked for."""
@@ -65,6 +78,19 @@ class Verbs(TyperGroup):
             shown = [name for name, command in self.commands.items() if not command.hidden]
             ctx.fail(str(UnknownNameError("command", args[0], shown)))
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _mistyping_refused() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # that of all errors of typer's parser, and of no other
+            raise
+        message = usage_in_words(error)
+        Voice().problem(message)
+        Voice(json="--json" in sys.argv).answer(" ".join(sys.argv[1:2]), REFUSED, {"error": message})
+        raise typer.Exit(REFUSED) from error
 
 
 def command_of(app: typer.Typer, *takes: Takes, examples: tuple[str, str]) -> Callable[..., Any]:

@@ -3,7 +3,9 @@
 import re
 import shlex
 from collections.abc import Collection, Sequence
+from typing import Any
 
+from pplvae.errors import UnknownNameError
 from pplvae.likelihoods import LIKELIHOODS
 
 _KEYWORD = re.compile(r"`(?:load_data\(\.\.\., )?(\w+)=([^`()]*)\)?`")
@@ -36,6 +38,27 @@ def in_options(message: str, options: Collection[str]) -> str:
         return f"`--likelihood {names[found[1]]}`" if found[1] in names else found[0]
 
     return _LIKELIHOOD.sub(likelihood, _BARE.sub(bare, _KEYWORD.sub(keyword, message)))
+
+
+def usage_in_words(error: Any) -> str:
+    """What is wrong with the words of a command, of which the parser has made an error.
+
+    Args:
+        error: of typer's parser; one of an option that is not there has its name.
+    """
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return error.format_message()
+    if hasattr(error, "option_name") and error.option_name not in (known := _options_of(context)):
+        return str(UnknownNameError("option", error.option_name, known))
+    path = " ".join(["pplvae", *([context.info_name] if context.parent else [])])
+    message = error.format_message()
+    return message if message.startswith("Unknown") else f"{message.rstrip('.')}. See `{path} --help`."
+
+
+def _options_of(context: Any) -> list[str]:
+    options = context.command.get_params(context)
+    return [name for one in options for name in (*one.opts, *one.secondary_opts) if name.startswith("--")]
 
 
 def going_on(words: Sequence[str], *, resume: bool) -> str:

@@ -52,6 +52,7 @@ class Attribution(Result):
 
     kind: ClassVar[str] = "attribution"
     essential: ClassVar[str] = "amortisation_gap"
+    figures: ClassVar[tuple[str, ...]] = ("causes",)
 
     rows: xr.Dataset = field(init=False)
     causes: xr.Dataset
@@ -78,13 +79,19 @@ class Attribution(Result):
         return [f"{which}: {warning}" for which, found in both.items() for warning in found.warnings]
 
     def _lines(self) -> list[str]:
-        lines = ["Nats per row, by cause (± standard error over rows)"]
+        lines = ["Nats per row, by cause (± standard error over rows)", ""]
         for name in self.causes["cause"].values:
             cause = self.causes.sel(cause=name)
             lines.append(
                 f"{str(name).replace('_', ' '):<16} {float(cause['nats']):>8.3f} ± {float(cause['stderr']):.3f}"
             )
-        return [*lines, "", *(f"{advice.remedy}: {advice.sentence}" for advice in self.advice)]
+        return [*lines, "", *self._advice_in_words()]
+
+    def _words(self) -> list[str]:
+        return [*self._advice_in_words(), *super()._words()]
+
+    def _advice_in_words(self) -> list[str]:
+        return [f"{advice.remedy}: {advice.sentence}" for advice in self.advice]
 
     def _groups(self) -> Datasets:
         training = self.training._groups()

@@ -35,6 +35,7 @@ class JointDivergence(Result):
 
     kind: ClassVar[str] = "joint divergence"
     essential: ClassVar[str] = "difference"
+    figures: ClassVar[tuple[str, ...]] = ("row_histogram",)
 
     @property
     def mean(self) -> float:

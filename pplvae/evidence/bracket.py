@@ -39,6 +39,7 @@ class Bracket(Result):
 
     kind: ClassVar[str] = "bracket"
     essential: ClassVar[str] = "width"
+    figures: ClassVar[tuple[str, ...]] = ("row_histogram",)
 
     @property
     def width(self) -> tuple[float, float]:

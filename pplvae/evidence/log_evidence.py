@@ -49,6 +49,7 @@ class Evidence(Result):
 
     kind: ClassVar[str] = "evidence"
     essential: ClassVar[str] = "log_evidence"
+    figures: ClassVar[tuple[str, ...]] = ("row_histogram",)
 
     def summary(self) -> xr.Dataset:
         """Means over rows.

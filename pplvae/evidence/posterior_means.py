@@ -1,5 +1,6 @@
 """`posterior_means`: E[h | v_i] of every row, corrected by Pareto-smoothed weights of its own guide."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,8 @@ from pplvae.search.first_order import Schedule
 from pplvae.statistics.evidence import posterior_lines, posterior_summary, posterior_warnings
 
 _DRAWS = "draws of "  # a column's name begins with
+_OF_A_SITE = ("_stderr", "_guide", " moved")  # names of what else there is of a site end with
+_OTHERS = ("pareto_k", "row", "part", "label", "key", "chain", "draw")  # columns and dimensions that are no site
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,13 +35,14 @@ class PosteriorMeans(Result):
         rows: over dimension "row" (coordinates: id, part, and label where there is one): for each latent site `<site>`
             (its elements along the dimension "element of <site>") the corrected mean, `<site>_stderr` its Monte Carlo
             error, `<site>_guide` the mean under the guide alone; and `pareto_k`: above 0.7 the correction cannot be
-            trusted.
+            trusted. A site of yours whose name is one of these, such as `h_guide` beside `h`, is called "site h_guide".
         posterior: where draws were asked for, each site over "chain" (one), "draw", "row" and its elements: draws from
             p(h | v_i), resampled by the same weights. The group of that name in `to_arviz()`.
     """
 
     kind: ClassVar[str] = "posterior means"
     essential: ClassVar[str] = "pareto_k"
+    figures: ClassVar[tuple[str, ...]] = ("corrected_means",)
 
     posterior: xr.Dataset = field(default_factory=xr.Dataset)
 
@@ -141,12 +145,27 @@ def _means_of(chunk: Chunk, index: Tensor, particles: int, draws: int) -> Column
         values = space.values(u)
     weights = log_weights.softmax(0)
     columns: Columns = {"pareto_k": pareto_k}
-    for name, value in values.items():
+    called = _told_apart(list(values))
+    for site, value in values.items():
+        name = called[site]
         mean, stderr = _weighted(weights, value)
         columns |= {name: mean, f"{name}_stderr": stderr, f"{name}_guide": value.mean(0)}
         if draws:
             columns[f"{_DRAWS}{name}"] = _resampled(weights, value, draws).movedim(1, 0)
     return columns
+
+
+def _told_apart(sites: Sequence[str]) -> dict[str, str]:
+    """What each site's columns are called, so that none has a name of something else."""
+    of_others = {*_OTHERS, *(f"{site}{what}" for site in sites for what in _OF_A_SITE)}
+    found = {site: site for site in sites if site not in of_others and not site.startswith(_DRAWS)}
+    for site in sites:
+        name = site
+        while site not in found:
+            name = f"site {name}"
+            if not {name, *(f"{name}{what}" for what in _OF_A_SITE)} & {*sites, *of_others}:
+                found[site] = name
+    return found
 
 
 def _weighted(weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

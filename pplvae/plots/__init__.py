@@ -6,16 +6,18 @@ A function draws on `ax` (grids of panels on `figure`) and returns it; without o
 """
 
 from pplvae.plots.diagnostics import calibration_ecdf
-from pplvae.plots.gaps import elbo_scatter, gap_histogram, lambda_scatter
+from pplvae.plots.gaps import elbo_scatter, gap_histogram, lambda_scatter, row_histogram
 from pplvae.plots.groups import gaps_by_group, outlier_roc, paired_differences
 from pplvae.plots.images import picture_grid, picture_rows
-from pplvae.plots.ladder import decomposition, ladder
+from pplvae.plots.ladder import causes, decomposition, ladder
 from pplvae.plots.landscape import optimisation_path, posterior_contours
-from pplvae.plots.latents import kl_per_dimension, latent_map, rate_distortion
+from pplvae.plots.latents import corrected_means, kl_per_dimension, latent_map, rate_distortion
 from pplvae.plots.training import gradient_noise, learning_curves
 
 __all__ = [
     "calibration_ecdf",
+    "causes",
+    "corrected_means",
     "decomposition",
     "elbo_scatter",
     "gap_histogram",
@@ -33,4 +35,5 @@ __all__ = [
     "picture_rows",
     "posterior_contours",
     "rate_distortion",
+    "row_histogram",
 ]

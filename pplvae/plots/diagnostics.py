@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 
-from pplvae.plots.style import COLOURS, as_it_is, axes_for, look, neutral, reference, taken
+from pplvae.plots.style import COLOURS, as_it_is, axes_for, escaped, look, neutral, reference, taken
 
 _NAMED = 8  # latents in a legend
 
@@ -30,7 +30,7 @@ def calibration_ecdf(calibration: Any, *, ax: Axes | None = None) -> Axes:
 
     # Latents that are masked in some rows have fewer ranks and wider bands: the widest is drawn.
     lower, upper = latents["band_lower"].min("latent").values, latents["band_upper"].max("latent").values
-    label = f"{100 * latents.attrs['level']:.0f} % band, all latents at once"
+    label = escaped(f"{100 * latents.attrs['level']:.0f} % band, all latents at once")
     axes.fill_between(points, with_ends(lower), with_ends(upper), color=neutral(), alpha=0.15, linewidth=0, label=label)
     axes.axhline(0, **reference())
     verdicts = dict(zip(latents["latent"].values.tolist(), latents["verdict"].values.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Figures of a comparison, row by row: how the gap is distributed, and both guides against each other."""
+"""Figures of numbers row by row: how a gap is distributed, and both guides against each other."""
 
 from typing import Any
 
@@ -32,21 +32,30 @@ def gap_histogram(comparison: Any, *, ax: Axes | None = None) -> Axes:
         ax: where to draw; by default a figure of its own.
     """
     rows = taken(comparison, "rows", "amortisation_gap", "part")
-    axes = axes_for(ax)
-    gaps = rows["amortisation_gap"].values
-    gaps = gaps[np.isfinite(gaps)]
+    gaps = _finite(rows["amortisation_gap"].values)
     last = np.quantile(gaps, _SHOWN) if len(gaps) else 1.0
-    bins = np.linspace(min(gaps.min(initial=0.0), 0.0), last + 1e-9, _BINS + 1)
-    for name, shown in _measured_parts(rows).items():
-        values = finite_of(rows, name)["amortisation_gap"].values
-        drawn, filled = np.clip(values, None, last), bins.tolist()
-        axes.hist(drawn, filled, density=True, histtype="stepfilled", alpha=0.15, color=shown.colour)
-        axes.hist(drawn, filled, density=True, histtype="step", color=shown.colour, linestyle=shown.line)
-        axes.axvline(values.mean(), color=shown.colour, linestyle=shown.line, label=_mean_in_words(name, values))
+    axes = _outlines(rows, "amortisation_gap", (min(gaps.min(initial=0.0), 0.0), last), axes_for(ax))
     axes.set_xlabel("amortisation gap (nats per row; the last bin holds all beyond)")
     axes.set_ylabel("density over rows (per nat)")
-    if len(gaps):
-        axes.legend(title="mean ± standard error")
+    return axes
+
+
+def row_histogram(result: Any, column: str | None = None, *, ax: Axes | None = None) -> Axes:
+    """Distribution of one of a result's numbers over rows, one outline per part, with the means.
+
+    Args:
+        result: any result, or its `rows`.
+        column: of the rows, in nats; by default the one that the result is made for, such as `log_evidence`, and of a
+            dataset `amortisation_gap`.
+        ax: where to draw; by default a figure of its own.
+    """
+    chosen = column or getattr(result, "essential", "amortisation_gap")
+    rows = taken(result, "rows", chosen, "part")
+    values = _finite(rows[chosen].values)
+    ends = np.quantile(values, (1 - _SHOWN, _SHOWN)) if len(values) else (0.0, 1.0)
+    axes = _outlines(rows, chosen, (ends[0], ends[1]), axes_for(ax))
+    axes.set_xlabel(f"{as_it_is(chosen.replace('_', ' '))} (nats per row; the outer bins hold all beyond)")
+    axes.set_ylabel("density over rows (per nat)")
     return axes
 
 
@@ -95,16 +104,35 @@ def lambda_scatter(comparison: Any, most: int = 4, *, figure: Figure | None = No
     return figure
 
 
-def finite_of(rows: xr.Dataset, part: str) -> xr.Dataset:
-    """The rows of one part whose gap is finite."""
-    return rows.isel(row=np.flatnonzero((rows["part"].values == part) & np.isfinite(rows["amortisation_gap"].values)))
+def finite_of(rows: xr.Dataset, part: str, column: str = "amortisation_gap") -> xr.Dataset:
+    """The rows of one part whose gap, or another number, is finite."""
+    return rows.isel(row=np.flatnonzero((rows["part"].values == part) & np.isfinite(rows[column].values)))
 
 
-def _measured_parts(rows: xr.Dataset) -> dict[str, Look]:
+def _measured_parts(rows: xr.Dataset, column: str = "amortisation_gap") -> dict[str, Look]:
     """The parts that have a row to show."""
-    return {name: shown for name, shown in looks_of_parts(rows).items() if finite_of(rows, name).sizes["row"]}
+    return {name: shown for name, shown in looks_of_parts(rows).items() if finite_of(rows, name, column).sizes["row"]}
 
 
-def _mean_in_words(name: str, gaps: np.ndarray) -> str:
-    stderr = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else np.nan
-    return f"{as_it_is(name)}: {gaps.mean():.3f} ± {stderr:.3f}"
+def _outlines(rows: xr.Dataset, column: str, ends: tuple[float, float], axes: Axes) -> Axes:
+    """A histogram of each part on the same bins, between two ends, and its mean."""
+    bins = np.linspace(ends[0], ends[1] + 1e-9, _BINS + 1).tolist()
+    parts = _measured_parts(rows, column)
+    for name, shown in parts.items():
+        values = finite_of(rows, name, column)[column].values
+        drawn = np.clip(values, *ends)
+        axes.hist(drawn, bins, density=True, histtype="stepfilled", alpha=0.15, color=shown.colour)
+        axes.hist(drawn, bins, density=True, histtype="step", color=shown.colour, linestyle=shown.line)
+        axes.axvline(values.mean(), color=shown.colour, linestyle=shown.line, label=_mean_in_words(name, values))
+    if parts:
+        axes.legend(title="mean ± standard error")
+    return axes
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
+def _mean_in_words(name: str, values: np.ndarray) -> str:
+    stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return f"{as_it_is(name)}: {values.mean():.3f} ± {stderr:.3f}"

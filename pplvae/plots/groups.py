@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from pplvae.plots.style import (
     as_it_is,
     axes_for,
+    escaped,
     legend_above,
     lines_high,
     look,
@@ -54,7 +55,7 @@ def gaps_by_group(groups: Any, *, ax: Axes | None = None) -> Axes:
     axes.set_yticks(place, names, fontsize="x-small" if crowded else rcParams["ytick.labelsize"])
     axes.set_ylim(count - 0.4, -0.6)
     term, level = as_it_is(table.attrs["term"].replace("_", " ")), 100 * table.attrs["level"]
-    axes.set_xlabel(f"{term} (nats per row, {level:g} % intervals)")
+    axes.set_xlabel(f"{term} {escaped(f'(nats per row, {level:g} % intervals)')}")
     return axes
 
 
@@ -81,7 +82,8 @@ def paired_differences(paired: Any, *, ax: Axes | None = None) -> Axes:
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-    axes.set_xlabel("second minus first (nats per row)\nmean ± 2 standard errors over 25–75 % and 5–95 % of the rows")
+    spread = escaped("mean ± 2 standard errors over 25–75 % and 5–95 % of the rows")
+    axes.set_xlabel(f"second minus first (nats per row)\n{spread}")
     legend_above(axes, len(looks))
     return axes
 

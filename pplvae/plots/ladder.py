@@ -1,4 +1,4 @@
-"""The ladder from the encoder's guide to log p(v), and the same as a stack of gaps."""
+"""The ladder from the encoder's guide to log p(v), the same as a stack of gaps, and gaps by cause."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -95,6 +95,31 @@ def decomposition(comparison: Any, *, ax: Axes | None = None) -> Axes:
     axes.axvline(0, **reference())
     axes.set_xlabel("nats per row (± 2 standard errors of each end)")
     legend_above(axes, len(terms))
+    return axes
+
+
+def causes(attribution: Any, *, ax: Axes | None = None) -> Axes:
+    """The nats that each cause is to blame for; in another colour what its remedy wins on held-out rows.
+
+    Args:
+        attribution: from `attribute`, or its `causes`.
+        ax: where to draw; by default a figure of its own.
+    """
+    found = taken(attribution, "causes", "nats", "stderr", "held_out", "held_out_stderr", "cause")
+    names = [str(name) for name in found["cause"].values]
+    axes = axes_for(ax, lines_high(_LOWEST_LINES + 1 + 1.3 * len(names)))
+    axes.axvline(0, **reference())
+    sides = (("nats", "stderr", "gap by cause"), ("held_out", "held_out_stderr", "won on held-out rows"))
+    for k, (value, error, label) in enumerate(sides):
+        shown, known = look(k), np.isfinite(found[value].values)
+        if known.any():
+            places = np.flatnonzero(known) + 0.3 * (k - 0.5)
+            axes.errorbar(found[value].values[known], places, xerr=2 * found[error].values[known], fmt=shown.marker,
+                          color=shown.colour, label=label)  # fmt: skip
+    axes.set_yticks(np.arange(len(names)), [as_it_is(name.replace("_", " ")) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("nats per row (± 2 standard errors)")
+    legend_above(axes, len(sides))
     return axes
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 
-from pplvae.plots.style import as_it_is, axes_for, look, look_of, neutral, taken
+from pplvae.plots.style import as_it_is, axes_for, escaped, look, look_of, neutral, taken
 
 _DEPTHS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)  # of contours, nats below the optimum
 _MASSES = (0.5, 0.9)
@@ -86,7 +86,7 @@ def posterior_contours(landscape: Any, *, ax: Axes | None = None) -> Axes:
             axes.plot(*ellipse, color=shown.colour, linestyle=_LINES[guide], label=None if k else name)
         axes.plot(*mean, shown.marker, color=shown.colour)
     _name_axes(axes, found, "{}")
-    axes.legend(title="regions of 50 % and 90 %")
+    axes.legend(title=escaped("regions of 50 % and 90 %"))
     return axes
 
 

@@ -120,6 +120,27 @@ def latent_map(
     return axes
 
 
+def corrected_means(means: Any, *, ax: Axes | None = None) -> Axes:
+    """Corrected posterior means against those of the guide, a point per row and element; on the line: not moved.
+
+    Args:
+        means: from `posterior_means`, or its `rows`.
+        ax: where to draw; by default a figure of its own.
+    """
+    rows = taken(means, "rows", "pareto_k")
+    axes = axes_for(ax, rcParams["figure.figsize"][0] * 0.75)
+    sites = [str(name) for name in rows.data_vars if f"{name}_stderr" in rows and f"{name}_guide" in rows]
+    for k, site in enumerate(sites):
+        scatter(axes, rows[f"{site}_guide"].values.flatten(), rows[site].values.flatten(), look(k), as_it_is(site))
+    low, high = axes.get_xlim()
+    axes.axline((low, low), slope=1, label="not moved", **reference())
+    axes.set_xlim(low, high)
+    axes.set_xlabel("E[h], of the guide alone")
+    axes.set_ylabel("E[h | v], corrected")
+    axes.legend(loc="upper left")
+    return axes
+
+
 def _by_label(rows: xr.Dataset) -> dict[str, np.ndarray]:
     """Positions of the rows of each label; under "" all of them where there are no labels, or too many."""
     everyone = {"": np.arange(rows.sizes["row"])}

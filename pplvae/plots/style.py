@@ -25,6 +25,10 @@ _PLACES = {"amortised": 0, "local": 1, "test": 2, "valid": 3, "validation": 3, "
 _OTHER_PLACES = (5, 0, 1, 6)  # of parts of other names
 _MOST_VECTORS = 20_000  # points: more make a file that no reader opens
 _LONGEST = 48  # letters of a name
+_LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "%_#&${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 _LETTERS, _HANDLE = 90, 6  # that a line of a legend holds, and that its handle takes
 
 
@@ -159,11 +163,17 @@ def scatter(axes: Axes, x: Any, y: Any, shown: Look, label: str | None = None) -
 
 
 def as_it_is(text: Any) -> str:
-    """Text from outside, which matplotlib would read as mathematics between two dollars; control characters by name.
+    """Text from outside as it stands there, whatever matplotlib or LaTeX would see in it; control characters by name.
 
     What begins with an underscore, matplotlib would leave out of a legend.
     """
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
     if len(shown) > _LONGEST:
         shown = shown[: _LONGEST - 1] + "…"
-    return ("\N{ZERO WIDTH SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
+    shown = escaped(shown)
+    return ("\N{ZERO WIDTH SPACE}" if shown.startswith("_") else "") + shown
+
+
+def escaped(text: str) -> str:
+    """Text whose signs neither matplotlib nor LaTeX, where a style has that set it, takes for anything else."""
+    return text.translate(_LATEX) if rcParams["text.usetex"] else text.replace("$", r"\$")

@@ -44,26 +44,28 @@ def learning_curves(fit: Any, *, ax: Axes | None = None) -> Axes:
 
 
 def gradient_noise(noise: Any, *, ax: Axes | None = None) -> Axes:
-    """Noise of the gradient under each objective, on a logarithmic scale, a marker for each stage of a fit.
+    """Variance of the gradient under each objective, on a logarithmic scale.
 
     Args:
-        noise: a dataset with `mean` and `stderr` over "objective" and "stage": the variance of a gradient, summed over
-            parameters, in units of the attribute "unit".
+        noise: from `gradient_noise`; or one side of several such datasets, which have been joined along another
+            dimension, such as the stages of a fit. It has `variance` and `variance_stderr` over "objective" and one
+            more dimension, whose entries have a marker each. Where the attribute "unit" stands, that is their unit.
         ax: where to draw; by default a figure of its own.
     """
-    noise = taken(noise, "noise", "mean", "stderr", "objective", "stage")
-    names, stages = noise["objective"].values, noise["stage"].values
+    noise = taken(noise, "noise", "variance", "variance_stderr", "objective")
+    noise = noise[["variance", "variance_stderr"]].transpose("objective", ...)
+    names, (other,) = noise["objective"].values, [dim for dim in noise.dims if dim != "objective"]
     axes = axes_for(ax, lines_high(4.5 + len(names)))
-    for k, stage in enumerate(stages):
-        line, shown = noise.sel(stage=stage).transpose("objective", ...), look(k)
-        places = np.arange(len(names)) + 0.3 * ((k + 0.5) / len(stages) - 0.5)
-        axes.errorbar(line["mean"].values, places, xerr=2 * line["stderr"].values, fmt=shown.marker, color=shown.colour,
-                      label=as_it_is(stage))  # fmt: skip
+    for k, entry in enumerate(noise[other].values):
+        line, shown = noise.isel({other: k}), look(k)
+        places = np.arange(len(names)) + 0.3 * ((k + 0.5) / noise.sizes[other] - 0.5)
+        axes.errorbar(line["variance"].values, places, xerr=2 * line["variance_stderr"].values, fmt=shown.marker,
+                      color=shown.colour, label=as_it_is(entry))  # fmt: skip
     axes.set_xscale("log")
     axes.set_yticks(np.arange(len(names)), [as_it_is(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", alpha=0.3)
-    unit = as_it_is(noise.attrs.get("unit", "squared length of its mean"))
-    axes.set_xlabel(f"variance of the gradient (± 2 standard errors)\nin units of the {unit}")
-    legend_above(axes, len(stages))
+    unit = f"in units of the {as_it_is(noise.attrs['unit'])}" if "unit" in noise.attrs else "summed over parameters"
+    axes.set_xlabel(f"variance of the gradient (± 2 standard errors)\n{unit}")
+    legend_above(axes, noise.sizes[other])
     return axes

@@ -112,7 +112,7 @@ class LatentSpace:
         parts = [site.vector(values[site.name]) for site in self._sites]
         return torch.cat(parts, 1).unflatten(0, (self._batch.particles, len(self._batch)))
 
-    def values(self, u: Vectors) -> dict[str, Float[Tensor, "particle row element"]]:
+    def values(self, u: Vectors) -> dict[str, Float[Tensor, "particle row _"]]:
         """The latents by site, the elements of each in one axis."""
         values, _ = self._values(u)
         flat = {site.name: site.flat(values[site.name]) for site in self._sites}

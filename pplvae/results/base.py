@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from html import escape
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -32,7 +32,7 @@ class Result(ABC):
 
     kind: ClassVar[str]  # what a file of it is called
     essential: ClassVar[str]  # a column that its rows cannot do without
-    figures: ClassVar[tuple[str, ...]] = ()  # functions of `plots` that draw it
+    figures: ClassVar[tuple[str, ...]]  # functions of `plots` that draw it, the one that a notebook shows first
 
     rows: xr.Dataset
 
@@ -43,6 +43,10 @@ class Result(ABC):
     @abstractmethod
     def _lines(self) -> list[str]:
         """The text without warnings, a line each."""
+
+    def _words(self) -> list[str]:
+        """What it says before its tables, a line each."""
+        return list(takewhile(bool, self._lines()))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -112,7 +116,15 @@ class Result(ABC):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return pages().notebook_html(
+            self,
+            title=self.kind.capitalize(),
+            words=[_on_one_line(line) for line in self._words()],
+            warnings=[_on_one_line(warning) for warning in self.warnings],
+            summary=self.summary(),
+            text=str(self),
+            figure=self.figures[0],
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Result) or type(other) is not type(self):

@@ -35,6 +35,7 @@ class Comparison(Result):
 
     kind: ClassVar[str] = "comparison"
     essential: ClassVar[str] = "amortisation_gap"
+    figures: ClassVar[tuple[str, ...]] = ("ladder",)
 
     shown: xr.Dataset = field(default_factory=xr.Dataset)
     parameters: xr.Dataset = field(default_factory=xr.Dataset)

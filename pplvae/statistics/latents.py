@@ -108,7 +108,7 @@ def _of_the_aggregate(aggregate: xr.Dataset) -> list[str]:
 def use_lines(summary: xr.Dataset) -> list[str]:
     """The summary as text without warnings, a line each."""
     means = summary.sel(term="elbo")
-    lines = [f"{int(means['count'] + means['left_out'])} rows, nats per row (mean ± standard error over rows)"]
+    lines = [f"{int(means['count'] + means['left_out'])} rows, nats per row (mean ± standard error over rows)", ""]
     for term in _TERMS:
         mean, stderr = (float(summary[name].sel(term=term)) for name in ("mean", "stderr"))
         lines.append(f"{term:<12}{mean:>10.3f} ± {stderr:.3f}")

@@ -29,6 +29,7 @@ OTHER_DEFAULT = {
     ("attribute", "particles"): "the same draws before and after a training, so that their number is fixed",
     ("calibrate", "particles"): "with 199 the levels that are printed are exact",
     ("elbo_landscape", "particles"): "the same draws at every point",
+    ("gradient_noise", "particles"): "a gradient of `fit` has one",
     ("joint_kl", "particles"): "a mean over rows is what is asked for",
     ("latent_use", "particles"): "a mean over rows is what is asked for",
     ("log_weights", "particles"): "all draws are returned",
