@@ -1,4 +1,4 @@
-// Mistakes in the script of a report, without packages of npm's: `eslint -c .ci/eslint.config.mjs pplvae/report/page.js`.
+// Mistakes in the scripts of a page, which are one there (tests/test_scripts.py), without packages of npm's.
 const ofTheBrowser = [
   "addEventListener", "atob", "Blob", "console", "CSS", "DecompressionStream", "document", "getComputedStyle",
   "innerWidth", "IntersectionObserver", "localStorage", "location", "matchMedia", "requestAnimationFrame",

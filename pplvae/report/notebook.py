@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import xarray as xr
-from jinja2 import Environment, PackageLoader
 
 from pplvae import plots
 from pplvae.errors import printable
 from pplvae.report.images import image_of
 from pplvae.report.tables import tables_of
+from pplvae.report.template import filled
 
 _MOST_WARNINGS, _MOST_LINES = 3, 20
 
@@ -35,8 +35,8 @@ def notebook_html(
         figure: name of a function of `plots`. If it cannot be drawn, the reason stands in its place.
     """
     drawn, problem = _drawn(figure, result)
-    pieces = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True)
-    return pieces.get_template("notebook.html").render(
+    return filled(
+        "notebook.html",
         title=title,
         words=words,
         warnings=warnings[:_MOST_WARNINGS],

@@ -21,7 +21,7 @@ from pplvae.statistics.findings import findings_of
 from pplvae.statistics.summary import summary_of
 
 _LIBRARIES = ("plotly-basic.min.js", "tabulator.min.js")
-_SCRIPTS = ("drawing.js", "beside.js", "page.js")  # each needs those before it
+SCRIPTS = ("drawing.js", "beside.js", "page.js")  # each needs those before it
 _VERSIONS = ("pplvae", "torch", "pyro-ppl", "numpy", "xarray")
 
 
@@ -71,7 +71,7 @@ def write_report(
         content=_packed(json.dumps(content).encode()),
         libraries=[_packed(text_of("vendor", name).encode()) for name in _LIBRARIES],
         style=text_of("vendor", "tabulator_simple.min.css") + text_of("page.css"),
-        script="".join(text_of(name) for name in _SCRIPTS),
+        script="".join(text_of(name) for name in SCRIPTS),
         has_evidence="log_evidence" in rows,
         evidence={"ais": "by annealed importance sampling"}.get(
             str(rows.attrs.get("evidence", "")), "by importance weighting"

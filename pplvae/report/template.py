@@ -16,17 +16,21 @@ def text_of(*name: str) -> str:
     return files("pplvae.report").joinpath(*name).read_text(encoding="utf-8")
 
 
-def write_page(path: Path, template: str, **content: Any) -> Path:
-    """Fill in a template of this folder.
+def filled(template: str, **content: Any) -> str:
+    """A template of this folder, filled in.
 
     Args:
-        path: of the page.
         template: its file's name.
         content: by the names that the template has for it.
     """
     pages = Environment(loader=PackageLoader("pplvae.report", "."), autoescape=True)
     pages.filters["code"] = _with_code
-    return write_text(path, pages.get_template(template).render(content))
+    return pages.get_template(template).render(content)
+
+
+def write_page(path: Path, template: str, **content: Any) -> Path:
+    """Write a page; see `filled`."""
+    return write_text(path, filled(template, **content))
 
 
 def _with_code(sentence: str) -> Markup:
