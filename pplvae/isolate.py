@@ -16,7 +16,7 @@ import numpy as np
 import pyro
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 StoreState = dict[str, Any]  # Pyro's own: params and constraints by name
 
@@ -155,6 +155,18 @@ def called_modules() -> Iterator[list[nn.Module]]:
 
     with _before_each_module(note):
         yield found
+
+
+@contextmanager
+def calls_of_modules() -> Iterator[list[tuple[nn.Module, Any, Any]]]:
+    """Collect what modules are given and what they give in a block, a call within another before that one."""
+    found: list[tuple[nn.Module, Any, Any]] = []
+    hook = register_module_forward_hook(lambda module, given, gives: found.append((module, given, gives)))
+    try:
+        with unwarned():  # as below
+            yield found
+    finally:
+        hook.remove()
 
 
 @contextmanager

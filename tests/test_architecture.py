@@ -48,6 +48,7 @@ ROOMS = {
             "families",
         ),
         *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "reading", "dependence"),
+        *("refusals", "plates", "rows_apart"),
         *("points", "latents", "elements", "site_checks", "support", "left_out", "inspection", "opening"),
         *("simulation", "log_weights"),
     ],
