@@ -74,6 +74,10 @@ ROOMS = {
         *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
         *("loop", "fitting"),
     ],
+    "checking": [
+        *("codes", "finding", "places", "pair", "doors", "plates", "parameters", "objectives", "source", "latents"),
+        *("numbers", "rows", "sites", "result", "check"),
+    ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),
         *(
@@ -104,7 +108,7 @@ ROOMS = {
 }
 ORDER = list(ROOMS)
 FILES = sorted(ROOT.rglob("*.py"))
-WITHOUT_MODELS = ("programs", "training", "search", "scoring", "evidence")
+WITHOUT_MODELS = ("programs", "training", "checking", "search", "scoring", "evidence")
 # Imported late because they are heavy, or because few need them; nothing is imported late to hide a circle.
 MOST_LATE_IMPORTS = 3
 

@@ -71,8 +71,8 @@ def _inspected(
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
     (few_rows, more_rows), plain = _first_run(model, guide, tensors)
     in_guide, in_model = ([getattr(probe, f"{program}_sites") for probe in plain] for program in ("guide", "model"))
-    all_guide_dims, held = row_axes("guide", *in_guide, told) if in_guide[0] else ({}, [])
-    model_dims, _ = row_axes("model", *in_model, told)
+    all_guide_dims, held = row_axes("guide", in_guide[0], in_guide[1], told) if in_guide[0] else ({}, [])
+    model_dims, _ = row_axes("model", in_model[0], in_model[1], told)
     told.end_here()
     guide_dims = {name: dim for name, dim in all_guide_dims.items() if not in_guide[0][name]["is_observed"]}
     axes = {name: len(in_guide[0][name]["fn"].batch_shape) + dim for name, dim in guide_dims.items()}

@@ -1,0 +1,45 @@
+"""One thing that is wrong with a program: its code, in words, where, and what to write instead."""
+
+from dataclasses import dataclass
+
+from pplvae.checking.codes import CODES, Severity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        code: stays the same from version to version; `docs/findings.md` explains it.
+        sentence: what is wrong, with names and numbers.
+        program: "model" or "guide"; empty where it is about both, or about the rows.
+        name: of the site, plate or parameters.
+        instead: lines to write; an example where the program's own names are not known.
+        file: of the program; empty where it is not known.
+        line: of the statement, from 1; 0 where it is not known.
+    """
+
+    code: str
+    sentence: str
+    program: str = ""
+    name: str = ""
+    instead: str = ""
+    file: str = ""
+    line: int = 0
+
+    @property
+    def severity(self) -> Severity:
+        """Of its code: "error", "warning" or "note"."""
+        return CODES[self.code].severity
+
+    @property
+    def explanation(self) -> tuple[str, str]:
+        """What it means, and what helps."""
+        return CODES[self.code].meaning, CODES[self.code].right
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.file else ""
+        about = " ".join([*([self.program] if self.program else []), *([repr(self.name)] if self.name else [])])
+        lines = [f"{where}{self.severity} {self.code}" + (f" ({about})" if about else ""), f"    {self.sentence}"]
+        lines += [f"    {'Write:' if k == 0 else '      '} {text}" for k, text in enumerate(self.instead.splitlines())]
+        return "\n".join(lines)
