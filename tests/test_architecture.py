@@ -100,8 +100,8 @@ ROOMS = {
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape"],
     "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],
     "commands": [
-        *("words", "keywords", "options", "saying", "declaring", "spec", "asked", "code", "tables", "verdict"),
-        *("folders", "runs", "listing", "export", "verbs", "manual"),
+        *("words", "keywords", "options", "saying", "declaring", "spec", "fits", "programs", "asked", "code", "tables"),
+        *("verdict", "folders", "runs", "listing", "export", "checked", "verbs", "manual"),
     ],
     "cli": [],
     "__main__": [],

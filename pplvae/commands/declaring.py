@@ -13,13 +13,14 @@ from typer.core import TyperGroup
 from pplvae.commands.options import Takes, in_python, keywords_from, with_options
 from pplvae.commands.saying import Voice
 from pplvae.commands.words import going_on, in_options
+from pplvae.data import DATA_SETS
 from pplvae.errors import PplvaeError, UnknownNameError
 from pplvae.isolate import ended_like_ctrl_c
 
-REFUSED, NONFINITE, WORSE, INTERRUPTED, TERMINATED = 2, 3, 4, 130, 143
+REFUSED, NONFINITE, WORSE, FOUND, INTERRUPTED, TERMINATED = 2, 3, 4, 5, 130, 143
 STATUSES = (
     "Exit status: 0 done; 2 an input was refused (the message says why); 3 the fit's loss stopped being finite; 4 the "
-    "second run is worse; 130 interrupted; 143 asked to end."
+    "second run is worse; 5 `check` found errors or warnings; 130 interrupted; 143 asked to end."
 )
 REFUSALS = (PplvaeError, ValueError, ImportError, OSError)
 
@@ -29,6 +30,20 @@ Model = Annotated[
     str | None, typer.Option(help="For a run whose model is a file that you have not named yourself, or have moved.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Even if the model's file has been edited since the fit.")]
+Table = Annotated[
+    str,
+    typer.Option(
+        help=f"A path to a .npy, .npz, .parquet or text file (.csv, .tsv, ...), or one of {', '.join(DATA_SETS)}."
+    ),
+]
+Program = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.py:NAME",
+        help="A class as of `pplvae fit`; an object with `model` and `guide`; or both by name, FILE.py:MODEL,GUIDE. "
+        "Without a name, the functions `model` and `guide` of the file.",
+    ),
+]
 Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
 
 Found = tuple[int, dict[str, Any]]  # the exit status of a command, and what it tells in JSON
@@ -117,3 +132,9 @@ def _ended(work: Callable[[], Found], voice: Voice, app: typer.Typer) -> Found:
     if "error" in found:
         voice.problem(found["error"])
     return TERMINATED if asked_to_end and status == INTERRUPTED else status, found
+
+
+def is_early(leaving: BaseException) -> bool:
+    """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
+    cause = getattr(leaving.__context__, "__cause__", None)
+    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)

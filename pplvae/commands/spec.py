@@ -36,7 +36,7 @@ def made(spec: Spec, seed: int) -> tuple[Data, Any]:
     kind = _model_class(spec["model"])
     _check_parts(kind, spec)
     data = load_data(spec["data"], seed=seed, **{name: spec[name] for name in OF_DATA if name in spec})
-    return data, _build(kind, spec, data, seed)
+    return data, built(kind, spec, data, seed)
 
 
 def settled(spec: Spec, data: Data) -> Spec:
@@ -86,7 +86,7 @@ def _parts(spec: Spec) -> dict[str, Any]:
     return {name: spec[name] for name in _PARTS if spec.get(name) is not None}
 
 
-def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
+def built(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
     """The model's class, made with what its constructor takes of the data's and the command's sizes."""
     given = {"visible": data.train.values.shape[-1], "latent": spec["latent"]} | _parts(settled(spec, data))
     takes = inspect.signature(kind).parameters
@@ -101,8 +101,16 @@ def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
 
 
 def _model_class(name: str) -> Callable[..., Any]:
-    if name in MODELS:
-        return MODELS[name]
+    return MODELS[name] if name in MODELS else attribute_of(name)
+
+
+def attribute_of(name: str) -> Any:
+    """What a Python file holds under a name, `my_file.py:MyVAE`; the file is run.
+
+    Raises:
+        ProgramError: no such file.
+        UnknownNameError: no such name in it.
+    """
     if ":" not in name:
         raise UnknownNameError("model", name, [*MODELS, "my_file.py:MyVAE"])
     file, _, attribute = name.rpartition(":")
