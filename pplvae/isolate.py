@@ -124,7 +124,7 @@ def evaluation_mode(*programs: Callable[..., Any]) -> Iterator[None]:
         for module in root.modules():
             switch(module)
     try:
-        with _before_each_module(switch):
+        with before_each_module(switch):
             yield
     finally:
         for module in found:
@@ -153,7 +153,7 @@ def called_modules() -> Iterator[list[nn.Module]]:
         if all(module is not other for other in found):
             found.append(module)
 
-    with _before_each_module(note):
+    with before_each_module(note):
         yield found
 
 
@@ -170,7 +170,8 @@ def calls_of_modules() -> Iterator[list[tuple[nn.Module, Any, Any]]]:
 
 
 @contextmanager
-def _before_each_module(call: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+def before_each_module(call: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+    """Call a function of each module, and of its arguments, before it is run in a block."""
     hook = register_module_forward_pre_hook(call)
     try:
         with warnings.catch_warnings():

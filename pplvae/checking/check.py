@@ -44,7 +44,7 @@ CHECKS = (
     Check("parameters that no gradient reaches", parameters.out_of_reach),
     Check("names in the param store", parameters.two_of_one_name),
     Check("calls of ELBOs as modules", source.called_as_modules),
-    Check("the objective that was asked for", objectives.unsuited, needs_rows=True),
+    Check("the objective that was asked for", objectives.unsuited),
     Check("the order of the latents", objectives.out_of_order),
     Check("log-probabilities that are no numbers", numbers.nonfinite, needs_rows=True),
     Check("digits that float32 loses", numbers.in_single_precision, needs_rows=True),
@@ -115,7 +115,7 @@ def _check_objective(objective: Any) -> None:
 def _carried_out(one: Check, pair: Pair, unchecked: dict[str, str]) -> list[Finding]:
     """What a check finds; where it cannot be carried out, the reason is kept."""
     if one.needs_rows and pair.layout is None:
-        unchecked[one.what] = "fit and compare refuse the pair before that."
+        unchecked[one.what] = "fit and compare refuse the pair before that"
         return []
     return _tried(one.what, lambda some: list(one.find(some)), pair, unchecked) or []
 
@@ -124,8 +124,9 @@ def _tried(what: str, look: Callable[[Pair], Any], pair: Pair, unchecked: dict[s
     try:
         return look(pair)
     except Exception as error:  # of a stranger's program: the other checks still tell what is wrong
-        first = str(error).strip().split("\n")[0].rstrip(".") or "it gave no reason"
-        unchecked[what] = f"the programs raised {type(error).__name__}: {first}."
+        first = str(error).strip().split("\n")[0].rstrip(".") or "without a word"
+        raised = f"the programs raised {type(error).__name__}: {first}"
+        unchecked[what] = "the programs do not run" if pair.refusals and pair.layout is None else raised
         return None
 
 
@@ -133,14 +134,22 @@ def _sorted(found: Iterable[Finding], pair: Pair) -> tuple[tuple[Finding, ...], 
     """Findings with their places, one for each line and code, the worst first; and those that comments leave out."""
     kept: dict[Any, Finding] = {}
     ignored: dict[Any, Finding] = {}
-    for finding in _placed(found, pair):
+    for finding in _placed(_without_echoes(found), pair):
         place = Place(finding.file, finding.line)
         key = (finding.code, finding.program, place if place.line else finding.name)
         (ignored if finding.code in ignored_at(place) else kept).setdefault(key, finding)
     return tuple(sorted(kept.values(), key=lambda finding: _RANK[finding.severity])), tuple(ignored.values())
 
 
+def _without_echoes(found: Iterable[Finding]) -> list[Finding]:
+    """Findings without those that another one of the same site says better."""
+    told = {(finding.code, finding.program, finding.name) for finding in found}
+    return [one for one in found if one.code != "PV251" or ("PV250", one.program, one.name) not in told]
+
+
 def _placed(found: Iterable[Finding], pair: Pair) -> Iterator[Finding]:
     for finding in found:
         place = pair.seen.place_of(finding.program, finding.name)
-        yield finding if finding.file else replace(finding, file=place.file, line=place.line)
+        name = finding.name.replace("$$$", ".")  # Pyro's sign between a network and its parameters
+        file, line = (finding.file, finding.line) if finding.file else place
+        yield replace(finding, name=name, file=file, line=line)

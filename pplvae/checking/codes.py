@@ -67,6 +67,13 @@ CODES: dict[str, Code] = {
         "for t in range(v.shape[1]):\n    with pyro.poutine.mask(mask=t < lengths):\n"
         '        pyro.sample(f"v_{t}", dist.Normal(h, 1.0), obs=v[:, t])',
     ),
+    "PV207": Code(
+        "error",
+        "A value has other sizes than the distribution that it is held against: the decoder gives a row more "
+        "numbers, or fewer, than it has, or the same in another shape.",
+        "decoder = nn.Linear(latent, 783)  # v has 784 columns",
+        "decoder = nn.Linear(latent, v.shape[1])",
+    ),
     "PV210": Code(
         "error",
         "The guide lacks a latent of the model, or has one that the model does not sample. What is missing would be "

@@ -25,6 +25,7 @@ def refused(pair: Pair) -> Iterator[Finding]:
 def found_in(told: PplvaeError | PplvaeWarning, pair: Pair) -> Finding:
     """A finding of a refusal, or of a warning."""
     program, name = told.at
+    program = program if program in ("model", "guide") else ""  # both were at work
     place = pair.seen.place_of(program, name, told.__cause__)
     return Finding(told.code or "PV201", str(told), program, name, told.instead, *place)
 

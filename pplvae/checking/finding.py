@@ -1,6 +1,8 @@
 """One thing that is wrong with a program: its code, in words, where, and what to write instead."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pplvae.checking.codes import CODES, Severity
 
@@ -38,8 +40,17 @@ class Finding:
         return CODES[self.code].meaning, CODES[self.code].right
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: " if self.file else ""
+        where = f"{_shown(self.file)}:{self.line}: " if self.file else ""
         about = " ".join([*([self.program] if self.program else []), *([repr(self.name)] if self.name else [])])
         lines = [f"{where}{self.severity} {self.code}" + (f" ({about})" if about else ""), f"    {self.sentence}"]
-        lines += [f"    {'Write:' if k == 0 else '      '} {text}" for k, text in enumerate(self.instead.splitlines())]
+        said = "Write:" if self.instead else "Such as:"
+        says_how = re.search(r"`[^`]*\(.*`", self.sentence)
+        cure = (self.instead or ("" if says_how else CODES[self.code].right)).splitlines()
+        lines += [f"    {said if k == 0 else ' ' * len(said)} {text}" for k, text in enumerate(cure)]
         return "\n".join(lines)
+
+
+def _shown(file: str) -> str:
+    """A path as a terminal's user has it: from where they are, if it lies below."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

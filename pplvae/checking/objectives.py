@@ -15,7 +15,7 @@ _FEW = 3  # rows
 
 def unsuited(pair: Pair) -> Iterator[Finding]:
     """The objective that was asked for, if the pair does not suit it."""
-    if pair.objective is None:
+    if pair.objective is None or pair.layout is None:
         return
     reason = reason_against(pair.objective, pair)
     if reason:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pplvae.checking.places import Placed, Seen
-from pplvae.errors import PplvaeError
+from pplvae.errors import PplvaeError, ProgramError
 from pplvae.isolate import called_modules
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
@@ -61,6 +61,8 @@ class Pair:
                 pair.layout = inspect_pair(pair.model, pair.guide, tensors, needs_latents=False, told=told)
             except PplvaeError as error:
                 told.found += [error] if all(error is not one for one in told.found) else []
+            except Exception as error:  # of a distribution, say, that does not do what all others do
+                told.found.append(_as_refusal(error))
         pair.refusals = told.found
         return pair
 
@@ -97,6 +99,12 @@ class Pair:
     def observed(self) -> Sites:
         """Observed sites of the model that belong to the rows."""
         return {n: s for n, s in self.run.model.items() if s["is_observed"] and n in self.known.model}
+
+
+def _as_refusal(error: Exception) -> ProgramError:
+    refusal = ProgramError(f"The pair raised {type(error).__name__} as it was looked at: {error}", code="PV201")
+    refusal.__cause__ = error
+    return refusal
 
 
 @dataclass

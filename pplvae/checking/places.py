@@ -15,7 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from pplvae import errors
-from pplvae.isolate import root_modules
+from pplvae.isolate import before_each_module, root_modules
 from pplvae.programs.failures import is_of_user, line_of_user
 
 # Programs of ours that a user may ask about.
@@ -56,12 +56,14 @@ class Seen:
         declared: parameters, by program and name, as they were last declared.
         networks: the tensors that are declared under each name.
         permuted: plates that permute their members.
+        modules: those whose place has been noted, by id.
     """
 
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     declared: dict[tuple[str, str], Declared] = field(default_factory=dict)
     networks: dict[str, set[int]] = field(default_factory=dict)
     permuted: dict[str, Permuted] = field(default_factory=dict)
+    modules: set[int] = field(default_factory=set)
 
     def place_of(self, program: str, name: str, error: BaseException | None = None) -> Place:
         """The line of a statement; of what failed there, the line that failed; else that of the program.
@@ -95,7 +97,8 @@ class Placed:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program."""
-        with _Recorder(self._what, self._seen):
+        recorder = _Recorder(self._what, self._seen)
+        with recorder, before_each_module(recorder.note_module):
             return self.func(*args, **kwargs)
 
 
@@ -114,13 +117,19 @@ class _Recorder(Messenger):
         self._note(msg["name"])
 
     def _pyro_post_param(self, msg: Any) -> None:
-        given = msg["args"][0] if msg["args"] else None
+        given = msg["args"][1] if len(msg["args"]) > 1 else None  # after the name
         if not isinstance(given, Tensor) or not isinstance(msg["value"], Tensor):
             return
         name = msg["name"]
         self._seen.declared[self._what, name] = Declared(self._what, name, given, msg["value"])
         if isinstance(given, nn.Parameter):
             self._seen.networks.setdefault(name, set()).add(id(given))
+
+    def note_module(self, module: nn.Module, _args: Any) -> None:
+        """Note where a network with weights of its own is called; it goes by what it looks like."""
+        if id(module) not in self._seen.modules and module._parameters:
+            self._seen.modules.add(id(module))
+            self._note(repr(module))
 
     def _note(self, name: str) -> None:
         if (self._what, name) not in self._seen.places:

@@ -1,7 +1,7 @@
 """`Checked`: what was found of a pair, what its sites are, and what could not be looked at."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -69,16 +69,19 @@ class Checked:
         if self.sites:
             lines += ["", *as_lines(self.sites)]
         if self.objectives:
-            by_reason: dict[str, list[str]] = {}
-            for name, reason in self.objectives.items():
-                by_reason.setdefault(reason, []).append(name)
+            by_reason = dict(_turned(self.objectives))
             lines += ["", f"Objectives: {', '.join(by_reason.pop('', ['none']))}."]
             lines += [f"Not {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
         if self.unchecked:
-            lines += ["", *(f"Not looked at: {what}, since {reason}" for what, reason in self.unchecked.items())]
+            lines += [
+                "",
+                *(f"Not looked at, since {reason}: {', '.join(what)}." for reason, what in _turned(self.unchecked)),
+            ]
         if self.ignored:
-            left_out = ", ".join(f"{finding.code} ({finding.file}:{finding.line})" for finding in self.ignored)
+            left_out = ", ".join(str(finding).split("\n")[0] for finding in self.ignored)
             lines += ["", f"Left out, as comments ask: {left_out}."]
+        if self.findings:
+            lines += ["", "docs/findings.md says what each code means."]
         return "\n".join(map(printable, lines))
 
     def __repr__(self) -> str:
@@ -91,3 +94,11 @@ class Checked:
         counts = Counter(finding.severity for finding in self.findings)
         said = [f"{counts[word]} {word}{'s' if counts[word] > 1 else ''}" for word in _SEVERITIES if counts[word]]
         return " and ".join(said) if said else "Nothing found"
+
+
+def _turned(reasons: Mapping[str, str]) -> Iterable[tuple[str, list[str]]]:
+    """What has the same reason, together."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(name)
+    return found.items()

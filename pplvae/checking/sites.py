@@ -7,6 +7,8 @@ from typing import Any
 from pplvae.checking.pair import Pair
 from pplvae.programs.families import family_name
 
+_MOST = 40  # lines of a table
+
 
 @dataclass(frozen=True)
 class Site:
@@ -54,11 +56,13 @@ def sites_of(pair: Pair) -> list[Site]:
 
 
 def as_lines(sites: Sequence[Site]) -> Iterator[str]:
-    """A table as text."""
+    """A table as text, of the first sites where there are many."""
     table = [("program", "site", "kind", "distribution", "rows at", "batch", "event", "plates")]
-    table += [tuple(map(_cell, vars(site).values())) for site in sites]
+    table += [tuple(map(_cell, vars(site).values())) for site in sites[:_MOST]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     yield from ("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    if len(sites) > _MOST:
+        yield f"... and {len(sites) - _MOST} more sites"
 
 
 def _cell(value: Any) -> str:

@@ -58,7 +58,9 @@ def _explained(what: str, tensors: Sequence[Any], error: Exception) -> ProgramEr
     at = what, site["name"] if site else ""
     told, code = _of_numbers(frames, tensors), "PV201"
     if site is not None and not told:
-        told, code = _of_plate(site, str(error), len(tensors[0])) or _of_sizes(site), "PV204"
+        told, code = _of_plate(site, str(error), len(tensors[0]))
+        if not told:
+            told, code = _of_sizes(site), "PV207"
     if told:
         return ProgramError(f"The {what} failed. {told}{_where(error)}", code=code, at=at)
     return ProgramError(_as_it_came(what, tensors, error), code="PV201", at=at)
@@ -142,24 +144,25 @@ def _where(error: Exception) -> str:
 _PLATE = re.compile(r"Shape mismatch inside plate\('(.*)'\) at site .* dim (-\d+), (\d+) vs")
 
 
-def _of_plate(site: Any, text: str, rows: int) -> str:
-    """A site whose batch shape does not fit the plate around it."""
+def _of_plate(site: Any, text: str, rows: int) -> tuple[str, str]:
+    """A site whose batch shape does not fit the plate around it, and the code of that."""
     found = _PLATE.search(text)
     if found is None:
-        return ""
+        return "", "PV204"
     plate, dim, size = found[1], int(found[2]), int(found[3])
     told = beside_plate(site, plate, dim, size)
     if "to_event" in told:
-        return told
+        return told, "PV204"
     lines = _one_for_each(site["fn"].batch_shape[dim]) if size == rows else []
     if lines:
         return (
             f"{told} The plate is right. The parameters {lines} hold a line for each of "
             f"{site['fn'].batch_shape[dim]} rows: so each row has a guide of its own already, and other rows have "
             "none. Compute lambda from the rows, `loc, scale = encoder(v)`; let an autoguide cover the latents of all "
-            'rows only, `AutoNormal(pyro.poutine.block(model, hide=["h"]))`.'
+            'rows only, `AutoNormal(pyro.poutine.block(model, hide=["h"]))`.',
+            "PV204",
         )
-    return f"{told} The plate's size must be the number of rows that are passed in: {PLATE_HINT}."
+    return f"{told} The plate's size must be the number of rows that are passed in: {PLATE_HINT}.", "PV221"
 
 
 def beside_plate(site: Any, plate: str, dim: int, size: int) -> str:

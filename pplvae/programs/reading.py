@@ -111,7 +111,7 @@ class PlateIndex(Messenger):
             msg["value"] = self._index % plate.size
         elif plate.size == rows and plate.subsample_size is not None:
             raise ProgramError(
-                f"The plate {msg['name']!r} takes {plate.subsample_size} of the {rows} rows that it is given. "
+                f"The plate {msg['name']!r} takes {plate.subsample_size} of the rows that it is given ({rows} here). "
                 f'Minibatches are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.',
                 code="PV223",
                 at=("", msg["name"]),

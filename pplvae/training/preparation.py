@@ -138,5 +138,6 @@ def undeclared(weights: Weights, called: list[nn.Module]) -> Iterator[PplvaeWarn
             f"The programs use {', '.join(forgotten[:3])} without declaring it, so it is not trained. Register it with "
             '`pyro.module("name", network)`, or, if it is frozen on purpose, set `requires_grad_(False)`.',
             code="PV231",
+            at=("", forgotten[0]),
             instead='pyro.module("name", network)',
         )
