@@ -37,6 +37,7 @@ class Check(NamedTuple):
 
 CHECKS = (
     Check("what fit and compare refuse", doors.refused),
+    Check("whether they run on more rows", doors.failing, needs_rows=True),
     Check("plates that permute their members", plates.permuted),
     Check("plates without a size", plates.unsized),
     Check("whether there are parameters", parameters.none_declared),

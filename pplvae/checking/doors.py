@@ -22,6 +22,15 @@ def refused(pair: Pair) -> Iterator[Finding]:
             yield found_in(error, pair)
 
 
+def failing(pair: Pair) -> Iterator[Finding]:
+    """Programs that run on the few rows of the doors, and not on more."""
+    try:
+        if pair.layout is not None:
+            _ = pair.run
+    except PplvaeError as error:
+        yield found_in(error, pair)
+
+
 def found_in(told: PplvaeError | PplvaeWarning, pair: Pair) -> Finding:
     """A finding of a refusal, or of a warning."""
     program, name = told.at

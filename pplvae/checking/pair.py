@@ -11,8 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 from pplvae.checking.places import Placed, Seen
 from pplvae.errors import PplvaeError, ProgramError
-from pplvae.isolate import called_modules
+from pplvae.isolate import called_modules, validation
 from pplvae.programs.batch import Batch
+from pplvae.programs.failures import in_users_words
 from pplvae.programs.inspection import inspect_pair
 from pplvae.programs.reading import Layout, run_guide, run_model
 from pplvae.programs.refusals import Refusals
@@ -75,11 +76,14 @@ class Pair:
     def run(self) -> "Ran":
         """Both programs on a few rows, with gradients."""
         dims = self.layout.guide if self.layout else {}
-        with _Uses() as uses, called_modules() as called:
-            guide = run_guide(self.guide, self.batch, dims, _SEEN if self.layout else None)
-            summed = self.layout.summed if self.layout else None
-            states = summed.any_state(len(self.batch)) if summed else {}
-            model = run_model(self.model, self.batch, values_of(guide) | states)
+        summed = self.layout.summed if self.layout else None
+        states = summed.any_state(len(self.batch)) if summed else {}
+        # What the doors have checked has been checked; of rows without a finite ELBO a finding tells.
+        with _Uses() as uses, called_modules() as called, validation(self.layout is None):
+            with in_users_words("guide", self.batch.tensors):
+                guide = run_guide(self.guide, self.batch, dims, _SEEN if self.layout else None)
+            with in_users_words("model", self.batch.tensors):
+                model = run_model(self.model, self.batch, values_of(guide) | states)
         # Recurrent networks hand their weights to kernels that no mode sees.
         own = {id(p) for module in called for p in module.parameters(recurse=False)}
         return Ran(guide, model, uses.found | (own - uses.without_gradient))

@@ -66,19 +66,19 @@ class Seen:
     modules: set[int] = field(default_factory=set)
 
     def place_of(self, program: str, name: str, error: BaseException | None = None) -> Place:
-        """The line of a statement; of what failed there, the line that failed; else that of the program.
+        """The line of a statement; where there is none, the line that failed, or that of the program.
 
         Args:
             program: "model" or "guide"; empty for either.
             name: of a site, plate or parameters.
             error: that the program raised.
         """
+        for some in [program] if program else ["model", "guide"]:
+            if name and (some, name) in self.places:
+                return self.places[some, name]
         failed = line_of_user(error) if error is not None else None
         if failed is not None:
             return Place(failed.filename, failed.lineno or 0)
-        for some in [program] if program else ["model", "guide"]:
-            if (some, name) in self.places:
-                return self.places[some, name]
         return self.places.get((program or "model", ""), Place())
 
 
@@ -111,7 +111,7 @@ class _Recorder(Messenger):
         self._note(msg["name"])
         plate = msg["fn"]
         if site_is_subsample(msg) and msg["value"] is None and plate.subsample_size not in (None, plate.size):
-            self._seen.permuted[msg["name"]] = Permuted(self._what, msg["name"], plate.size)
+            self._seen.permuted.setdefault(msg["name"], Permuted(self._what, msg["name"], plate.size))
 
     def _pyro_param(self, msg: Any) -> None:
         self._note(msg["name"])
@@ -140,14 +140,13 @@ class _Recorder(Messenger):
 
 def _line_being_run() -> Place | None:
     """The innermost line of the program that is neither a library's nor Pyro's."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None:
-        frame = frame.f_back
+    frame, in_library = sys._getframe(1), False
+    while frame is not None and not (in_library and frame.f_code.co_filename == __file__):  # where it was called
         file = frame.f_code.co_filename
-        if file == __file__ and frame.f_code is Placed.__call__.__code__:
-            return None
-        if _is_program(file):
+        in_library = in_library or "site-packages" in file  # Pyro or torch, which have called the handler
+        if in_library and _is_program(file):
             return Place(file, frame.f_lineno)
+        frame = frame.f_back
     return None
 
 
@@ -174,11 +173,20 @@ def ignored_at(place: Place) -> frozenset[str]:
     """Codes that a comment on a statement asks to leave out: `# pplvae: ignore[PV220, PV221]`."""
     if not place.file:
         return frozenset()
-    linecache.checkcache(place.file)  # it may have been edited since it was read
     first, last = _statement(place.file, place.line)
-    lines = [linecache.getline(place.file, number) for number in range(first, last + 1)]
-    codes = [code for line in lines for found in _IGNORED.findall(line) for code in found.split(",")]
+    codes = [
+        code
+        for line in lines_of(place.file)[first - 1 : last]
+        for found in _IGNORED.findall(line)
+        for code in found.split(",")
+    ]
     return frozenset(code.strip() for code in codes)
+
+
+def lines_of(file: str) -> list[str]:
+    """The lines of a file, or of a notebook's cell, as they are now."""
+    linecache.checkcache(file)
+    return linecache.getlines(file)
 
 
 def _statement(file: str, line: int) -> tuple[int, int]:
@@ -189,7 +197,7 @@ def _statement(file: str, line: int) -> tuple[int, int]:
 
 def _statements(file: str) -> list[tuple[int, int]]:
     try:
-        tree = ast.parse("".join(linecache.getlines(file)))
+        tree = ast.parse("".join(lines_of(file)))
     except SyntaxError:  # a cell of a notebook with a magic command
         return []
     found = []

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import linecache
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from pplvae.checking.finding import Finding
 from pplvae.checking.pair import Pair
+from pplvae.checking.places import lines_of
 
 _NOT_CALLED = ("RenyiELBO", "TraceGraph_ELBO", "ReweightedWakeSleep")  # as modules: they have no differentiable loss
 
@@ -49,7 +49,7 @@ def _inner(program: Any) -> Any:
 def _calls(file: str) -> Iterator[tuple[str, int, list[str]]]:
     """Calls `Some_ELBO(...)(a, b)` in a file: the class, the line, and the last words of a and b."""
     try:
-        tree = ast.parse("".join(linecache.getlines(file)))
+        tree = ast.parse("".join(lines_of(file)))
     except SyntaxError:  # a cell of a notebook with a magic command
         return
     for node in ast.walk(tree):
