@@ -133,7 +133,7 @@ def fit(
     _OF_DATA,
     examples=(
         "pplvae check my_file.py:MyVAE --data rows.csv --standardise",
-        "pplvae check my_file.py:my_model,my_guide --data rows.npy --objective IWAE --json",
+        "pplvae check my_file.py:my_model,my_guide --data rows.csv --objective IWAE --json",
     ),
 )
 def check(

@@ -78,6 +78,12 @@ class Raises(Right):
         return self.encoder(v).chunks(2, -1)  # here
 
 
+class WritesIntoItsWeights(Right):
+    def likelihood(self, h):
+        self.decoder.weight.clamp_(-1.0, 1.0)
+        return super().likelihood(h)
+
+
 class WrongEvents(Right):
     def likelihood(self, h):
         return dist.Normal(self.decoder(h), 1.0)
@@ -409,6 +415,7 @@ GREY = torch.rand(30, 3, generator=torch.Generator().manual_seed(2), dtype=torch
 
 PLANTS = [  # code, pair, rows, words
     ("PV201", Raises, ROWS, "AttributeError.*chunks"),
+    ("PV201", WritesIntoItsWeights, ROWS, "leaf Variable.*in-place"),
     ("PV202", Right, ROWS.float(), "float32, and the programs work with float64"),
     ("PV204", WrongEvents, ROWS, r"batch shape \(\d, 3\).*`Normal\(...\).to_event\(1\)`"),
     ("PV205", Broadcast, ROWS, r"\(3, 1\).*\(3,\).*broadcast to \(3, 3\)"),

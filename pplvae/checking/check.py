@@ -37,7 +37,7 @@ class Check(NamedTuple):
 
 CHECKS = (
     Check("what fit and compare refuse", doors.refused),
-    Check("whether they run on more rows", doors.failing, needs_rows=True),
+    Check("whether they run with gradients", doors.failing, needs_rows=True),
     Check("plates that permute their members", plates.permuted),
     Check("plates without a size", plates.unsized),
     Check("whether there are parameters", parameters.none_declared),
@@ -69,7 +69,7 @@ def check(model: Program, guide: Program, rows: Any, *, objective: Any = None, s
         objective: what is maximised: one of `objectives.OBJECTIVES` by name ("TraceMeanField_ELBO", "IWAE", ...), one
             of them with options such as `objectives.IWAE(particles=20)`, or any Pyro ELBO object. None: which of them
             the pair suits is said, and none is a finding.
-        seed: of the noise.
+        seed: names all noise: the same seed gives the same bits.
 
     Raises:
         DataError: rows that cannot be read as numbers.

@@ -23,7 +23,7 @@ def refused(pair: Pair) -> Iterator[Finding]:
 
 
 def failing(pair: Pair) -> Iterator[Finding]:
-    """Programs that run on the few rows of the doors, and not on more."""
+    """Programs that run at the doors, which need no gradients, and not with them."""
     try:
         if pair.layout is not None:
             _ = pair.run

@@ -12,6 +12,7 @@ from pplvae.checking.finding import Finding
 from pplvae.checking.result import Checked
 from pplvae.commands.saying import Voice
 from pplvae.errors import printable
+from pplvae.training.preparation import follow_rows
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": ""}
 
@@ -25,6 +26,7 @@ def check_pair(voice: Voice, pair: Any, rows: Any, options: dict[str, Any]) -> t
         rows: that they are run on.
         options: of `pplvae.check`.
     """
+    follow_rows(pair.model, pair.guide, rows)  # as a fit would
     found = pplvae.check(pair.model, pair.guide, rows, **options)
     voice.result(str(found), lambda: _coloured(found))
     return found.passed, {

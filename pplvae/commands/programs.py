@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from pplvae.commands.spec import attribute_of, built, made
+from pplvae.commands.spec import attributes_of, built, made
 from pplvae.data import Data, load_data
 from pplvae.models import MODELS
 
@@ -14,8 +14,8 @@ def loaded(program: str, latent: int, data: str, of_data: dict[str, Any], seed: 
     """A pair, and its rows.
 
     Args:
-        program: a model that is shipped, or a file with a name in it, two names by a comma, or none: then its `model`
-            and `guide`.
+        program: a model that is shipped, or a file with a name in it, two names by a comma, or none, which stands for
+            `model,guide`.
         latent: dimension of h, for a class that takes it.
         data: as `load_data` takes it.
         of_data: options of `load_data`.
@@ -29,16 +29,9 @@ def loaded(program: str, latent: int, data: str, of_data: dict[str, Any], seed: 
     if program in MODELS:
         rows, pair = made(spec, seed)
         return pair, rows
-    file, _, names = program.rpartition(":") if ".py:" in program else (program, "", "")
-    found = [attribute_of(f"{file}:{name.strip()}") for name in _names(names)] if file.endswith(".py") else []
-    if len(found) == len(_PARTS):
-        return SimpleNamespace(**dict(zip(_PARTS, found, strict=True))), load_data(data, seed=seed, **of_data)
-    one = found[0] if found else attribute_of(program)
-    if all(hasattr(one, part) for part in _PARTS) and not isinstance(one, type):
-        return one, load_data(data, seed=seed, **of_data)
+    found = attributes_of(f"{program}:{','.join(_PARTS)}" if program.endswith(".py") else program)
     rows = load_data(data, seed=seed, **of_data)
-    return built(one, spec, rows, seed), rows
-
-
-def _names(given: str) -> list[str]:
-    return given.split(",") if given else [*_PARTS]
+    if len(found) == len(_PARTS):
+        return SimpleNamespace(**dict(zip(_PARTS, found, strict=True))), rows
+    is_pair = not isinstance(found[0], type) and all(hasattr(found[0], part) for part in _PARTS)
+    return found[0] if is_pair else built(found[0], spec, rows, seed), rows

@@ -101,11 +101,11 @@ def built(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
 
 
 def _model_class(name: str) -> Callable[..., Any]:
-    return MODELS[name] if name in MODELS else attribute_of(name)
+    return MODELS[name] if name in MODELS else attributes_of(name)[0]
 
 
-def attribute_of(name: str) -> Any:
-    """What a Python file holds under a name, `my_file.py:MyVAE`; the file is run.
+def attributes_of(name: str) -> list[Any]:
+    """What a Python file holds under a name, `my_file.py:MyVAE`, or under several by commas; the file is run, once.
 
     Raises:
         ProgramError: no such file.
@@ -113,7 +113,7 @@ def attribute_of(name: str) -> Any:
     """
     if ":" not in name:
         raise UnknownNameError("model", name, [*MODELS, "my_file.py:MyVAE"])
-    file, _, attribute = name.rpartition(":")
+    file, _, attributes = name.rpartition(":")
     path = Path(file)
     if not path.is_file():
         raise ProgramError(f"There is no file {file!r} (of `--model {name}`).")
@@ -122,6 +122,10 @@ def attribute_of(name: str) -> Any:
         raise ProgramError(f"{file!r} is no Python file (of `--model {name}`).")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
+    return [_attribute(module, file, one.strip()) for one in attributes.split(",")]
+
+
+def _attribute(module: Any, file: str, attribute: str) -> Any:
     if not hasattr(module, attribute):
         known = [n for n, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)]
         raise UnknownNameError(f"class in {file!r}", attribute, known or ["(it has no nn.Module)"])
