@@ -4,6 +4,7 @@ import linecache
 import re
 from pathlib import Path
 
+import numpy as np
 import programs
 import pyro
 import pyro.distributions as dist
@@ -329,6 +330,27 @@ class Random(Right):
         pyro.sample("v", dist.Normal(self.dropping(self.decoder(h)), 1.0).to_event(1), obs=v)  # here
 
 
+class RandomByNumPy(Right):
+    """Log q of a normal stays as it is where its mean and its draw move together."""
+
+    def guide(self, v):
+        loc, scale = self.encode(v)
+        noise = torch.from_numpy(np.random.normal(size=loc.shape))
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Normal(loc + noise, scale).to_event(1))  # here
+
+
+class NothingObserved(Right):
+    def observed(self, h, v):
+        pyro.sample("v", self.likelihood(h))  # here
+
+
+class ObservedInTheGuide(Right):
+    def guide(self, v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", self.posterior(v), obs=v[:, :2])
+
+
 class ScaledInTheModel(Right):
     def latent(self, v):
         with pyro.poutine.scale(scale=0.1):
@@ -443,6 +465,9 @@ PLANTS = [  # code, pair, rows, words
     ("PV240", OfTheBatch, ROWS, r"`BatchNorm1d\(3.*track_running_stats"),
     ("PV240", AcrossRows, ROWS, "`MultiheadAttention`.*batch_first=True"),
     ("PV241", Random, ROWS, r"outside `pyro.sample`.*`Dropping\(\)`"),
+    ("PV241", RandomByNumPy, ROWS, "'h' of the guide"),
+    ("PV210", NothingObserved, ROWS, r"The model observes nothing.*obs=v"),
+    ("PV210", ObservedInTheGuide, ROWS, r"The guide observes \['h'\].*leave out `obs=`"),
     ("PV250", ScaledInTheModel, ROWS, "'h' in the model and not in the guide"),
     ("PV251", ScaledLikelihood, ROWS, r"weights the sites \['v'\]"),
     ("PV253", Backwards, ROWS, "in the order b, a, the model in the order a, b"),

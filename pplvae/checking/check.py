@@ -18,6 +18,7 @@ from pplvae.programs.opening import floating_dtype, one_set
 from pplvae.programs.reading import Program, WholePlates
 from pplvae.training.weights import Fitted
 
+_ECHOES = {"PV251": ("PV250",), "PV233": ("PV234", "PV235")}
 _RANK = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -143,9 +144,11 @@ def _sorted(found: Iterable[Finding], pair: Pair) -> tuple[tuple[Finding, ...], 
 
 
 def _without_echoes(found: Iterable[Finding]) -> list[Finding]:
-    """Findings without those that another one of the same site says better."""
+    """Findings without those that another one of the same site or network says better."""
     told = {(finding.code, finding.program, finding.name) for finding in found}
-    return [one for one in found if one.code != "PV251" or ("PV250", one.program, one.name) not in told]
+    return [
+        one for one in found if not any((better, one.program, one.name) in told for better in _ECHOES.get(one.code, ()))
+    ]
 
 
 def _placed(found: Iterable[Finding], pair: Pair) -> Iterator[Finding]:

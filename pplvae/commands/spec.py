@@ -116,10 +116,10 @@ def attributes_of(name: str) -> list[Any]:
     file, _, attributes = name.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise ProgramError(f"There is no file {file!r} (of `--model {name}`).")
+        raise ProgramError(f"There is no file {file!r} (of {name!r}).")
     specification = importlib.util.spec_from_file_location(path.stem, path)
     if specification is None or specification.loader is None:
-        raise ProgramError(f"{file!r} is no Python file (of `--model {name}`).")
+        raise ProgramError(f"{file!r} is no Python file (of {name!r}).")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return [_attribute(module, file, one.strip()) for one in attributes.split(",")]

@@ -86,7 +86,7 @@ def _inspected(
     first, second = again(False), again(True)
     local_names = first.local_names
     drawn = latents_of(first.guide_sites)
-    told.tell(unmatched(drawn, first.model_sites, summed.names if summed else ()))
+    told.tell(unmatched(first.guide_sites, first.model_sites, summed.names if summed else ()))
     told.tell(in_part_of_a_plate("model", latents_of(first.model_sites), model_dims))
     told.tell(in_part_of_a_plate("guide", drawn, guide_dims))
     warn_of_scales(drawn, first.model_sites)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pplvae.errors import ProgramError
 from pplvae.isolate import calls_of_modules
+from pplvae.programs.elements import rows_first
 from pplvae.programs.failures import TRIED_ON
 from pplvae.programs.families import family_name
 from pplvae.programs.sites import row_log_prob
@@ -38,8 +39,15 @@ def meeting(what: str, fewer: Sites, more: Sites, dims: Mapping[str, int], run: 
                 code="PV204",
                 at=(what, name),
             )
-        elif not _alike(torch.cat([first, first[:2]]), second):
+        elif not _alike(torch.cat([first, first[:2]]), second) or not _drawn_alike(fewer[name], more[name], dim):
             yield _spread(what, fewer[name], dim) or _influenced(what, name, dim, first, second, run)
+
+
+def _drawn_alike(fewer: Any, more: Any, dim: int) -> bool:
+    """Whether rows draw the same beside others: where log q stays as it is, as of a shifted normal, log p may not."""
+    one, other = (rows_first(site["value"].double(), len(site["fn"].batch_shape) + dim) for site in (fewer, more))
+    discrete = not fewer["value"].is_floating_point()  # which a rounding may turn over
+    return fewer["is_observed"] or discrete or _alike(torch.cat([one, one[:2]]), other, fewer["value"].dtype)
 
 
 def _spread(what: str, site: Any, dim: int) -> ProgramError | None:
@@ -79,10 +87,11 @@ def _influenced(what: str, name: str, dim: int, first: Tensor, second: Tensor, r
         one = run(False)
     with calls_of_modules() as again:
         other = run(False)
-    if not _alike(*(row_log_prob(sites[name], dim) for sites in (one, other))):
+    log_probs = [row_log_prob(sites[name], dim) for sites in (one, other)]
+    if not _alike(log_probs[0], log_probs[1]) or not _same(one[name]["value"], other[name]["value"]):
         return ProgramError(
-            f"At the site {name!r} of the {what}, a row's log-probability is another in a second run with the same "
-            "latents: the program draws random numbers outside `pyro.sample` in eval mode (dropout that ignores "
+            f"At the site {name!r} of the {what}, a row has another log-probability, or draw, in a second run with "
+            "the same noise: the program draws random numbers outside `pyro.sample` in eval mode (dropout that ignores "
             f"`training`, say).{_where(once, again)} Draw what is random at a sample site, and write dropout as "
             "`nn.Dropout(p)`, which eval mode switches off.",
             code="PV241",
@@ -95,7 +104,7 @@ def _influenced(what: str, name: str, dim: int, first: Tensor, second: Tensor, r
     odd = int((expected - second).abs().argmax())
     return ProgramError(
         f"At the site {name!r} of the {what}, a row's log-probability changed when other rows were added "
-        f"({expected[odd]:.6g} and {second[odd]:.6g} for the same row and the same latents): rows influence each "
+        f"({expected[odd]:.6g} and {second[odd]:.6g} for the same row and the same noise): rows influence each "
         f"other, as in a mean or a softmax over the first axis.{_where(once, beside)}",
         code="PV240",
         at=(what, name),
@@ -153,8 +162,8 @@ def _tensors(nested: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _alike(one: Tensor, other: Tensor, dtype: torch.dtype | None = None) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
-    tolerance = 1e-3 if one.dtype == torch.float32 else 1e-6
+    tolerance = 1e-3 if (dtype or one.dtype) == torch.float32 else 1e-6
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)

@@ -5,7 +5,7 @@ Each check gives what is wrong; whoever asks raises the first of it, or collects
 
 import re
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,18 +15,19 @@ from pplvae.errors import PplvaeWarning, ProgramError, RowwiseError
 from pplvae.programs.discrete import is_discrete, is_enumerable
 from pplvae.programs.elements import rows_first
 from pplvae.programs.families import conditional_transforms, family_name, held_matrices, map_parameters
-from pplvae.programs.sites import counted, plates_scale
+from pplvae.programs.sites import counted, latents_of, plates_scale
 
 
-def unmatched(guide: dict[str, Any], model: dict[str, Any], summed: Container[str]) -> Iterator[ProgramError]:
+def unmatched(all_guide: dict[str, Any], model: dict[str, Any], summed: Container[str]) -> Iterator[ProgramError]:
     """Where the guide does not draw the model's latents, but those summed out, with the same shapes and supports.
 
     Args:
-        guide: its latent sites.
+        all_guide: all of its sites.
         model: all of its sites.
         summed: names of the latents that are left to the model.
     """
-    latents = [name for name, site in model.items() if not site["is_observed"] and name not in summed]
+    guide = latents_of(all_guide)
+    latents = [name for name in latents_of(model) if name not in summed]
     sampled = [name for name, site in guide.items() if not (site["infer"] or {}).get("is_auxiliary")]
     missing = [name for name in latents if name not in guide]
     extra = [name for name in sampled if name not in latents]
@@ -36,7 +37,8 @@ def unmatched(guide: dict[str, Any], model: dict[str, Any], summed: Container[st
             + (f" It misses {missing}." if missing else "")
             + (f" It has {extra}, which the model does not sample" if extra else "")
             + (' (mark a helper with `infer={"is_auxiliary": True}`).' if extra else "")
-            + f" Model: {latents}; guide: {sampled}.",
+            + f" Model: {latents}; guide: {sampled}."
+            + _why_missing(missing, all_guide, model),
             code="PV210",
             at=("model", missing[0]) if missing else ("guide", extra[0]),
         )
@@ -45,13 +47,24 @@ def unmatched(guide: dict[str, Any], model: dict[str, Any], summed: Container[st
             yield from _unlike(name, guide[name], model[name]["fn"])
 
 
+def _why_missing(missing: Sequence[str], guide: dict[str, Any], model: dict[str, Any]) -> str:
+    """What has probably been forgotten, in a sentence."""
+    observed = [name for name in missing if name in guide]
+    if observed:
+        return f" The guide observes {observed}: a guide draws its latents, so leave out `obs=` there."
+    if missing and len(latents_of(model)) == len(model):
+        return f' The model observes nothing: `pyro.sample("{missing[-1]}", ..., obs=v)` says that the rows are there.'
+    return ""
+
+
 def _unlike(name: str, site: Any, prior: Any) -> Iterator[ProgramError]:
     """The first that keeps a latent of the guide from being one of the model."""
     fn, at = site["fn"], ("guide", name)
     if fn.shape() != prior.shape():
         yield ProgramError(
             f"The latent {name!r} has shape {tuple(fn.shape())} in the guide and {tuple(prior.shape())} in the "
-            "model (with 3 rows). Both must have the same: look at `latent` sizes and at `.to_event(...)`.",
+            "model (with 3 rows). Both must have the same: look at `latent` sizes, at `.to_event(...)`, and at "
+            "the `dim=` of plates.",
             code="PV211",
             at=at,
         )
