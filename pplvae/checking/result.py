@@ -23,7 +23,7 @@ class Checked:
         objectives: for each name that `fit` knows, why the pair does not suit it; "" where it does.
         unchecked: what could not be looked at, and why.
         ignored: findings that a comment in the program asks to leave out.
-        rows: how many were looked at.
+        looked_at: how many rows.
     """
 
     findings: tuple[Finding, ...]
@@ -31,7 +31,7 @@ class Checked:
     objectives: Mapping[str, str]
     unchecked: Mapping[str, str]
     ignored: tuple[Finding, ...]
-    rows: int
+    looked_at: int
 
     @property
     def passed(self) -> bool:
@@ -62,7 +62,7 @@ class Checked:
         return len(self.findings)
 
     def __str__(self) -> str:
-        rows = "1 row" if self.rows == 1 else f"{self.rows} rows"
+        rows = "1 row" if self.looked_at == 1 else f"{self.looked_at} rows"
         lines = [f"{self._counted()}, on {rows}."]
         for finding in self.findings:
             lines += ["", str(finding)]

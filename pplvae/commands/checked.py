@@ -30,7 +30,7 @@ def check_pair(voice: Voice, pair: Any, rows: Any, options: dict[str, Any]) -> t
     found = pplvae.check(pair.model, pair.guide, rows, **options)
     voice.result(str(found), lambda: _coloured(found))
     return found.passed, {
-        "rows": found.rows,
+        "rows": found.looked_at,
         "findings": [_told(finding) for finding in found],
         "sites": [asdict(site) for site in found.sites],
         "objectives": {name: reason or None for name, reason in found.objectives.items()},

@@ -80,7 +80,8 @@ def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) 
     if not weights.parameters:
         raise ProgramError(
             "The programs declare no parameters, so there is nothing to fit. Make them (methods of) an nn.Module, or "
-            'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.'
+            'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.',
+            code="PV230",
         )
     for warning in undeclared(weights, called):
         warnings.warn(warning, stacklevel=3)
