@@ -68,7 +68,7 @@ def make_pair(likelihood, inference, size):
     def guide(v):
         pyro.module("nets", nets)
         with pyro.plate("data", len(v)):
-            pyro.sample("h", dist.Normal(*encode(v)))
+            pyro.sample("h", dist.Normal(*encode(v)))  # a constant at degree 0, on purpose; pplvae: ignore[PV270]
 
     return model, guide, encode
 

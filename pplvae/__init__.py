@@ -9,6 +9,8 @@ from pplvae._version import __version__
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
     from pplvae import guides, likelihoods, models, objectives, plots, priors
+    from pplvae.checking.check import check
+    from pplvae.checking.result import Checked
     from pplvae.comparison.advice import Advice
     from pplvae.comparison.attribution import Attribution, attribute
     from pplvae.comparison.compare import amortisation_gap, compare
@@ -37,6 +39,7 @@ __all__ = [
     "Attribution",
     "Bracket",
     "Calibration",
+    "Checked",
     "Comparison",
     "Data",
     "Evidence",
@@ -55,6 +58,7 @@ __all__ = [
     "amortisation_gap",
     "attribute",
     "calibrate",
+    "check",
     "compare",
     "compare_runs",
     "elbo_landscape",
@@ -85,6 +89,8 @@ __all__ = [
 
 _PACKAGES = ("data", "errors", "guides", "likelihoods", "models", "objectives", "plots", "priors")
 _HOMES = {
+    "checking.check": ("check",),
+    "checking.result": ("Checked",),
     "comparison.advice": ("Advice",),
     "comparison.attribution": (
         "Attribution",

@@ -12,8 +12,8 @@ import typer
 
 from pplvae._version import __version__
 from pplvae.commands.declaring import (
+    FOUND,
     INTERRUPTED,
-    NONFINITE,
     STATUSES,
     TERMINATED,
     WORSE,
@@ -24,17 +24,21 @@ from pplvae.commands.declaring import (
     Others,
     Parquet,
     Part,
+    Program,
     RunFolder,
+    Table,
     Verbs,
     command_of,
     in_words,
+    is_early,
 )
+from pplvae.commands.fits import fitted
 from pplvae.commands.manual import manual_of
 from pplvae.commands.options import Takes
+from pplvae.commands.programs import loaded
 from pplvae.commands.saying import Voice
-from pplvae.commands.spec import OF_DATA, Spec, made, portable_data, portable_model, settled
+from pplvae.commands.spec import OF_DATA, portable_data, portable_model
 from pplvae.commands.words import going_on
-from pplvae.data import DATA_SETS
 from pplvae.errors import PplvaeWarning
 from pplvae.guides import GUIDES
 from pplvae.isolate import ended_like_ctrl_c
@@ -42,8 +46,6 @@ from pplvae.likelihoods import LIKELIHOODS
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
-
-_UNFINISHED = {"NONFINITE": NONFINITE, "INTERRUPTED": INTERRUPTED}  # by the name of the fit's status
 
 app = typer.Typer(
     cls=Verbs,
@@ -54,12 +56,7 @@ app = typer.Typer(
     f"Start with [bold]pplvae demo[/bold]. {STATUSES}",
 )
 
-_FIT = Takes(
-    "training.fitting",
-    "fit",
-    without=("train",),
-    words={"objective": f"One of {', '.join(OBJECTIVES)}."},
-)
+_FIT = Takes("training.fitting", "fit", without=("train",), words={"objective": f"One of {', '.join(OBJECTIVES)}."})
 _OF_DATA = Takes("data.load", "load_data", only=OF_DATA)
 _COMPARE = Takes(
     "comparison.compare",
@@ -82,7 +79,7 @@ def demo(
     spec = {"model": "bernoulli-vae", "latent": 8, "data": "digits", "binarise": None, "labels": None, "scale": 1.0}
     words = ["fit", "--model", "bernoulli-vae", "--run", str(run)]
     words += ["--epochs", str(options["epochs"]), "--seed", str(options["seed"])]
-    status, found = _fit_to(voice, run, spec, options | {"existing": "overwrite"}, words)
+    status, found = fitted(_work, voice, run, spec, options | {"existing": "overwrite"}, words)
     if status == INTERRUPTED:
         return status, found
     try:
@@ -103,12 +100,7 @@ def demo(
 )
 def fit(
     voice: Voice,
-    data: Annotated[
-        str,
-        typer.Option(
-            help=f"A path to a .npy, .npz, .parquet or text file (.csv, .tsv, ...), or one of {', '.join(DATA_SETS)}."
-        ),
-    ] = "digits",
+    data: Table = "digits",
     model: Annotated[
         str, typer.Option(help=f"One of {', '.join(MODELS)}; or yours, as [bold]my_file.py:MyVAE[/bold].")
     ] = "vae",
@@ -132,7 +124,38 @@ def fit(
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     spec |= {name: options.pop(name) for name in OF_DATA}
     options["objective"] = named_objective(options["objective"], objective_particles)
-    return _fit_to(voice, run, spec, options, sys.argv[1:])
+    return fitted(_work, voice, run, spec, options, sys.argv[1:])
+
+
+@command_of(
+    app,
+    Takes("checking.check", "check"),
+    _OF_DATA,
+    examples=(
+        "pplvae check my_file.py:MyVAE --data rows.csv --standardise",
+        "pplvae check my_file.py:my_model,my_guide --data rows.csv --objective IWAE --json",
+    ),
+)
+def check(
+    voice: Voice,
+    program: Program,
+    data: Table,
+    latent: Annotated[int, typer.Option(min=1, help="Dimension of h, for a class that takes it.")] = 8,
+    objective: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(OBJECTIVES)}; by default it is said which can be used.")
+    ] = None,
+    **options: Any,
+) -> Found:
+    """Say what is wrong with a Pyro program, and where, before anything is fitted: findings with codes and lines.
+
+    Exit status 5 if there are errors or warnings; notes do not count. A comment `# pplvae: ignore[PV272]` on the line
+    of a site, or on that of the program's `def`, leaves a finding out. The file is run as Python: use files that you
+    trust.
+    """
+    of_data = {name: options.pop(name) for name in OF_DATA}
+    pair, rows = loaded(program, latent, portable_data(data), of_data, options["seed"])
+    passed, found = _work().check_pair(voice, pair, rows.train, options | {"objective": objective})
+    return 0 if passed else FOUND, {"program": program, "data": data, **found}
 
 
 @command_of(
@@ -287,7 +310,7 @@ def main() -> None:
             app()
         except (KeyboardInterrupt, SystemExit) as leaving:
             status = getattr(leaving, "code", 0)
-            if _is_early(leaving):
+            if is_early(leaving):
                 status = TERMINATED if asked_to_end else INTERRUPTED
                 Voice().problem(f"interrupted. Go on with `{going_on(sys.argv[1:], resume=False)}`.")
             sys.exit(status)
@@ -298,26 +321,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *_where: Any)
     Voice().problem(in_words(app, said), "yellow")
 
 
-def _fit_to(voice: Voice, run: Path, spec: Spec, options: dict[str, Any], words: list[str]) -> Found:
-    try:
-        data, program = made(spec, options["seed"])
-        status, found = _work().fit_to(
-            voice, run, settled(spec, data), data, program, options, going_on(words, resume=True)
-        )
-    except KeyboardInterrupt:
-        begun = options["existing"] == "refuse" and _work().has_begun(run)
-        raise Interrupted(going_on(words, resume=begun)) from None
-    return _UNFINISHED.get(status, 0), found
-
-
 def _named(model: str | None) -> str | None:
     return None if model is None else portable_model(model)
-
-
-def _is_early(leaving: BaseException) -> bool:
-    """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
-    cause = getattr(leaving.__context__, "__cause__", None)
-    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
 
 
 def _work() -> Any:

@@ -6,11 +6,26 @@ from collections.abc import Iterable
 PLATE_HINT = 'wrap the sites of the rows in `with pyro.plate("data", len(v)):`, in the model and in the guide'
 
 
-class PplvaeError(Exception):
-    """Base of all exceptions that pplvae raises on purpose."""
+class _Coded:
+    """What can be wrong with a program has a code, and a place in it: `check` makes findings of both.
+
+    Args:
+        text: the message.
+        code: of a finding, such as "PV220" (`docs/findings.md`); empty for all that is not about programs.
+        at: which program, and which of its sites, plates or parameters; empty where it is about neither or no one.
+        instead: what to write.
+    """
+
+    def __init__(self, *text: object, code: str = "", at: tuple[str, str] = ("", ""), instead: str = "") -> None:
+        super().__init__(*text)
+        self.code, self.at, self.instead = code, at, instead
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class PplvaeError(_Coded, Exception):
+    """Base of all exceptions that pplvae raises on purpose."""
 
 
 class DataError(PplvaeError, ValueError):
@@ -51,11 +66,8 @@ class CaptureError(PplvaeError):
     """A function cannot be kept as a graph of torch operations; the plain path is taken."""
 
 
-class PplvaeWarning(UserWarning):
+class PplvaeWarning(_Coded, UserWarning):
     """Something worth knowing that does not stop the work."""
-
-    def __str__(self) -> str:
-        return printable(super().__str__())
 
 
 def printable(text: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pyro
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 StoreState = dict[str, Any]  # Pyro's own: params and constraints by name
 
@@ -124,7 +124,7 @@ def evaluation_mode(*programs: Callable[..., Any]) -> Iterator[None]:
         for module in root.modules():
             switch(module)
     try:
-        with _before_each_module(switch):
+        with before_each_module(switch):
             yield
     finally:
         for module in found:
@@ -153,12 +153,25 @@ def called_modules() -> Iterator[list[nn.Module]]:
         if all(module is not other for other in found):
             found.append(module)
 
-    with _before_each_module(note):
+    with before_each_module(note):
         yield found
 
 
 @contextmanager
-def _before_each_module(call: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+def calls_of_modules() -> Iterator[list[tuple[nn.Module, Any, Any]]]:
+    """Collect what modules are given and what they give in a block, a call within another before that one."""
+    found: list[tuple[nn.Module, Any, Any]] = []
+    hook = register_module_forward_hook(lambda module, given, gives: found.append((module, given, gives)))
+    try:
+        with unwarned():  # as below
+            yield found
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def before_each_module(call: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+    """Call a function of each module, and of its arguments, before it is run in a block."""
     hook = register_module_forward_pre_hook(call)
     try:
         with warnings.catch_warnings():

@@ -48,7 +48,19 @@ ROOMS = {
             "families",
         ),
         *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "reading", "dependence"),
-        *("points", "latents", "elements", "site_checks", "support", "left_out", "inspection", "opening"),
+        *(
+            "refusals",
+            "plates",
+            "points",
+            "latents",
+            "elements",
+            "rows_apart",
+            "site_checks",
+            "support",
+            "left_out",
+            "inspection",
+            "opening",
+        ),
         *("simulation", "log_weights"),
     ],
     "statistics": [
@@ -73,6 +85,10 @@ ROOMS = {
         *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
         *("loop", "fitting"),
     ],
+    "checking": [
+        *("codes", "finding", "places", "pair", "doors", "plates", "parameters", "objectives", "source", "latents"),
+        *("numbers", "rows", "sites", "result", "check"),
+    ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),
         *(
@@ -95,15 +111,15 @@ ROOMS = {
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape", "gradient_noise"],
     "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],
     "commands": [
-        *("words", "keywords", "options", "saying", "declaring", "spec", "asked", "code", "tables", "verdict"),
-        *("folders", "export", "runs", "listing", "verbs", "manual"),
+        *("words", "keywords", "options", "saying", "declaring", "spec", "fits", "programs", "asked", "code", "tables"),
+        *("verdict", "folders", "export", "runs", "listing", "checked", "verbs", "manual"),
     ],
     "cli": [],
     "__main__": [],
 }
 ORDER = list(ROOMS)
 FILES = sorted(ROOT.rglob("*.py"))
-WITHOUT_MODELS = ("programs", "training", "search", "scoring", "evidence")
+WITHOUT_MODELS = ("programs", "training", "checking", "search", "scoring", "evidence")
 # Imported late because they are heavy, or because few need them; nothing is imported late to hide a circle.
 MOST_LATE_IMPORTS = 3
 

@@ -20,6 +20,7 @@ import torch
 import typer
 import xarray as xr
 from docstrings import sentence_of
+from test_cli import MINE
 
 import pplvae
 from pplvae.cli import app, main
@@ -40,6 +41,19 @@ SMALL = {
     "calibrate": ("--simulated", 8, "--particles", 9),
     "latents": ("--particles", 4, "--mixture-draws", 4),
 }
+# In a file of one's own, beside its class.
+FUNCTIONS = """
+mine = MyVAE(4)
+my_model, my_guide = mine.model, mine.guide
+
+def model(v):
+    pyro.module("decoder", mine.decoder)
+    h = pyro.sample("h", dist.Normal(torch.zeros(len(v), 2), 1.0).to_event(1))
+    pyro.sample("v", dist.Normal(mine.decoder(h), 1.0).to_event(1), obs=v)
+
+def guide(v):
+    my_guide(v)
+"""
 MEASURED = ("attribute", "calibrate", "latents")
 FILES = {"attribute": "attribution.nc", "calibrate": "calibration.nc", "latents": "latents.nc"}
 
@@ -123,6 +137,49 @@ def test_what_is_measured_is_told_and_kept(here, short_attribution, command):
     assert not list((here / "runs/a").glob("*.zarr"))
     if command != "attribute":  # which takes seconds
         assert called(here, command, "runs/a", *SMALL[command]) == (0, f"\n{kept}\n\nRows: {told['file']}\n", "")
+
+
+@pytest.mark.parametrize("named", ["my_file.py:MyVAE", "my_file.py:mine", "my_file.py:my_model,my_guide", "vae"])
+def test_a_program_that_is_right_passes_whatever_it_is_named_by(here, named):
+    (here / "my_file.py").write_text(MINE + FUNCTIONS)
+    code, out, err = called(here, "check", named, "--data", "rows.csv", "--latent", 2)
+    assert (code, err) == (0, "")
+    assert out.startswith("Nothing found, on 42 rows.")
+    assert called(here, "check", named, "--data", "rows.csv", "--latent", 2, "--quiet") == (0, "", "")
+
+
+def test_a_program_that_is_wrong_has_a_status_of_its_own(here):
+    (here / "my_file.py").write_text(MINE + FUNCTIONS)
+    code, out, _ = called(here, "check", "my_file.py", "--data", "rows.csv")
+    line = 1 + (MINE + FUNCTIONS).splitlines().index("def model(v):")
+    assert code == 5
+    assert f"\nmy_file.py:{line}: error PV220 (model)\n    The model has no plate" in out
+    assert '\n    Write: with pyro.plate("data", len(v)):\n' in out
+    code, out, err = called(here, "check", "my_file.py", "--data", "rows.csv", "--json")
+    told = json.loads(out)
+    assert (code, err) == (5, "")
+    assert told.keys() == {"pplvae", "command", "status", *JSON["check"]}
+    assert [(one["code"], one["severity"], one["line"]) for one in told["findings"]] == [("PV220", "error", line)]
+    commented = FUNCTIONS.replace("def model(v):", "def model(v):  # pplvae: ignore[PV220]")
+    (here / "my_file.py").write_text(MINE + commented)
+    code, out, _ = called(here, "check", "my_file.py", "--data", "rows.csv", "--json")
+    assert (code, [one["code"] for one in json.loads(out)["ignored"]]) == (0, ["PV220"])
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("nowhere.py:MyVAE", r"There is no file 'nowhere.py'"),
+        ("my_file.py:MyVAEE", "Unknown class in 'my_file.py' 'MyVAEE'.*MyVAE"),
+        ("my_file.py:NoPrograms", r"no method `model\(v\)`"),
+        ("rows.csv", "my_file.py:MyVAE"),
+    ],
+)
+def test_programs_that_cannot_be_loaded(here, named, words):
+    (here / "my_file.py").write_text(MINE)
+    code, _, err = called(here, "check", named, "--data", "rows.csv")
+    assert code == 2
+    assert re.search(words, err)
 
 
 def dict_of(words):
@@ -497,6 +554,8 @@ def test_the_examples_in_the_help_work(here, short_attribution, request, command
         assert called(here, "calibrate", "runs/a", *SMALL["calibrate"])[0] == 0
     if command == "fit":
         shutil.rmtree(here / "runs")
+    if command == "check":
+        (here / "my_file.py").write_text(MINE + FUNCTIONS)
     for example in examples:
         program, *words = shlex.split(example)
         two = command == "compare" and len([word for word in words if word.startswith("runs/")]) == 2
@@ -520,6 +579,7 @@ BEHIND = {
     "attribute": (pplvae.attribute,),
     "calibrate": (pplvae.calibrate,),
     "latents": (pplvae.latent_use,),
+    "check": (pplvae.check, pplvae.load_data),
 }
 # Keywords that a command line could give, and why it does not.
 NOT_GIVEN = {

@@ -14,13 +14,14 @@ from typer.core import TyperGroup
 from pplvae.commands.options import Takes, in_python, keywords_from, with_options
 from pplvae.commands.saying import Voice
 from pplvae.commands.words import going_on, in_options, usage_in_words
+from pplvae.data import DATA_SETS
 from pplvae.errors import PplvaeError, UnknownNameError
 from pplvae.isolate import ended_like_ctrl_c
 
-REFUSED, NONFINITE, WORSE, INTERRUPTED, TERMINATED = 2, 3, 4, 130, 143
+REFUSED, NONFINITE, WORSE, FOUND, INTERRUPTED, TERMINATED = 2, 3, 4, 5, 130, 143
 STATUSES = (
     "Exit status: 0 done; 2 an input was refused (the message says why); 3 the fit's loss stopped being finite; 4 the "
-    "second run is worse; 130 interrupted; 143 asked to end."
+    "second run is worse; 5 `check` found errors or warnings; 130 interrupted; 143 asked to end."
 )
 REFUSALS = (PplvaeError, ValueError, ImportError, OSError)
 
@@ -36,6 +37,20 @@ Others = Annotated[
 ]
 Parquet = Annotated[
     bool, typer.Option("--parquet", help="Write the rows to gap.parquet beside the page, too (needs pyarrow).")
+]
+Table = Annotated[
+    str,
+    typer.Option(
+        help=f"A path to a .npy, .npz, .parquet or text file (.csv, .tsv, ...), or one of {', '.join(DATA_SETS)}."
+    ),
+]
+Program = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.py:NAME",
+        help="A class as of `pplvae fit`; an object with `model` and `guide`; or both by name, FILE.py:MODEL,GUIDE. "
+        "Without a name, the functions `model` and `guide` of the file.",
+    ),
 ]
 Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
 
@@ -150,3 +165,9 @@ def _ended(work: Callable[[], Found], voice: Voice, app: typer.Typer) -> Found:
     if "error" in found:
         voice.problem(found["error"])
     return TERMINATED if asked_to_end and status == INTERRUPTED else status, found
+
+
+def is_early(leaving: BaseException) -> bool:
+    """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
+    cause = getattr(leaving.__context__, "__cause__", None)
+    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)

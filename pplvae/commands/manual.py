@@ -26,6 +26,18 @@ JSON = {
         "fit": "`status`, `message`, `steps`, `epochs`, `best_epoch`, and with validation rows `elbo_validation`, "
         "`elbo_validation_stderr`",
     },
+    "check": {
+        "program": "as it was named",
+        "data": "likewise",
+        "rows": "how many were looked at closely",
+        "findings": "the worst first: `severity`, `code`, `sentence`, `program`, `name`, `instead`, `file`, `line`, "
+        "`meaning`",
+        "sites": "of both programs: `program`, `name`, `kind`, `distribution`, `rows` (their axis), `batch`, `event`, "
+        "`plates`",
+        "objectives": "why each cannot be used; null where it can",
+        "unchecked": "what could not be looked at, and why",
+        "ignored": "findings that comments leave out",
+    },
     "compare": _RESULT,
     "compare RUN OTHER": {
         "run": "the first",

@@ -36,7 +36,7 @@ def made(spec: Spec, seed: int) -> tuple[Data, Any]:
     kind = _model_class(spec["model"])
     _check_parts(kind, spec)
     data = load_data(spec["data"], seed=seed, **{name: spec[name] for name in OF_DATA if name in spec})
-    return data, _build(kind, spec, data, seed)
+    return data, built(kind, spec, data, seed)
 
 
 def settled(spec: Spec, data: Data) -> Spec:
@@ -86,7 +86,7 @@ def _parts(spec: Spec) -> dict[str, Any]:
     return {name: spec[name] for name in _PARTS if spec.get(name) is not None}
 
 
-def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
+def built(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
     """The model's class, made with what its constructor takes of the data's and the command's sizes."""
     given = {"visible": data.train.values.shape[-1], "latent": spec["latent"]} | _parts(settled(spec, data))
     takes = inspect.signature(kind).parameters
@@ -101,19 +101,31 @@ def _build(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
 
 
 def _model_class(name: str) -> Callable[..., Any]:
-    if name in MODELS:
-        return MODELS[name]
+    return MODELS[name] if name in MODELS else attributes_of(name)[0]
+
+
+def attributes_of(name: str) -> list[Any]:
+    """What a Python file holds under a name, `my_file.py:MyVAE`, or under several by commas; the file is run, once.
+
+    Raises:
+        ProgramError: no such file.
+        UnknownNameError: no such name in it.
+    """
     if ":" not in name:
         raise UnknownNameError("model", name, [*MODELS, "my_file.py:MyVAE"])
-    file, _, attribute = name.rpartition(":")
+    file, _, attributes = name.rpartition(":")
     path = Path(file)
     if not path.is_file():
-        raise ProgramError(f"There is no file {file!r} (of `--model {name}`).")
+        raise ProgramError(f"There is no file {file!r} (of {name!r}).")
     specification = importlib.util.spec_from_file_location(path.stem, path)
     if specification is None or specification.loader is None:
-        raise ProgramError(f"{file!r} is no Python file (of `--model {name}`).")
+        raise ProgramError(f"{file!r} is no Python file (of {name!r}).")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
+    return [_attribute(module, file, one.strip()) for one in attributes.split(",")]
+
+
+def _attribute(module: Any, file: str, attribute: str) -> Any:
     if not hasattr(module, attribute):
         known = [n for n, value in vars(module).items() if isinstance(value, type) and issubclass(value, nn.Module)]
         raise UnknownNameError(f"class in {file!r}", attribute, known or ["(it has no nn.Module)"])

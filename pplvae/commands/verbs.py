@@ -1,5 +1,6 @@
 """What the verbs do, behind one import, which the command line makes once options have been read."""
 
+from pplvae.commands.checked import check_pair
 from pplvae.commands.export import export_from
 from pplvae.commands.listing import list_runs
 from pplvae.commands.runs import (
@@ -16,6 +17,7 @@ from pplvae.commands.runs import (
 __all__ = [
     "attribute_in",
     "calibrate_in",
+    "check_pair",
     "compare_in",
     "compare_two",
     "export_from",

@@ -48,24 +48,27 @@ def in_users_words(what: str, tensors: Sequence[Any]) -> Iterator[None]:
     except PplvaeError:
         raise
     except Exception as error:
-        raise ProgramError(explained(what, tensors, error)) from error
+        raise _explained(what, tensors, error) from error
 
 
-def explained(what: str, tensors: Sequence[Any], error: Exception) -> str:
-    """Why a program failed, in sentences.
-
-    Args:
-        what: the program.
-        tensors: its rows.
-        error: what it raised.
-    """
+def _explained(what: str, tensors: Sequence[Any], error: Exception) -> ProgramError:
+    """Why a program failed."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    site, where = _site(frames), _where(error)
-    told = _of_numbers(frames, tensors)
-    if site is not None:
-        told = told or _of_plate(site, str(error), len(tensors[0])) or _of_sizes(site)
+    site = _site(frames)
+    at = what, site["name"] if site else ""
+    told, code = _of_numbers(frames, tensors), "PV201"
+    if site is not None and not told:
+        told, code = _of_plate(site, str(error), len(tensors[0]))
+        if not told:
+            told, code = _of_sizes(site), "PV207"
     if told:
-        return f"The {what} failed. {told}{where}"
+        return ProgramError(f"The {what} failed. {told}{_where(error)}", code=code, at=at)
+    return ProgramError(_as_it_came(what, tensors, error), code="PV201", at=at)
+
+
+def _as_it_came(what: str, tensors: Sequence[Any], error: Exception) -> str:
+    """What a program raised, on rows of which shape."""
+    where = _where(error)
     shapes = ", ".join(str((len(tensor), *tensor.shape[1:])) for tensor in tensors)
     said = str(error).rstrip(".") or "without a word"
     begin = f"The {what} raised {type(error).__name__} on rows of shape {shapes}: {said}{where}."
@@ -104,7 +107,9 @@ def check_dtypes(error: Exception, tensors: Sequence[Tensor], run: Callable[[Seq
         cast = {torch.float32: "float", torch.float64: "double"}[dtype]
         raise ProgramError(
             f"The rows are {came}, and the programs work with {name}: on the same rows as {name} they run. Pass "
-            f'`rows.{cast}()`, of an array `rows.astype("{name}")`.'
+            f'`rows.{cast}()`, of an array `rows.astype("{name}")`.',
+            code="PV202",
+            instead=f"rows = rows.{cast}()",
         ) from error
 
 
@@ -118,36 +123,46 @@ def _site(frames: Sequence[FrameType]) -> Any:
     return None
 
 
-def _where(error: Exception) -> str:
+def is_of_user(file: str) -> bool:
+    """Whether code is neither a library's nor ours."""
+    return not file.startswith(_LIBRARIES) and "site-packages" not in file
+
+
+def line_of_user(error: BaseException) -> traceback.FrameSummary | None:
     """The line of the user's program, if the traceback shows one."""
     for entry in reversed(traceback.extract_tb(error.__traceback__)):
-        is_user = not entry.filename.startswith(_LIBRARIES) and "site-packages" not in entry.filename
-        if is_user and Path(entry.filename).suffix == ".py" and entry.line:
-            return f" ({Path(entry.filename).name}, line {entry.lineno}: `{entry.line}`)"
-    return ""
+        if is_of_user(entry.filename) and Path(entry.filename).suffix == ".py" and entry.line:
+            return entry
+    return None
+
+
+def _where(error: Exception) -> str:
+    entry = line_of_user(error)
+    return f" ({Path(entry.filename).name}, line {entry.lineno}: `{entry.line}`)" if entry else ""
 
 
 _PLATE = re.compile(r"Shape mismatch inside plate\('(.*)'\) at site .* dim (-\d+), (\d+) vs")
 
 
-def _of_plate(site: Any, text: str, rows: int) -> str:
-    """A site whose batch shape does not fit the plate around it."""
+def _of_plate(site: Any, text: str, rows: int) -> tuple[str, str]:
+    """A site whose batch shape does not fit the plate around it, and the code of that."""
     found = _PLATE.search(text)
     if found is None:
-        return ""
+        return "", "PV204"
     plate, dim, size = found[1], int(found[2]), int(found[3])
     told = beside_plate(site, plate, dim, size)
     if "to_event" in told:
-        return told
+        return told, "PV204"
     lines = _one_for_each(site["fn"].batch_shape[dim]) if size == rows else []
     if lines:
         return (
             f"{told} The plate is right. The parameters {lines} hold a line for each of "
             f"{site['fn'].batch_shape[dim]} rows: so each row has a guide of its own already, and other rows have "
             "none. Compute lambda from the rows, `loc, scale = encoder(v)`; let an autoguide cover the latents of all "
-            'rows only, `AutoNormal(pyro.poutine.block(model, hide=["h"]))`.'
+            'rows only, `AutoNormal(pyro.poutine.block(model, hide=["h"]))`.',
+            "PV204",
         )
-    return f"{told} The plate's size must be the number of rows that are passed in: {PLATE_HINT}."
+    return f"{told} The plate's size must be the number of rows that are passed in: {PLATE_HINT}.", "PV221"
 
 
 def beside_plate(site: Any, plate: str, dim: int, size: int) -> str:

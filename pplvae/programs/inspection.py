@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,17 +11,20 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pplvae.errors import PLATE_HINT, ProgramError, RowwiseError
+from pplvae.errors import ProgramError, RowwiseError
 from pplvae.isolate import generators_kept, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.dependence import depends_on_draws, unmoved_priors
 from pplvae.programs.discrete import States, is_discrete, joint_states, states_of, states_together
-from pplvae.programs.failures import TRIED_ON, beside_plate, check_dtypes, in_users_words
+from pplvae.programs.failures import TRIED_ON, check_dtypes, in_users_words
 from pplvae.programs.families import family_name, free_parameters
 from pplvae.programs.left_out import left_to_the_model
+from pplvae.programs.plates import data_plates, row_axes, whole_plates
 from pplvae.programs.points import are_points, free_points
 from pplvae.programs.reading import Given, Layout, Program, WholePlates, run_guide, run_model
-from pplvae.programs.site_checks import check_latent, check_plates, check_rows_apart, check_sites_match, warn_of_scales
+from pplvae.programs.refusals import Refusals
+from pplvae.programs.rows_apart import meeting
+from pplvae.programs.site_checks import held_back, in_part_of_a_plate, unmatched, warn_of_scales
 from pplvae.programs.sites import latents_of, values_of
 from pplvae.programs.summing import Summed
 from pplvae.programs.support import check_support, is_unchecked
@@ -30,7 +34,14 @@ _FEW, _MORE = TRIED_ON
 _TRIES = 3  # groups of rows that the programs are tried on, if they fail on the first
 
 
-def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, needs_latents: bool = True) -> Layout:
+def inspect_pair(
+    model: Program,
+    guide: Program,
+    tensors: Sequence[Tensor],
+    *,
+    needs_latents: bool = True,
+    told: Refusals | None = None,
+) -> Layout:
     """Find where the rows lie in each site of a pair, and check that its rows can be told apart.
 
     Args:
@@ -38,6 +49,7 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
         guide: q(h; lambda_phi(v)), called as `guide(*rows)`.
         tensors: the rows; a few of them are used to look at the programs, all to check the support of the likelihood.
         needs_latents: refuse a guide without sample sites, the guide of a model that is fully observed.
+        told: what is wrong with the pair; by default the first of it is raised.
 
     Raises:
         DataError: see `check_support`.
@@ -46,33 +58,42 @@ def inspect_pair(model: Program, guide: Program, tensors: Sequence[Tensor], *, n
             reparameterised nor discrete with finitely many states.
     """
     try:
-        return _inspected(model, guide, tensors, needs_latents=needs_latents)
+        return _inspected(model, guide, tensors, needs_latents=needs_latents, told=told or Refusals())
     except ProgramError as error:
-        check_dtypes(error, tensors, lambda others: _inspected(model, guide, others, needs_latents=needs_latents))
+        run = partial(_inspected, model, guide, needs_latents=needs_latents, told=Refusals())
+        check_dtypes(error, tensors, run)
         raise
 
 
-def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, needs_latents: bool) -> Layout:
+def _inspected(
+    model: Program, guide: Program, tensors: Sequence[Tensor], *, needs_latents: bool, told: Refusals
+) -> Layout:
     # Run once without keyed noise: `pyro.param` draws its initial values then, and the plates show.
     (few_rows, more_rows), plain = _first_run(model, guide, tensors)
     in_guide, in_model = ([getattr(probe, f"{program}_sites") for probe in plain] for program in ("guide", "model"))
-    all_guide_dims, held = _row_axes("guide", *in_guide) if in_guide[0] else ({}, [])
-    model_dims, _ = _row_axes("model", *in_model)
+    all_guide_dims, held = row_axes("guide", in_guide[0], in_guide[1], told) if in_guide[0] else ({}, [])
+    model_dims, _ = row_axes("model", in_model[0], in_model[1], told)
+    told.end_here()
     guide_dims = {name: dim for name, dim in all_guide_dims.items() if not in_guide[0][name]["is_observed"]}
     axes = {name: len(in_guide[0][name]["fn"].batch_shape) + dim for name, dim in guide_dims.items()}
     drawn = values_of(in_guide[0])
     summed = left_to_the_model(model, few_rows, drawn, axes, in_model[0], model_dims)
-    with validation(False):  # what Pyro checks has been checked
-        first, second = (_Probe(model, guide, batch, guide_dims, (0,), summed) for batch in (few_rows, more_rows))
+
+    def again(more: bool) -> _Probe:
+        with validation(False):  # what Pyro checks has been checked
+            return _Probe(model, guide, more_rows if more else few_rows, guide_dims, (0,), summed)
+
+    first, second = again(False), again(True)
     local_names = first.local_names
     drawn = latents_of(first.guide_sites)
-    check_sites_match(drawn, first.model_sites, summed.names if summed else ())
-    check_plates(latents_of(first.model_sites), model_dims)
-    check_plates(drawn, guide_dims)
-    warn_of_scales([*drawn.values(), *first.model_sites.values()])
+    told.tell(unmatched(first.guide_sites, first.model_sites, summed.names if summed else ()))
+    told.tell(in_part_of_a_plate("model", latents_of(first.model_sites), model_dims))
+    told.tell(in_part_of_a_plate("guide", drawn, guide_dims))
+    warn_of_scales(drawn, first.model_sites)
     latent = {name: site for name, site in drawn.items() if name in guide_dims}
     for name, site in latent.items():
-        check_latent(name, site, guide_dims[name], drawn, local_used=bool(local_names))
+        told.tell(held_back(name, site, guide_dims[name], drawn, local_used=bool(local_names)))
+    told.end_here()
     unchecked = frozenset(name for name, site in in_model[0].items() if site["is_observed"] and is_unchecked(site))
     layout = Layout(
         guide_dims,
@@ -82,18 +103,23 @@ def _inspected(model: Program, guide: Program, tensors: Sequence[Tensor], *, nee
         held=tuple(held),
         redrawn=not are_points({name: drawn[name] for name in held}),
         summed=summed,
-        whole=_whole_plates(in_guide) | _whole_plates(in_model),
+        whole=whole_plates(in_guide) | whole_plates(in_model),
         unchecked=unchecked,
     )
     with in_users_words("pair of model and guide", tensors), WholePlates(layout.whole):
-        check_support(model, guide, layout, tensors)
-        check_rows_apart("guide", first.guide_sites, second.guide_sites, guide_dims)
-        check_rows_apart("model", first.model_sites, second.model_sites, model_dims)
+        check_support(model, guide, layout, tensors, told)
+        told.tell(
+            meeting("guide", first.guide_sites, second.guide_sites, guide_dims, lambda more: again(more).guide_sites)
+        )
+        told.end_here()
+        told.tell(
+            meeting("model", first.model_sites, second.model_sites, model_dims, lambda more: again(more).model_sites)
+        )
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
     free += [f"{name}.v" for name in layout.points]
     contexts = [] if local_names else first.contexts
     if not free and not contexts and (needs_latents or drawn):
-        raise RowwiseError(_nothing_free(latent, held))
+        told.tell([RowwiseError(_nothing_free(latent, held), code="PV214", at=("guide", next(iter(drawn), "")))])
     discrete = tuple(name for name, site in latent.items() if is_discrete(site["fn"]))
     states = states_together({name: states_of(latent[name], guide_dims[name]) for name in discrete})
     return replace(
@@ -147,7 +173,7 @@ def scaling_plate_size(model: Program, guide: Program, tensors: Sequence[Tensor]
     """Full size of a plate that scales its rows up as a subsample, or None: what the program's ELBO is a sum over."""
     fewer, more = (_Probe(model, guide, batch).model_sites for batch in _probes(tensors))
     frames = {frame.name: frame for site in more.values() for frame in site["cond_indep_stack"]}
-    data = (frames[name] for name in _data_plates(fewer, more))
+    data = (frames[name] for name in data_plates(fewer, more))
     return next((frame.full_size for frame in data if frame.full_size not in (None, frame.size)), None)
 
 
@@ -210,77 +236,6 @@ def _probes(tensors: Sequence[Tensor], start: int = 0) -> tuple[Batch, Batch]:
     different = [*seen.values()]
     index = [different[i % len(different)] for i in range(start, start + _FEW)]
     return whole.take(torch.tensor(index)), whole.take(torch.tensor(index + index[: _MORE - _FEW]))
-
-
-def _data_plates(fewer: dict[str, Any], more: dict[str, Any]) -> list[str]:
-    """The plates whose size follows the number of rows, by name."""
-    plates: dict[str, bool] = {}
-    for name, site in more.items():
-        before = {frame.name: frame for frame in fewer[name]["cond_indep_stack"]} if name in fewer else {}
-        for frame in site["cond_indep_stack"]:
-            follows = (
-                frame.name in before and _size(frame, site) == _MORE and _size(before[frame.name], fewer[name]) == _FEW
-            )
-            plates[frame.name] = plates.get(frame.name, False) or follows
-    return [name for name, follows in plates.items() if follows]
-
-
-def _whole_plates(sites: Sequence[dict[str, Any]]) -> frozenset[str]:
-    """The data plates that hold all of their members, on three rows and on five, by name."""
-    runs = [{frame.name: frame for site in some.values() for frame in site["cond_indep_stack"]} for some in sites]
-    return frozenset(
-        name for name in _data_plates(*sites) if all(run[name].full_size in (None, run[name].size) for run in runs)
-    )
-
-
-def _size(frame: Any, site: Any) -> int:
-    """How many members a plate has; one without a size has as many as its site shows."""
-    return frame.size if frame.size != -1 or frame.dim is None else site["fn"].batch_shape[frame.dim]
-
-
-def _check_unsized(sites: dict[str, Any]) -> None:
-    """A plate without a size takes any shape: refuse a site whose rows lie elsewhere."""
-    for site in sites.values():
-        for frame in site["cond_indep_stack"]:
-            if frame.size == -1 and frame.dim is not None and site["fn"].batch_shape[frame.dim] not in (1, _MORE):
-                told = beside_plate(site, frame.name, frame.dim, _MORE)
-                if "to_event" in told:
-                    raise ProgramError(told)
-
-
-def _row_axes(what: str, fewer: dict[str, Any], more: dict[str, Any]) -> tuple[dict[str, int], list[str]]:
-    """The axis of the data plate, whose size follows the number of rows, in every site; the latents outside it."""
-    plates = {frame.name: frame for site in more.values() for frame in site["cond_indep_stack"]}
-    data = _data_plates(fewer, more)
-    if not plates:
-        raise RowwiseError(f"The {what} has no plate, so its rows cannot be told apart: {PLATE_HINT}.")
-    if not data:
-        _check_unsized(more)
-        sizes = ", ".join(f"{name!r} (size {frame.size})" for name, frame in plates.items())
-        raise ProgramError(
-            f"No plate of the {what} has the number of rows as its size: with {_MORE} rows it has {sizes}. Either none "
-            "is over the rows, or its size is written down or taken from the training set and does not fit other rows: "
-            f"{PLATE_HINT}, or give a subsampling plate its rows with `subsample_size=len(v)`."
-        )
-    _check_unsized(more)
-    axes: dict[str, int] = {}
-    held: list[str] = []
-    for name, site in more.items():
-        frames = [frame for frame in site["cond_indep_stack"] if frame.name in data]
-        if not frames and not site["is_observed"]:
-            held.append(name)
-            continue
-        if not frames:
-            raise RowwiseError(
-                f"The observed site {name!r} of the {what} lies outside the data plate {data[0]!r}: it belongs to all "
-                "rows at once, so no row has a gap of its own. Move it into the plate."
-            )
-        if frames[0].dim is None:
-            raise ProgramError(
-                f"The plate {data[0]!r} of the {what} is a Python loop over rows; use it as a context: {PLATE_HINT}."
-            )
-        axes[name] = frames[0].dim
-    return axes, held
 
 
 def _is_fixed(guide: Program, batch: Batch, dims: dict[str, int], sites: dict[str, Any]) -> bool:

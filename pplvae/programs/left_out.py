@@ -53,7 +53,9 @@ def left_to_the_model(
         f"The discrete latents {list(left)} of the model are not in the guide, and cannot be summed out: they have "
         f"more than {MOST_STATES} states together, or are masked. Put them into the guide. If they are independent of "
         "each other given the other latents, put them, and all that follows from them, into a plate inside that of the "
-        "rows: then each of its members is a sum over its own states."
+        "rows: then each of its members is a sum over its own states.",
+        code="PV210",
+        at=("model", next(iter(left))),
     )
 
 

@@ -111,15 +111,21 @@ class PlateIndex(Messenger):
             msg["value"] = self._index % plate.size
         elif plate.size == rows and plate.subsample_size is not None:
             raise ProgramError(
-                f"The plate {msg['name']!r} takes {plate.subsample_size} of the {rows} rows that it is given. "
-                f'Minibatches are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.'
+                f"The plate {msg['name']!r} takes {plate.subsample_size} of the rows that it is given ({rows} here). "
+                f'Minibatches are made outside the program: write `pyro.plate("{msg["name"]}", len(v))`.',
+                code="PV223",
+                at=("", msg["name"]),
+                instead=f'pyro.plate("{msg["name"]}", len(v))',
             )
         elif plate.subsample_size not in (None, plate.size):
             raise ProgramError(
                 f"The plate {msg['name']!r} takes {plate.subsample_size} of its {plate.size} at random, others in "
                 "every run, so that rows have no log-probabilities of their own. Say which: "
                 f'`pyro.plate("{msg["name"]}", {plate.size}, subsample=index)`. (A plate over the rows takes as many '
-                "as are passed in: `subsample_size=len(v)`.)"
+                "as are passed in: `subsample_size=len(v)`.)",
+                code="PV223",
+                at=("", msg["name"]),
+                instead=f'pyro.plate("{msg["name"]}", {plate.size}, subsample=index)',
             )
 
 

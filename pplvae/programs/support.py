@@ -1,7 +1,7 @@
 """Whether a likelihood can have produced the rows that it is given."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from pplvae.programs.discrete import is_masked
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.families import family_name, unwrapped
 from pplvae.programs.reading import Layout, Program, run_guide, run_model
-from pplvae.programs.site_checks import check_masks
+from pplvae.programs.refusals import Refusals
+from pplvae.programs.site_checks import unlike_masks
 from pplvae.programs.sites import counted, latents_of, values_of
 
 _ROWS_AT_ONCE = 4096
@@ -26,13 +27,23 @@ _SEEN = 3  # rows on which it is seen whether masks follow from draws
 _DRAWS = 1000  # of all rows together, where masks may change with them
 
 
-def check_support(model: Program, guide: Program, layout: Layout, tensors: Sequence[Tensor]) -> None:
+def check_support(
+    model: Program, guide: Program, layout: Layout, tensors: Sequence[Tensor], told: Refusals | None = None
+) -> None:
     """Run a pair once over all rows and refuse values that their likelihood cannot have produced, and unlike masks.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        layout: of the pair.
+        tensors: the rows.
+        told: what is wrong; by default the first of it is raised.
 
     Raises:
         DataError: values outside the support of an observed site: which rows, which value, what to do.
         ProgramError: sites that only some rows have, or latents that one program masks and the other does not.
     """
+    told = told or Refusals()
     whole, masked = Batch.of(tensors), False
     with torch.no_grad(), validation(False):  # a row without a finite ELBO is reported later, not refused
         for start in range(0, len(whole), _ROWS_AT_ONCE):
@@ -43,18 +54,20 @@ def check_support(model: Program, guide: Program, layout: Layout, tensors: Seque
             if odd:
                 raise ProgramError(
                     f"The sites {sorted(odd)} exist for some rows and not for others. Every row must have the same "
-                    "sites: pad sequences to one length, and mask what is padding (`pyro.poutine.mask`)."
+                    "sites: pad sequences to one length, and mask what is padding (`pyro.poutine.mask`).",
+                    code="PV206",
+                    at=("model", min(odd)),
                 )
             for name, site in model_sites.items():
                 if site["is_observed"]:
-                    _check_site_support(name, site, layout, start)
-            check_masks(sites, model_sites, layout.axes)
+                    told.tell(_impossible(name, site, layout, start))
+            told.tell(unlike_masks(sites, model_sites, layout.axes))
             latent = (some[name] for some in (sites, model_sites) for name in layout.axes if name in some)
             masked = masked or any(map(is_masked, latent))
         if masked and _masks_follow_from_draws(model, guide, layout, whole.take(slice(_SEEN))):
             # A mask changes with the latents drawn before it: a single draw may not show it.
             some = whole.take(slice(_DRAWS)).times(max(1, _DRAWS // len(whole)))
-            check_masks(*_sites(model, guide, layout, some), layout.axes)
+            told.tell(unlike_masks(*_sites(model, guide, layout, some), layout.axes))
 
 
 def _masks_follow_from_draws(model: Program, guide: Program, layout: Layout, batch: Batch) -> bool:
@@ -80,7 +93,8 @@ def is_unchecked(site: Any) -> bool:
     return td.Distribution._validate_args and not unwrapped(site["fn"])._validate_args
 
 
-def _check_site_support(name: str, site: Any, layout: Layout, start: int) -> None:
+def _impossible(name: str, site: Any, layout: Layout, start: int) -> Iterator[DataError]:
+    """Rows whose values a likelihood cannot have produced; a warning where the program says not to look."""
     fn, value, dim = site["fn"], site["value"], layout.model[name]
     while isinstance(fn, (td.Independent, MaskedDistribution)):  # to see single values, not whole events
         dim -= fn.reinterpreted_batch_ndims if isinstance(fn, td.Independent) else 0
@@ -100,20 +114,23 @@ def _check_site_support(name: str, site: Any, layout: Layout, start: int) -> Non
     example = values[where][0]
     kind = family_name(fn)
     if name in layout.unchecked:
-        warnings.warn(
+        said = PplvaeWarning(
             f"Rows {few(rows + start)} (counted from 0) hold values such as {example:.6g} at site {name!r}, which "
             f"{kind} cannot produce: it takes {_TAKES.get(kind, str(fn.support))}. The program says "
             "`validate_args=False`, so `log_prob` is taken as it is (of a Bernoulli: minus the cross entropy). It is "
             "no log-density of such values: gaps are right for this objective; ELBOs and log p(v) are not comparable "
             f"with those of other likelihoods. {_CURES.get(kind, '')}".rstrip(),
-            PplvaeWarning,
-            stacklevel=2,
+            code="PV261",
+            at=("model", name),
         )
+        warnings.warn(said, stacklevel=2)
         return
-    raise DataError(
+    yield DataError(
         f"Rows {few(rows + start)} (counted from 0) hold values that the likelihood at site {name!r} cannot produce, "
         f"such as {example:.6g}: {kind} takes {_TAKES.get(kind, str(fn.support))}. "
-        f"{_cure(kind, values[where])}"
+        f"{_cure(kind, values[where])}",
+        code="PV260",
+        at=("model", name),
     )
 
 

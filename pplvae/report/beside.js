@@ -1,6 +1,6 @@
 // Charts of other results beside a comparison, each called with where it stands, what it draws from, and the page.
 const beside = (() => {
-  const { plain, number, colour, colourOf, draw, diagonal, named } = drawing;
+  const { plain, number, colour, colourOf, draw, diagonal, namesAlong } = drawing;
 
   const said = (names, values, errors) => names.map((name, k) => `${plain(name)}: ${number(values[k])} ± ${number(errors[k])} nats`);
   const twice = (errors) => errors.map((error) => 2 * (error ?? 0));
@@ -9,7 +9,7 @@ const beside = (() => {
     page.chart(id, () => draw(id, [{
       type: "scatter", mode: "markers", x: nats, y: names.map((_, k) => k), marker: { color: colourOf(0), size: 10 },
       error_x: { type: "data", array: twice(stderr), color: colourOf(0) }, text: said(names, nats, stderr), hovertemplate: "%{text}<extra></extra>",
-    }], { xaxis: { title: { text: "nats per row" } }, yaxis: { ...named(names), autorange: "reversed" } }));
+    }], { xaxis: { title: { text: "nats per row" } }, yaxis: { ...namesAlong(names), autorange: "reversed" } }));
   }
 
   function latents(id, { names, kl, stderr, active }, page) {
@@ -18,7 +18,7 @@ const beside = (() => {
       return { type: "bar", name, x: mine, y: mine.map((k) => kl[k]), marker: { color: is ? colourOf(0) : colour("soft"), pattern: { shape: is ? "" : "/" } },
         error_y: { type: "data", array: twice(mine.map((k) => stderr[k])), color: colour("ink") },
         text: said(names, kl, stderr).filter((_, k) => active[k] === is), textposition: "none", hovertemplate: "%{text}<extra></extra>" };
-    }), { xaxis: named(names), yaxis: { title: { text: "KL (nats)" } } }));
+    }), { xaxis: namesAlong(names), yaxis: { title: { text: "KL (nats)" } } }));
   }
 
   function ecdf(id, { names, point, difference, verdict, low, high }, page) {

@@ -60,7 +60,7 @@ const drawing = (() => {
   }
 
   // Names along an axis, at 0, 1, 2, ...
-  const named = (names) => ({ tickvals: names.map((_, k) => k), ticktext: names.map(plain) });
+  const namesAlong = (names) => ({ tickvals: names.map((_, k) => k), ticktext: names.map(plain) });
 
-  return { at, unpacked, plain, number, made, tableOf, colour, colourOf, symbols, symbolOf, layout, config, draw, diagonal, named };
+  return { at, unpacked, plain, number, made, tableOf, colour, colourOf, symbols, symbolOf, layout, config, draw, diagonal, namesAlong };
 })();

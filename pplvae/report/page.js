@@ -1,6 +1,6 @@
 // Draws the page from what is packed into it.
 (async () => {
-  const { at, unpacked, plain, number, made, tableOf, colour, colourOf, symbols, symbolOf, layout, config, draw, diagonal, named } = drawing;
+  const { at, unpacked, plain, number, made, tableOf, colour, colourOf, symbols, symbolOf, layout, config, draw, diagonal, namesAlong } = drawing;
 
   let content;
   try {
@@ -121,7 +121,7 @@
     }));
     return draw(id, traces, {
       xaxis: { title: { text: "nats above the encoder's guide" } },
-      yaxis: { ...named(names), autorange: "reversed", zeroline: false },
+      yaxis: { ...namesAlong(names), autorange: "reversed", zeroline: false },
     });
   }
 
@@ -137,7 +137,7 @@
       text: part.names.map((name, i) => `${plain(name)}: ${number(part.mean[i])} nats, ${part.low[i] === null || part.high[i] === null
         ? "too few rows for an interval" : `${number(part.low[i])} to ${number(part.high[i])}`}`), hovertemplate: "%{text}<extra></extra>",
     }));
-    return draw(id, traces, { xaxis: named(names), yaxis: { title: { text: axis }, rangemode: "tozero" } });
+    return draw(id, traces, { xaxis: namesAlong(names), yaxis: { title: { text: axis }, rangemode: "tozero" } });
   }
 
   const ofLabel = (div) => div.on("plotly_click", (event) => {

@@ -1,6 +1,7 @@
 """Before the first step: bring a pair to its rows, run it once, and collect what there is to train."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -79,9 +80,11 @@ def prepare(model: Program, guide: Program, train: Rows, held_out: Rows | None) 
     if not weights.parameters:
         raise ProgramError(
             "The programs declare no parameters, so there is nothing to fit. Make them (methods of) an nn.Module, or "
-            'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.'
+            'register networks with `pyro.module("decoder", decoder)` and tensors with `pyro.param`.',
+            code="PV230",
         )
-    _warn_of_undeclared(weights, called)
+    for warning in undeclared(weights, called):
+        warnings.warn(warning, stacklevel=3)
     return Start(weights, layout, size, modules=called)
 
 
@@ -123,8 +126,8 @@ def hold_model(model: Program, guide: Program, rows: Rows, start: Start) -> None
     start.held = [module for module in in_model if all(module is not other for other in in_guide)]
 
 
-def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:
-    """Warn of networks that the programs call but do not declare: they would silently not be trained."""
+def undeclared(weights: Weights, called: list[nn.Module]) -> Iterator[PplvaeWarning]:
+    """Networks that the programs call but do not declare: they would silently not be trained."""
     declared = {id(parameter) for parameter in weights.parameters.values()}
     forgotten = [
         repr(module)
@@ -132,9 +135,10 @@ def _warn_of_undeclared(weights: Weights, called: list[nn.Module]) -> None:
         if any(p.requires_grad and id(p) not in declared for p in module.parameters(recurse=False))
     ]
     if forgotten:
-        warnings.warn(
+        yield PplvaeWarning(
             f"The programs use {', '.join(forgotten[:3])} without declaring it, so it is not trained. Register it with "
             '`pyro.module("name", network)`, or, if it is frozen on purpose, set `requires_grad_(False)`.',
-            PplvaeWarning,
-            stacklevel=4,
+            code="PV231",
+            at=("", forgotten[0]),
+            instead='pyro.module("name", network)',
         )

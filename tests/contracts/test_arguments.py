@@ -37,6 +37,7 @@ OTHER_DEFAULT = {
     ("log_evidence", "stderr"): "log p(v) is all that is measured",
     ("calibrate", "simulated"): "the simulated rows are what is measured, not a check beside it",
     ("attribute", "objective"): "works with any guide, whatever the pair was fitted with",
+    ("check", "objective"): "nothing is fitted, and all can be looked at",
     ("attribute", "epochs"): "of one round of several",
     ("load_fit", "run"): "there is nothing else to load from",
 }
@@ -48,7 +49,11 @@ OTHER_WORDS = {
     ("fit", "compile"): "of a training step",
 }
 OTHER_ORDER = {"load_fit": "the folder is what is loaded", "load_data": "has no rows yet"}
-WITHOUT_BAR = {"log_weights": "runs the programs once", "load_fit": "runs the programs on a few rows"}
+WITHOUT_BAR = {
+    "check": "runs the programs on a few rows",
+    "log_weights": "runs the programs once",
+    "load_fit": "runs the programs on a few rows",
+}
 
 
 def parameters(name):

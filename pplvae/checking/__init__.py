@@ -1,0 +1,1 @@
+"""What is wrong with a pair of programs: findings with codes, places, and what to write instead."""
