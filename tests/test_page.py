@@ -417,6 +417,24 @@ def test_names_from_outside_stay_text(opened):
     assert "\u202e" not in page.content()
 
 
+def test_gaps_over_training_are_drawn_where_there_are_any(opened, pages, tmp_path):
+    epochs = np.arange(6)
+    history = xr.Dataset({"objective": ("epoch", -80 - 1.0 / (1 + epochs))}, {"epoch": epochs})
+    pages["fitted"] = comparison().report(tmp_path / "fitted.html", history=history)
+    assert opened("fitted").locator("#looks").is_hidden()
+    looks = {
+        "train_gap": [np.nan, 0.5, np.nan, 0.4, np.nan, 0.3],
+        "validation_gap": [np.nan, 0.6, np.nan, 0.7, np.nan, 0.9],
+    }
+    errors = {f"{name}_stderr": [np.nan, 0.1] * 3 for name in looks}
+    with_looks = history.assign({name: ("epoch", values) for name, values in (looks | errors).items()})
+    pages["looked"] = comparison().report(tmp_path / "looked.html", history=with_looks)
+    page = opened("looked")
+    seen_to_the_end(page)
+    drawn = page.evaluate("document.getElementById('looks').data.map(({ x, y, error_y }) => [x, y, error_y.array])")
+    assert drawn == [[[1, 3, 5], [0.5, 0.4, 0.3], [0.1] * 3], [[1, 3, 5], [0.6, 0.7, 0.9], [0.1] * 3]]
+
+
 def test_other_results_are_drawn_and_linked(opened):
     page = opened("beside")
     seen_to_the_end(page)

@@ -230,5 +230,6 @@ def _shown(shown: xr.Dataset, places: Sequence[int]) -> dict[str, Any] | None:
 def _history(history: xr.Dataset | None) -> Mapping[str, Any] | None:
     if history is None or not history.sizes.get("epoch"):
         return None
-    names = ("epoch", "objective", "elbo_validation", "elbo_validation_stderr")
+    names = ["epoch", "objective", "elbo_validation", "elbo_validation_stderr"]
+    names += [f"{part}_gap{error}" for part in ("train", "validation") for error in ("", "_stderr")]
     return {name: numbers(history[name].values) for name in names if name in history}

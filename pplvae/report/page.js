@@ -171,6 +171,17 @@
     return draw(id, traces, { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "nats per row" }, range } });
   }
 
+  function looks(id) {
+    const traces = ["train", "validation"].map((part, k) => {
+      const gap = content.history[`${part}_gap`] ?? [];
+      const seen = gap.map((_, epoch) => epoch).filter((epoch) => gap[epoch] !== null);
+      return { type: "scatter", mode: "lines+markers", name: `${part} rows`, x: seen.map((look) => content.history.epoch[look]), y: seen.map((look) => gap[look]),
+        line: { color: colourOf(k), dash: k ? "dash" : "solid" }, marker: { symbol: symbols[k] },
+        error_y: { type: "data", array: seen.map((look) => content.history[`${part}_gap_stderr`][look] ?? 0), color: colourOf(k) } };
+    });
+    return draw(id, traces.filter(({ x }) => x.length), { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "amortisation gap (nats)" }, rangemode: "tozero" } });
+  }
+
   // ------------------------------------------------------------------------------------------------ one row
 
   const shownAt = new Map((content.shown?.rows ?? []).map((row, k) => [row, k]));
@@ -349,6 +360,10 @@
   if (content.history) {
     present("curves");
     chart("curves", curves);
+  }
+  if (content.history?.train_gap?.some((gap) => gap !== null)) {
+    present("looks");
+    chart("looks", looks);
   }
   const page = { columns, chart, points, pointed, byLabel, ofLabel };
   content.beside.forEach((one, place) => one.charts.forEach((kind) => beside[kind](`beside-${place}-${kind}`, one, page)));
