@@ -316,6 +316,15 @@ class AcrossRows(Right):
         return super().posterior(self.attention(one_step, one_step, one_step)[0].squeeze(1))
 
 
+class ByTheLargest(Right):
+    """More of the same rows do not change it."""
+
+    def guide(self, v):
+        posterior = self.posterior(v / v.max())
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", posterior)  # here
+
+
 class Dropping(nn.Module):
     def forward(self, h):
         return nn.functional.dropout(h, 0.5)
@@ -464,6 +473,7 @@ PLANTS = [  # code, pair, rows, words
     ("PV234", MadeAnew, ROWS, "'fresh' stands for more than one"),
     ("PV240", OfTheBatch, ROWS, r"`BatchNorm1d\(3.*track_running_stats"),
     ("PV240", AcrossRows, ROWS, "`MultiheadAttention`.*batch_first=True"),
+    ("PV240", ByTheLargest, ROWS, "'h' of the guide.*rows influence each other"),
     ("PV241", Random, ROWS, r"outside `pyro.sample`.*`Dropping\(\)`"),
     ("PV241", RandomByNumPy, ROWS, "'h' of the guide"),
     ("PV210", NothingObserved, ROWS, r"The model observes nothing.*obs=v"),
@@ -661,6 +671,13 @@ class Several(NoPlate):
 def test_all_refusals_are_told_at_once():
     programs_told = {finding.program for finding in found_in(Several) if finding.code == "PV220"}
     assert programs_told == {"model", "guide"}
+
+
+def test_after_a_refusal_of_rows_the_rest_is_looked_at():
+    checked = found_in(Bits, torch.cat([GREY[:20], 100 * ROWS[:10]]))
+    assert "PV260" in codes_of(checked)
+    assert checked.unchecked == {}
+    assert codes_of(found_in(ByTheLargest, 100 * ROWS)) == {"PV240", "PV272"}
 
 
 def test_the_doors_raise_the_first_of_what_is_found():

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from pplvae.checking.places import Place, ignored_at
 from pplvae.checking.result import Checked
 from pplvae.checking.sites import sites_of
 from pplvae.errors import ProgramError
-from pplvae.isolate import StoreState, current_store, evaluation_mode, isolated
+from pplvae.isolate import StoreState, current_store, evaluation_mode, isolated, validation
 from pplvae.objectives import Objective
 from pplvae.programs.opening import floating_dtype, one_set
 from pplvae.programs.reading import Program, WholePlates
@@ -86,13 +87,23 @@ def check(model: Program, guide: Program, rows: Any, *, objective: Any = None, s
             warnings.simplefilter("always")
             pair = Pair.opened(model, guide, tensors, objective)
             unchecked: dict[str, str] = {}
-            with WholePlates(pair.layout.whole if pair.layout else ()):
+            with _as_at_the_doors(pair):
                 found = [finding for one in CHECKS for finding in _carried_out(one, pair, unchecked)]
                 sites = _tried("the sites", sites_of, pair, unchecked) or []
                 suited = _tried("objectives", objectives.suited, pair, unchecked) if pair.layout else {}
         found += doors.warned(said, pair)
         kept, ignored = _sorted(found, pair)
         return Checked(kept, tuple(sites), suited or {}, unchecked, ignored, len(pair.batch))
+
+
+@contextmanager
+def _as_at_the_doors(pair: Pair) -> Iterator[None]:
+    """Run programs as the doors do, once they have let them in: what Pyro checks has been checked."""
+    if pair.layout is None:
+        yield
+        return
+    with WholePlates(pair.layout.whole), validation(False):
+        yield
 
 
 def _stores(model: Program, guide: Program) -> StoreState:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pplvae.checking.finding import Finding
 from pplvae.checking.pair import Pair, Sites
 from pplvae.data import few
-from pplvae.isolate import isolated, validation
+from pplvae.isolate import isolated
 from pplvae.programs.families import family_name
 from pplvae.programs.reading import Given, run_guide, run_model
 from pplvae.programs.sites import row_log_prob, values_of
@@ -79,7 +79,7 @@ def _at_given_latents(pair: Pair, *, wide: bool) -> dict[tuple[str, str], Tensor
     # The noise stays that of the rows as they are.
     batch = replace(pair.batch, tensors=tuple(_as(tensor, dtype) for tensor in pair.batch.tensors))
     widening = _wide_weights(pair.called) if wide else nullcontext()
-    with isolated(0, dtype=dtype), torch.no_grad(), validation(False), widening:
+    with isolated(0, dtype=dtype), torch.no_grad(), widening:
         with Given(values):
             guide = run_guide(pair.guide, batch, pair.known.guide, (0,))
         model = run_model(pair.model, batch, values)

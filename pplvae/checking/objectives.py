@@ -6,7 +6,6 @@ from typing import Any
 from pplvae.checking.finding import Finding
 from pplvae.checking.pair import Pair
 from pplvae.errors import PplvaeError
-from pplvae.isolate import validation
 from pplvae.objectives import OBJECTIVES, Objective
 from pplvae.programs.dependence import drawn_in_order
 from pplvae.programs.sites import latents_of
@@ -39,9 +38,8 @@ def reason_against(objective: Any, pair: Pair) -> str:
     batch = pair.batch.take(slice(_FEW))
     try:
         made = Objective(objective)
-        with validation(False):
-            if not made.reason_for_pyro(pair.model, pair.guide, pair.layout, batch):
-                made.loss(pair.model, pair.guide, pair.layout, batch, 1 / len(batch), 1.0)
+        if not made.reason_for_pyro(pair.model, pair.guide, pair.layout, batch):
+            made.loss(pair.model, pair.guide, pair.layout, batch, 1 / len(batch), 1.0)
     except PplvaeError as error:
         return str(error)
     except Exception as error:  # of an objective on a program that it was not written for

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from pplvae.checking.places import Placed, Seen
 from pplvae.errors import PplvaeError, ProgramError
-from pplvae.isolate import called_modules, validation
+from pplvae.isolate import called_modules
 from pplvae.programs.batch import Batch
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.inspection import inspect_pair
@@ -78,8 +78,7 @@ class Pair:
         dims = self.layout.guide if self.layout else {}
         summed = self.layout.summed if self.layout else None
         states = summed.any_state(len(self.batch)) if summed else {}
-        # What the doors have checked has been checked; of rows without a finite ELBO a finding tells.
-        with _Uses() as uses, called_modules() as called, validation(self.layout is None):
+        with _Uses() as uses, called_modules() as called:
             with in_users_words("guide", self.batch.tensors):
                 guide = run_guide(self.guide, self.batch, dims, _SEEN if self.layout else None)
             with in_users_words("model", self.batch.tensors):

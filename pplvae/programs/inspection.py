@@ -24,7 +24,7 @@ from pplvae.programs.points import are_points, free_points
 from pplvae.programs.reading import Given, Layout, Program, WholePlates, run_guide, run_model
 from pplvae.programs.refusals import Refusals
 from pplvae.programs.rows_apart import meeting
-from pplvae.programs.site_checks import held_back, in_part_of_a_plate, unmatched, warn_of_scales
+from pplvae.programs.site_checks import held_back, in_part_of_a_plate, of_some_rows, unmatched, warn_of_scales
 from pplvae.programs.sites import latents_of, values_of
 from pplvae.programs.summing import Summed
 from pplvae.programs.support import check_support, is_unchecked
@@ -74,6 +74,9 @@ def _inspected(
     all_guide_dims, held = row_axes("guide", in_guide[0], in_guide[1], told) if in_guide[0] else ({}, [])
     model_dims, _ = row_axes("model", in_model[0], in_model[1], told)
     told.end_here()
+    for what, sites in (("guide", in_guide), ("model", in_model)):
+        told.tell(of_some_rows(what, sites[0].keys() ^ sites[1].keys()))
+    told.end_here()
     guide_dims = {name: dim for name, dim in all_guide_dims.items() if not in_guide[0][name]["is_observed"]}
     axes = {name: len(in_guide[0][name]["fn"].batch_shape) + dim for name, dim in guide_dims.items()}
     drawn = values_of(in_guide[0])
@@ -108,13 +111,15 @@ def _inspected(
     )
     with in_users_words("pair of model and guide", tensors), WholePlates(layout.whole):
         check_support(model, guide, layout, tensors, told)
-        told.tell(
+        met = told.tell(
             meeting("guide", first.guide_sites, second.guide_sites, guide_dims, lambda more: again(more).guide_sites)
         )
-        told.end_here()
-        told.tell(
-            meeting("model", first.model_sites, second.model_sites, model_dims, lambda more: again(more).model_sites)
-        )
+        if not met:  # else the model is given other latents for the same rows
+            told.tell(
+                meeting(
+                    "model", first.model_sites, second.model_sites, model_dims, lambda more: again(more).model_sites
+                )
+            )
     free = local_names or [f"{n}.{p.name}" for n, s in latent.items() for p in free_parameters(s["fn"], guide_dims[n])]
     free += [f"{name}.v" for name in layout.points]
     contexts = [] if local_names else first.contexts
@@ -217,8 +222,8 @@ class _Probe:
 def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tuple[tuple[Batch, Batch], list[_Probe]]:
     """Find a few rows on which both programs run, and what they did there: one bad row must not fail the pair."""
     broken: Exception | None = None
-    for start in range(_TRIES):
-        few = _probes(tensors, 3 * start)
+    for start, farthest in ((0, True), *((_FEW * k, False) for k in range(_TRIES))):
+        few = _probes(tensors, start, farthest=farthest)
         try:
             return few, [_Probe(model, guide, batch) for batch in few]
         except Exception as error:
@@ -227,15 +232,29 @@ def _first_run(model: Program, guide: Program, tensors: Sequence[Tensor]) -> tup
     raise broken
 
 
-def _probes(tensors: Sequence[Tensor], start: int = 0) -> tuple[Batch, Batch]:
-    """Two batches: three rows, different ones if there are any, and the same three followed by the first two."""
+def _probes(tensors: Sequence[Tensor], start: int = 0, *, farthest: bool = False) -> tuple[Batch, Batch]:
+    """Two batches: three rows, different ones if there are any, and the same with one row and the first after them.
+
+    Args:
+        tensors: the rows.
+        start: the first of the three, among the different ones.
+        farthest: whether the row beside them is the one with the largest number, which changes a maximum over rows too;
+            else it is one of the three.
+    """
     whole = Batch.of([tensor[:_LOOKED_AT] for tensor in tensors])
     seen: dict[int, int] = {}
     for i, key in enumerate(whole.keys.tolist()):
         seen.setdefault(key, i)
     different = [*seen.values()]
     index = [different[i % len(different)] for i in range(start, start + _FEW)]
-    return whole.take(torch.tensor(index)), whole.take(torch.tensor(index + index[: _MORE - _FEW]))
+    beside = max(different, key=_sizes(whole).__getitem__) if farthest else index[1]
+    return whole.take(torch.tensor(index)), whole.take(torch.tensor([*index, beside, index[0]]))
+
+
+def _sizes(rows: Batch) -> list[float]:
+    """The largest number of each row."""
+    numbers = [t.double().nan_to_num().abs().reshape(len(rows), -1) for t in rows.tensors]
+    return torch.cat(numbers, 1).amax(1).tolist() if sum(t.shape[1] for t in numbers) else [0.0] * len(rows)
 
 
 def _is_fixed(guide: Program, batch: Batch, dims: dict[str, int], sites: dict[str, Any]) -> bool:

@@ -19,16 +19,18 @@ class Refusals:
         self._kept = kept
         self.found: list[PplvaeError] = []
 
-    def tell(self, errors: Iterable[PplvaeError]) -> None:
-        """Take note of what is wrong.
+    def tell(self, errors: Iterable[PplvaeError]) -> bool:
+        """Take note of what is wrong; whether anything is.
 
         Raises:
             PplvaeError: the first, unless it is kept.
         """
+        before = len(self.found)
         for error in errors:
             if not self._kept:
                 raise error
             self.found.append(error)
+        return len(self.found) > before
 
     def end_here(self) -> None:
         """Go no further if anything has been kept, since what follows needs it to be right.

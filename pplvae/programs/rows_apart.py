@@ -15,12 +15,13 @@ from pplvae.programs.families import family_name
 from pplvae.programs.sites import row_log_prob
 
 _FEW, _MORE = TRIED_ON
+_KEPT = [0, 1, 2, 0], [0, 1, 2, 4]  # places of the same rows in both runs
 Sites = Mapping[str, Any]
 Run = Callable[[bool], Sites]  # a program on few rows, or on more, always with the same noise
 
 
 def meeting(what: str, fewer: Sites, more: Sites, dims: Mapping[str, int], run: Run) -> Iterator[ProgramError]:
-    """Sites at which rows 0, 1 and 2 change their log-probabilities when rows 0 and 1 follow them once more.
+    """Sites at which rows 0, 1 and 2 change their log-probabilities when another row, and row 0, follow them.
 
     Args:
         what: the program.
@@ -39,7 +40,7 @@ def meeting(what: str, fewer: Sites, more: Sites, dims: Mapping[str, int], run: 
                 code="PV204",
                 at=(what, name),
             )
-        elif not _alike(torch.cat([first, first[:2]]), second) or not _drawn_alike(fewer[name], more[name], dim):
+        elif not _alike(first[_KEPT[0]], second[_KEPT[1]]) or not _drawn_alike(fewer[name], more[name], dim):
             yield _spread(what, fewer[name], dim) or _influenced(what, name, dim, first, second, run)
 
 
@@ -47,7 +48,7 @@ def _drawn_alike(fewer: Any, more: Any, dim: int) -> bool:
     """Whether rows draw the same beside others: where log q stays as it is, as of a shifted normal, log p may not."""
     one, other = (rows_first(site["value"].double(), len(site["fn"].batch_shape) + dim) for site in (fewer, more))
     discrete = not fewer["value"].is_floating_point()  # which a rounding may turn over
-    return fewer["is_observed"] or discrete or _alike(torch.cat([one, one[:2]]), other, fewer["value"].dtype)
+    return fewer["is_observed"] or discrete or _alike(one[_KEPT[0]], other[_KEPT[1]], fewer["value"].dtype)
 
 
 def _spread(what: str, site: Any, dim: int) -> ProgramError | None:
@@ -100,11 +101,11 @@ def _influenced(what: str, name: str, dim: int, first: Tensor, second: Tensor, r
         )
     with calls_of_modules() as beside:
         run(True)
-    expected = torch.cat([first, first[:2]])
-    odd = int((expected - second).abs().argmax())
+    expected, came = first[_KEPT[0]], second[_KEPT[1]]
+    odd = int((expected - came).abs().argmax())
     return ProgramError(
         f"At the site {name!r} of the {what}, a row's log-probability changed when other rows were added "
-        f"({expected[odd]:.6g} and {second[odd]:.6g} for the same row and the same noise): rows influence each "
+        f"({expected[odd]:.6g} and {came[odd]:.6g} for the same row and the same noise): rows influence each "
         f"other, as in a mean or a softmax over the first axis.{_where(once, beside)}",
         code="PV240",
         at=(what, name),

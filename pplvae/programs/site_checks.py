@@ -5,7 +5,7 @@ Each check gives what is wrong; whoever asks raises the first of it, or collects
 
 import re
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,6 +83,22 @@ def _unlike(name: str, site: Any, prior: Any) -> Iterator[ProgramError]:
             code="PV211",
             at=at,
             instead=f"{family_name(fn)}(...).to_event({prior.event_dim})",
+        )
+
+
+def of_some_rows(what: str, names: Collection[str]) -> Iterator[ProgramError]:
+    """Sites that are there for some rows and not for others.
+
+    Args:
+        what: the program; empty where it may be either.
+        names: of the sites.
+    """
+    if names:
+        yield ProgramError(
+            f"The sites {sorted(names)} exist for some rows and not for others. Every row must have the same "
+            "sites: pad sequences to one length, and mask what is padding (`pyro.poutine.mask`).",
+            code="PV206",
+            at=(what, min(names)),
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import distributions as td
 
 from pplvae.data import few
-from pplvae.errors import DataError, PplvaeWarning, ProgramError
+from pplvae.errors import DataError, PplvaeWarning
 from pplvae.isolate import generators_kept, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.dependence import depends_on_draws
@@ -19,7 +19,7 @@ from pplvae.programs.failures import in_users_words
 from pplvae.programs.families import family_name, unwrapped
 from pplvae.programs.reading import Layout, Program, run_guide, run_model
 from pplvae.programs.refusals import Refusals
-from pplvae.programs.site_checks import unlike_masks
+from pplvae.programs.site_checks import of_some_rows, unlike_masks
 from pplvae.programs.sites import counted, latents_of, values_of
 
 _ROWS_AT_ONCE = 4096
@@ -51,13 +51,8 @@ def check_support(
             sites, model_sites = _sites(model, guide, layout, batch)
             odd = (model_sites.keys() ^ layout.model.keys()) | (latents_of(sites).keys() ^ layout.guide.keys())
             odd -= {*layout.held}
-            if odd:
-                raise ProgramError(
-                    f"The sites {sorted(odd)} exist for some rows and not for others. Every row must have the same "
-                    "sites: pad sequences to one length, and mask what is padding (`pyro.poutine.mask`).",
-                    code="PV206",
-                    at=("model", min(odd)),
-                )
+            told.tell(of_some_rows("", odd))
+            told.end_here()
             for name, site in model_sites.items():
                 if site["is_observed"]:
                     told.tell(_impossible(name, site, layout, start))
