@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the s
     from pplvae.results.outliers import Outliers, outlier_scores
     from pplvae.results.paired import PairedRuns, compare_runs
     from pplvae.search.richer_families import Mixture, Transport, flow, full_covariance
-    from pplvae.training.fitting import Fit, FitStatus, fit, load_fit
+    from pplvae.training.fitting import fit
+    from pplvae.training.loop import FitStatus
+    from pplvae.training.outcome import Fit, load_fit
 
 __all__ = [
     "Advice",
@@ -148,10 +150,10 @@ _HOMES = {
         "flow",
         "full_covariance",
     ),
-    "training.fitting": (
+    "training.fitting": ("fit",),
+    "training.loop": ("FitStatus",),
+    "training.outcome": (
         "Fit",
-        "FitStatus",
-        "fit",
         "load_fit",
     ),
 }

@@ -71,7 +71,7 @@ ROOMS = {
     "objectives": [],
     "training": [
         *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
-        *("loop", "fitting"),
+        *("history", "loop", "outcome", "fitting"),
     ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),

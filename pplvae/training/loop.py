@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -22,12 +21,12 @@ from pplvae.programs.reading import Program
 from pplvae.run_folders import RunFolder
 from pplvae.training.breakdown import first_not_finite
 from pplvae.training.checkpoint import Checkpoint, read_checkpoint
+from pplvae.training.history import COLUMNS, History, OnEpoch
 from pplvae.training.preparation import Start
 from pplvae.training.steps import Steps
 from pplvae.training.validation import Validation
 
 _DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
-_COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
 
 
 class FitStatus(Enum):
@@ -35,6 +34,7 @@ class FitStatus(Enum):
 
     COMPLETED = "All epochs were run."
     STOPPED_EARLY = "The validation ELBO has not risen for `patience` epochs."
+    STOPPED = "A function of `on_epoch` returned True."
     NONFINITE = "The loss became NaN or infinite."
     INTERRUPTED = "Interrupted."
 
@@ -74,21 +74,33 @@ class Loop:
         self.best_epoch = -1
         self._best_value = -float("inf")
         self._best = self.weights.copy()
-        self._columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
+        self._history = History(COLUMNS)
         self._validation = None
         if held_out is not None and start.layout is not None:
             of = settings["seed"], settings["validation_particles"]
             self._validation = Validation(model, guide, start.layout, held_out, *of)
 
-    def run(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
-        """Run epochs until something ends the fit."""
+    def run(
+        self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any, on_epoch: Sequence[OnEpoch] = ()
+    ) -> tuple[FitStatus, str]:
+        """Run epochs until something ends the fit.
+
+        Args:
+            epochs: at most, those before a checkpoint included.
+            kl_weight: a number, or a function of the epoch.
+            patience: epochs without a better validation ELBO, or None.
+            bar: shows how far it is.
+            on_epoch: told of each epoch once its checkpoint is written.
+        """
         self._epochs = epochs
         # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")
-            return self._run_epochs(epochs, kl_weight, patience, bar)
+            return self._run_epochs(epochs, kl_weight, patience, bar, on_epoch)
 
-    def _run_epochs(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
+    def _run_epochs(
+        self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any, on_epoch: Sequence[OnEpoch]
+    ) -> tuple[FitStatus, str]:
         while self.epoch < epochs:
             if patience is not None and self.epoch - 1 - self.best_epoch >= patience:
                 best = f"Best: epoch {self.best_epoch}, {self._best_value:.3f} nats per row."
@@ -98,6 +110,9 @@ class Loop:
                 return FitStatus.NONFINITE, trouble
             if self._run is not None:
                 self._write_checkpoint(self._run)
+            # A logger may return anything: only True itself is a wish.
+            if any([tell(self.epoch - 1, self._history.last()) is True for tell in on_epoch]):
+                return FitStatus.STOPPED, f"{FitStatus.STOPPED.value} That was after epoch {self.epoch - 1}."
         return FitStatus.COMPLETED, FitStatus.COMPLETED.value
 
     def _run_epoch(self, kl_weight: KLWeight, bar: Any) -> str | None:
@@ -159,8 +174,7 @@ class Loop:
         with undisturbed():  # Ctrl-C within it would leave a part of an epoch
             if value > self._best_value:
                 self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
-            for name in _COLUMNS:
-                self._columns[name].append(row[name])
+            self._history.add(row)
             self.epoch += 1
         bar.update()
         bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
@@ -179,17 +193,13 @@ class Loop:
 
     def history(self) -> xr.Dataset:
         """The columns so far."""
-        columns = {name: ("epoch", np.array(values)) for name, values in self._columns.items()}
-        dataset = xr.Dataset(columns, coords={"epoch": np.arange(self.epoch)})
-        for name in ("objective", "elbo_validation", "elbo_validation_stderr"):
-            dataset[name].attrs["units"] = "nats per row"
-        return dataset
+        return self._history.dataset()
 
     def _write_checkpoint(self, run: RunFolder) -> None:
         state = Checkpoint(
             self.weights.copy(),
             self._best,
-            self._columns,
+            self._history.columns,
             self.epoch,
             self.best_epoch,
             self._best_value,
@@ -202,12 +212,14 @@ class Loop:
         """Take up the checkpoint of the run folder, if there is one."""
         if self._run is None or not self._run.checkpoint.exists():
             return
-        found = read_checkpoint(self._run.checkpoint, self._settings, self.weights, self._optimiser, _COLUMNS)
+        found = read_checkpoint(
+            self._run.checkpoint, self._settings, self.weights, self._optimiser, self._history.names
+        )
         self._run.take_up()
         self.weights.restore(found.best)
         self._best = self.weights.copy()
         self.weights.restore(found.now)
-        self._columns = found.columns
+        self._history.columns = found.columns
         self.epoch, self.best_epoch, self._best_value = found.epoch, found.best_epoch, found.best_value
         self._optimiser.load_state_dict(found.optimiser)
 
