@@ -69,10 +69,6 @@ ROOMS = {
     "guides": [],
     "models": [],
     "objectives": [],
-    "training": [
-        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
-        *("history", "loop", "outcome", "fitting"),
-    ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),
         *(
@@ -88,8 +84,12 @@ ROOMS = {
         ),
         "richer_families",
     ],
+    "scoring": ["tables", "kept", "scores", "precision", "chunks", "gaps"],
+    "training": [
+        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
+        *("history", "looks", "loop", "outcome", "fitting"),
+    ],
     "report": [],
-    "scoring": ["tables", "kept", "scores", "precision", "chunks"],
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "paths", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape"],

@@ -21,6 +21,7 @@ from pplvae.programs.progress import progress_bar
 from pplvae.programs.reading import Program, WholePlates
 from pplvae.run_folders import open_run
 from pplvae.training.history import listeners
+from pplvae.training.looks import Looks
 from pplvae.training.loop import FitStatus, Loop
 from pplvae.training.outcome import Fit, unwrapped, versions, write_result
 from pplvae.training.preparation import follow_rows, hold_model, merged_stores, prepare
@@ -51,6 +52,8 @@ def fit(
     compile: bool = False,
     run: str | Path | None = None,
     existing: str = "refuse",
+    compare_every: int | None = None,
+    compare_rows: int = 100,
     on_epoch: Any = None,
     seed: int = 0,
     progress: bool = False,
@@ -90,6 +93,11 @@ def fit(
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
             interrupted; `epochs` may be raised), or "overwrite", once the first epoch is over.
+        compare_every: measure the amortisation gap after every so many epochs, and after the last, on the same train
+            and validation rows each time. The numbers are those of `amortisation_gap` of these rows, with fewer draws,
+            under the weights at the end of that epoch, and training is the same to the bit with and without. A look
+            takes up each row's own guide where the last one has left it.
+        compare_rows: how many rows of each part are compared, at most; the seed chooses them, once.
         on_epoch: a function, or a list of them, called after each epoch as `on_epoch(epoch, values)`: `values` is a
             plain dictionary of the numbers that `Fit.history` has of that epoch, by their names there, without those
             that were not measured. Called when the epoch's checkpoint is written, so that nothing is lost if it raises:
@@ -115,7 +123,8 @@ def fit(
         rows, validation = rows.train, rows.valid if validation is None and len(rows.valid) else validation
     training = one_set(rows)
     held_out = None if validation is None else one_set(validation, "validation")
-    _check_numbers(epochs=epochs, batch_size=batch_size, validation_particles=validation_particles)
+    numbers = {"epochs": epochs, "batch_size": batch_size, "validation_particles": validation_particles}
+    _check_numbers(**numbers, compare_every=1 if compare_every is None else compare_every, compare_rows=compare_rows)
     if patience is not None and held_out is None:
         raise ValueError("`patience` counts epochs of the validation ELBO: pass `validation` rows with it.")
     if validation_particles % 2:
@@ -126,6 +135,7 @@ def fit(
     told = listeners(on_epoch)
     asked = {"batch_size": batch_size, "lr": lr, "train": train, "clip": clip, "patience": patience}
     asked |= {"validation_particles": validation_particles, "compile": compile, "seed": seed}
+    asked |= {"compare_every": compare_every, "compare_rows": compare_every and compare_rows}
     settings = _settings(asked, training, held_out, chosen, optimiser, kl_weight)
     with open_run(Path(run), existing) if run is not None else nullcontext() as folder:
         dtype = follow_rows(model, guide, training)
@@ -138,14 +148,14 @@ def fit(
             parameters = list(start.trained.values())
             stepper = _made(optimiser, parameters, lr)
             steps = Steps(model, guide, start, chosen, stepper, clip, compile=compile)
-            given = model, guide, training, held_out, start, steps, stepper, settings, folder
-            loop = Loop(*given)
+            looks = _looks(model, guide, training, held_out, settings)
+            loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder, looks)
             if existing == "resume":
                 loop.resume()
             with progress_bar(epochs, "fitting", "epoch", progress=progress, done=loop.epoch) as bar:
                 try:
                     with held_in_evaluation(start.held), WholePlates(start.layout.whole if start.layout else ()):
-                        status, message = loop.run(epochs, kl_weight, patience, bar, told)
+                        status, message = loop.run(epochs, kl_weight, bar, told)
                 except KeyboardInterrupt:
                     status, message = FitStatus.INTERRUPTED, FitStatus.INTERRUPTED.value
                 finally:
@@ -197,6 +207,16 @@ def _settings(
         "validation_digest": None if held_out is None else digest(held_out),
         **asked,
     }
+
+
+def _looks(
+    model: Program, guide: Program, training: Rows, held_out: Rows | None, settings: dict[str, Any]
+) -> Looks | None:
+    if settings["compare_every"] is None:
+        return None
+    parts = {"train": training} | ({} if held_out is None else {"validation": held_out})
+    every, most, seed = (settings[name] for name in ("compare_every", "compare_rows", "seed"))
+    return Looks(model, guide, parts, every=every, most=most, seed=seed)
 
 
 def _made(optimiser: MakeOptimiser | None, parameters: list[Tensor], lr: float) -> Optimizer:

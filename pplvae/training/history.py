@@ -9,7 +9,7 @@ import xarray as xr
 
 OnEpoch = Callable[[int, dict[str, float]], object]
 COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
-_WITHOUT_NATS = ("kl_weight", "seconds")
+_WITHOUT_NATS = ("kl_weight", "seconds", "converged")  # ends of names
 
 
 def listeners(on_epoch: Any) -> list[OnEpoch]:
@@ -44,6 +44,11 @@ class History:
         for name in self.names:
             self.columns[name].append(line.get(name, math.nan))
 
+    def forget(self, names: Sequence[str]) -> None:
+        """Blank some columns of the last line."""
+        for name in names:
+            self.columns[name][-1:] = [math.nan]
+
     def last(self) -> dict[str, float]:
         """The last line, without what it has no number for."""
         line = {name: values[-1] for name, values in self.columns.items()}
@@ -54,6 +59,6 @@ class History:
         columns = {name: ("epoch", np.array(values)) for name, values in self.columns.items()}
         dataset = xr.Dataset(columns, coords={"epoch": np.arange(len(self.columns[self.names[0]]))})
         for name in dataset.data_vars:
-            if name not in _WITHOUT_NATS:
+            if not str(name).endswith(_WITHOUT_NATS):
                 dataset[name].attrs["units"] = "nats per row"
         return dataset

@@ -22,6 +22,7 @@ from pplvae.run_folders import RunFolder
 from pplvae.training.breakdown import first_not_finite
 from pplvae.training.checkpoint import Checkpoint, read_checkpoint
 from pplvae.training.history import COLUMNS, History, OnEpoch
+from pplvae.training.looks import Look, Looks
 from pplvae.training.preparation import Start
 from pplvae.training.steps import Steps
 from pplvae.training.validation import Validation
@@ -52,6 +53,7 @@ class Loop:
         optimiser: that they move, for its state.
         settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
         run: the run folder, or None.
+        looks: at the gap, or None.
     """
 
     def __init__(
@@ -65,30 +67,31 @@ class Loop:
         optimiser: Optimizer,
         settings: dict[str, Any],
         run: RunFolder | None,
+        looks: Looks | None = None,
     ) -> None:
         self._model, self._guide, self._train = model, guide, train
         self._start, self._steps, self._optimiser = start, steps, optimiser
-        self._settings, self._run = settings, run
+        self._settings, self._run, self._looks = settings, run, looks
         self.weights = start.weights
         self.epoch = self._epochs = 0
+        self._patience: int | None = settings["patience"]
         self.best_epoch = -1
         self._best_value = -float("inf")
         self._best = self.weights.copy()
-        self._history = History(COLUMNS)
+        self._history = History([*COLUMNS, *(looks.names if looks is not None else ())])
         self._validation = None
         if held_out is not None and start.layout is not None:
             of = settings["seed"], settings["validation_particles"]
             self._validation = Validation(model, guide, start.layout, held_out, *of)
 
     def run(
-        self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any, on_epoch: Sequence[OnEpoch] = ()
+        self, epochs: int, kl_weight: KLWeight, bar: Any, on_epoch: Sequence[OnEpoch] = ()
     ) -> tuple[FitStatus, str]:
         """Run epochs until something ends the fit.
 
         Args:
             epochs: at most, those before a checkpoint included.
             kl_weight: a number, or a function of the epoch.
-            patience: epochs without a better validation ELBO, or None.
             bar: shows how far it is.
             on_epoch: told of each epoch once its checkpoint is written.
         """
@@ -96,15 +99,17 @@ class Loop:
         # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")
-            return self._run_epochs(epochs, kl_weight, patience, bar, on_epoch)
+            return self._run_epochs(epochs, kl_weight, bar, on_epoch)
 
     def _run_epochs(
-        self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any, on_epoch: Sequence[OnEpoch]
+        self, epochs: int, kl_weight: KLWeight, bar: Any, on_epoch: Sequence[OnEpoch]
     ) -> tuple[FitStatus, str]:
         while self.epoch < epochs:
-            if patience is not None and self.epoch - 1 - self.best_epoch >= patience:
+            if self._patience is not None and self.epoch - 1 - self.best_epoch >= self._patience:
                 best = f"Best: epoch {self.best_epoch}, {self._best_value:.3f} nats per row."
                 return FitStatus.STOPPED_EARLY, f"{FitStatus.STOPPED_EARLY.value} {best}"
+            if self.epoch and self._looks is not None and not self._looks.is_due(self.epoch - 1):
+                self._history.forget(self._looks.names)  # one at the end of an earlier call, which was not the end
             trouble = self._run_epoch(kl_weight, bar)
             if trouble:
                 return FitStatus.NONFINITE, trouble
@@ -171,13 +176,24 @@ class Loop:
             "kl_weight": weight,
             "seconds": seconds,
         }
+        look = self._look(self.epoch if value > self._best_value else self.best_epoch)
         with undisturbed():  # Ctrl-C within it would leave a part of an epoch
             if value > self._best_value:
                 self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
-            self._history.add(row)
+            self._history.add(row | look.line)
+            if self._looks is not None and self._looks.is_due(self.epoch):
+                self._looks.own = look.own
             self.epoch += 1
         bar.update()
         bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
+
+    def _look(self, best_epoch: int) -> Look:
+        """A look at the gap, where it is time for one or the fit ends with this epoch."""
+        idle = self._patience is not None and self.epoch - best_epoch >= self._patience
+        is_last = idle or self.epoch + 1 == self._epochs
+        if self._looks is None or not (is_last or self._looks.is_due(self.epoch)):
+            return Look()
+        return self._looks()
 
     def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
         """Say where a loss that is not finite came from; say nothing if a step raised for another reason."""
@@ -205,6 +221,7 @@ class Loop:
             self._best_value,
             self._optimiser.state_dict(),
             self._settings,
+            {} if self._looks is None else self._looks.tensors(),
         )
         run.keep(state.tensors(), state.content())
 
@@ -215,6 +232,8 @@ class Loop:
         found = read_checkpoint(
             self._run.checkpoint, self._settings, self.weights, self._optimiser, self._history.names
         )
+        if self._looks is not None:
+            self._looks.take_up(found.looks)
         self._run.take_up()
         self.weights.restore(found.best)
         self._best = self.weights.copy()

@@ -32,7 +32,12 @@ class Fit:
         guide: q(h; lambda_phi(v)), likewise.
         history: over dimension "epoch": `objective` (nats per training row, as optimised, under the KL weight),
             `elbo_validation` and `elbo_validation_stderr` (nats per row, KL weight 1; error over rows), `kl_weight`,
-            `seconds`.
+            `seconds`; and, with `compare_every`, what looks at the gap have found, NaN in epochs without one. Of the
+            train rows that were looked at these are `train_gap`, the mean amortisation gap, `train_elbo_amortised` and
+            `train_elbo_local` (of the encoder's guide and of each row's own), in nats per row, each with
+            `<name>_stderr` (over rows, Monte Carlo noise included) and `<name>_mc_stderr` (that noise alone, as the
+            rows are the same in every look), and `train_converged`, the share of rows whose own guide has converged; of
+            the validation rows `validation_gap` and so on; and `look_seconds`, which `seconds` do not include.
         status: how the fit ended.
         message: the same as a sentence, with what came before it.
         best_epoch: the epoch whose weights were kept (counted from 0; -1 for the initial ones).
