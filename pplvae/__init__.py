@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pplvae._version import __version__
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
-    from pplvae import guides, likelihoods, models, objectives, plots, priors
+    from pplvae import guides, likelihoods, loggers, models, objectives, plots, priors
     from pplvae.comparison.advice import Advice
     from pplvae.comparison.attribution import Attribution, attribute
     from pplvae.comparison.compare import amortisation_gap, compare
@@ -74,6 +74,7 @@ __all__ = [
     "local",
     "log_evidence",
     "log_weights",
+    "loggers",
     "models",
     "objectives",
     "outlier_scores",
@@ -83,7 +84,7 @@ __all__ = [
     "with_mask",
 ]
 
-_PACKAGES = ("data", "errors", "guides", "likelihoods", "models", "objectives", "plots", "priors")
+_PACKAGES = ("data", "errors", "guides", "likelihoods", "loggers", "models", "objectives", "plots", "priors")
 _HOMES = {
     "comparison.advice": ("Advice",),
     "comparison.attribution": (

@@ -26,9 +26,11 @@ from pplvae.commands.declaring import (
     Parquet,
     Part,
     RunFolder,
+    TensorBoardFolder,
     Verbs,
     command_of,
     in_words,
+    is_early,
 )
 from pplvae.commands.manual import manual_of
 from pplvae.commands.options import Takes
@@ -40,6 +42,7 @@ from pplvae.errors import PplvaeWarning
 from pplvae.guides import GUIDES
 from pplvae.isolate import ended_like_ctrl_c
 from pplvae.likelihoods import LIKELIHOODS
+from pplvae.loggers import TensorBoard
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
@@ -121,6 +124,7 @@ def fit(
     run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
     latent: Annotated[int, typer.Option(min=1, help="Dimension of h.")] = 8,
     objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
+    tensorboard: TensorBoardFolder = None,
     **options: Any,
 ) -> Found:
     """Fit a model and its guide to rows; write weights, history and settings to a run folder.
@@ -132,6 +136,8 @@ def fit(
     spec = {"model": portable_model(model), "latent": latent, "data": portable_data(data)}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     spec |= {name: options.pop(name) for name in OF_DATA}
+    if tensorboard is not None:
+        options["on_epoch"] = TensorBoard(tensorboard)
     options["objective"] = named_objective(options["objective"], objective_particles)
     return _fit_to(voice, run, spec, options, sys.argv[1:])
 
@@ -288,7 +294,7 @@ def main() -> None:
             app()
         except (KeyboardInterrupt, SystemExit) as leaving:
             status = getattr(leaving, "code", 0)
-            if _is_early(leaving):
+            if is_early(leaving):
                 status = TERMINATED if asked_to_end else INTERRUPTED
                 Voice().problem(f"interrupted. Go on with `{going_on(sys.argv[1:], resume=False)}`.")
             refused = getattr(leaving.__context__, "format_message", None)
@@ -316,12 +322,6 @@ def _fit_to(voice: Voice, run: Path, spec: Spec, options: dict[str, Any], words:
 
 def _named(model: str | None) -> str | None:
     return None if model is None else portable_model(model)
-
-
-def _is_early(leaving: BaseException) -> bool:
-    """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
-    cause = getattr(leaving.__context__, "__cause__", None)
-    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
 
 
 def _work() -> Any:

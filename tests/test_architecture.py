@@ -18,6 +18,7 @@ ROOMS = {
     "_version": [],
     "errors": [],
     "isolate": [],
+    "loggers": [],
     "plots": ["style", "ladder", "gaps", "groups", "diagnostics", "latents", "landscape", "images", "training"],
     "netcdf": [],
     "seal": [],

@@ -36,6 +36,10 @@ Others = Annotated[
 Parquet = Annotated[
     bool, typer.Option("--parquet", help="Write the rows to gap.parquet beside the page, too (needs pyarrow).")
 ]
+TensorBoardFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write the numbers of each epoch for TensorBoard, too (needs it installed)."),
+]
 Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
 
 Found = tuple[int, dict[str, Any]]  # the exit status of a command, and what it tells in JSON
@@ -109,6 +113,12 @@ def in_words(app: typer.Typer, message: str) -> str:
     """A message of the Python functions, in the words of the command line."""
     commands: Any = typer.main.get_command(app)
     return in_options(message, {option.name for command in commands.commands.values() for option in command.params})
+
+
+def is_early(leaving: BaseException) -> bool:
+    """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
+    cause = getattr(leaving.__context__, "__cause__", None)
+    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
 
 
 def _ended(work: Callable[[], Found], voice: Voice, app: typer.Typer) -> Found:
