@@ -75,7 +75,7 @@ class WandB:
 
     def __call__(self, epoch: int, values: dict[str, float]) -> None:
         """Log the numbers of an epoch."""
-        self._run.log(values, step=epoch)
+        self._run.log(values, step=epoch, commit=True)  # else they would wait for those of the next
 
 
 class Trackio:

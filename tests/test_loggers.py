@@ -1,6 +1,7 @@
 """What loggers write is what the history has; each is tried for real where it is installed."""
 
 import importlib.util
+import os
 import sys
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_runs_are_told_the_numbers_of_an_epoch_at_its_step(kind):
     logged = {}
 
     class Run:
-        def log(self, values, step):
+        def log(self, values, step, commit=True):
             logged[step] = values
 
     history = fitted(kind(Run()))
@@ -62,7 +63,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_reads_what_was_logged(tmp_path, monkeypatch):
     mlflow = library("mlflow")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'runs.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
     monkeypatch.chdir(tmp_path)
     with mlflow.start_run() as run:
         history = fitted(MLflow())
@@ -76,7 +77,11 @@ def test_mlflow_reads_what_was_logged(tmp_path, monkeypatch):
 def test_a_run_of_weights_and_biases_has_the_numbers_at_its_end(tmp_path):
     import wandb
 
-    with wandb.init(mode="offline", dir=tmp_path, project="pplvae") as run:
-        history = fitted(WandB(run))
-        assert run.summary["objective"] == float(history["objective"][-1])
+    try:
+        with wandb.init(mode="offline", dir=tmp_path, project="pplvae") as run:
+            history = fitted(WandB(run))
+            assert run.summary["objective"] == float(history["objective"][-1])
+    finally:
+        wandb.teardown()
+        os.environ.pop("WANDB_SERVICE", None)
     assert list(tmp_path.rglob("*.wandb"))

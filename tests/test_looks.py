@@ -1,5 +1,7 @@
 """Looks at the gap while a pair is fitted: right, and without a trace in what is fitted."""
 
+import re
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -41,6 +43,8 @@ def test_a_look_says_what_closed_forms_say(seed):
         with torch.no_grad():
             exact = model.amortisation_gap(some, *encoded(fit.guide, some)).numpy()
         assert abs(float(last[f"{part}_gap"]) - exact.mean()) < 3 * float(last[f"{part}_gap_mc_stderr"]) + 0.01
+        cold = pplvae.amortisation_gap(fit.model, fit.guide, some, particles=100, seed=seed).rows["amortisation_gap"]
+        assert float(last[f"{part}_gap"]) == pytest.approx(float(cold.mean()), abs=1e-6)  # the first look is cold
         assert float(last[f"{part}_gap_stderr"]) == pytest.approx(exact.std(ddof=1) / 12**0.5, rel=0.3)
         assert float(last[f"{part}_converged"]) == 1
 
@@ -84,6 +88,7 @@ def test_looks_come_when_they_are_due_and_after_the_last_epoch():
     seen = np.isfinite(fit.history["train_gap"].values)
     assert seen.tolist() == [False, True, False, True, True]
     assert [("train_gap" in values) for values in told.values()] == seen.tolist()
+    assert re.search(r"after epoch 4: train .* ± .*, validation .*\n3 looks at it took \d+ % of", repr(fit).replace("%", " %"))
     assert "train_gap" not in fitted(compare_every=None)[0].history
     assert "validation_gap" not in fitted(validation=None)[0].history
     early, *_ = fitted(epochs=400, lr=1.0, patience=3, compare_every=1000)

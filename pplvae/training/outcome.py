@@ -67,7 +67,26 @@ class Fit:
                     f"validation ELBO {float(best['elbo_validation']):.3f} ± "
                     f"{float(best['elbo_validation_stderr']):.3f} nats per row"
                 )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._of_looks()])
+
+    def _of_looks(self) -> list[str]:
+        """What the last look at the gap has found, and what all of them have cost."""
+        if "look_seconds" not in self.history:
+            return []
+        looked_at = self.history.isel(epoch=np.flatnonzero(np.isfinite(self.history["look_seconds"])))
+        if not looked_at.sizes["epoch"]:
+            return []
+        last, spent = looked_at.isel(epoch=-1), float(looked_at["look_seconds"].sum())
+        gaps = [
+            f"{part} {float(last[f'{part}_gap']):.3f} ± {float(last[f'{part}_gap_stderr']):.3f}"
+            for part in ("train", "validation")
+            if f"{part}_gap" in last
+        ]
+        share = spent / (spent + float(self.history["seconds"].sum()))
+        return [
+            f"amortisation gap of some rows after epoch {int(last['epoch'])}: {', '.join(gaps)} nats per row",
+            f"{looked_at.sizes['epoch']} looks at it took {share:.0%} of the time",
+        ]
 
 
 def load_fit(run: str | Path, model: Program, guide: Program, rows: Any) -> Fit:
