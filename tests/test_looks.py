@@ -88,7 +88,9 @@ def test_looks_come_when_they_are_due_and_after_the_last_epoch():
     seen = np.isfinite(fit.history["train_gap"].values)
     assert seen.tolist() == [False, True, False, True, True]
     assert [("train_gap" in values) for values in told.values()] == seen.tolist()
-    assert re.search(r"after epoch 4: train .* ± .*, validation .*\n3 looks at it took \d+ % of", repr(fit).replace("%", " %"))
+    assert re.search(
+        r"after epoch 4: train .* ± .*, validation .*\n3 looks at it took \d+ % of", repr(fit).replace("%", " %")
+    )
     assert "train_gap" not in fitted(compare_every=None)[0].history
     assert "validation_gap" not in fitted(validation=None)[0].history
     early, *_ = fitted(epochs=400, lr=1.0, patience=3, compare_every=1000)
