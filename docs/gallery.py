@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n!\[[^]]*\]\(([^)]+)\))?", re.S)
 REDUCED = {
     "epochs=60": "epochs=2",
+    "epochs=200": "epochs=2",
+    '"compare_every": 20, "compare_rows": 40': '"compare_every": 1, "compare_rows": 3',
     "[:200]": "[:12]",
     "data.test[:100]": "data.test[:3]",
     "data.test, ": "data.test[:40], ",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pplvae._version import __version__
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
-    from pplvae import guides, likelihoods, models, objectives, plots, priors
+    from pplvae import guides, likelihoods, loggers, models, objectives, plots, priors
     from pplvae.checking.check import check
     from pplvae.checking.result import Checked
     from pplvae.comparison.advice import Advice
@@ -31,7 +31,9 @@ if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the s
     from pplvae.results.outliers import Outliers, outlier_scores
     from pplvae.results.paired import PairedRuns, compare_runs
     from pplvae.search.richer_families import Mixture, Transport, flow, full_covariance
-    from pplvae.training.fitting import Fit, FitStatus, fit, load_fit
+    from pplvae.training.fitting import fit
+    from pplvae.training.loop import FitStatus
+    from pplvae.training.outcome import Fit, load_fit
 
 __all__ = [
     "Advice",
@@ -78,6 +80,7 @@ __all__ = [
     "local",
     "log_evidence",
     "log_weights",
+    "loggers",
     "models",
     "objectives",
     "outlier_scores",
@@ -87,7 +90,7 @@ __all__ = [
     "with_mask",
 ]
 
-_PACKAGES = ("data", "errors", "guides", "likelihoods", "models", "objectives", "plots", "priors")
+_PACKAGES = ("data", "errors", "guides", "likelihoods", "loggers", "models", "objectives", "plots", "priors")
 _HOMES = {
     "checking.check": ("check",),
     "checking.result": ("Checked",),
@@ -157,10 +160,10 @@ _HOMES = {
         "flow",
         "full_covariance",
     ),
-    "training.fitting": (
+    "training.fitting": ("fit",),
+    "training.loop": ("FitStatus",),
+    "training.outcome": (
         "Fit",
-        "FitStatus",
-        "fit",
         "load_fit",
     ),
 }

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pplvae._version import __version__
 from pplvae.commands.declaring import (
     FOUND,
     INTERRUPTED,
@@ -27,7 +26,9 @@ from pplvae.commands.declaring import (
     Program,
     RunFolder,
     Table,
+    TensorBoardFolder,
     Verbs,
+    Version,
     command_of,
     in_words,
     is_early,
@@ -43,6 +44,7 @@ from pplvae.errors import PplvaeWarning
 from pplvae.guides import GUIDES
 from pplvae.isolate import ended_like_ctrl_c
 from pplvae.likelihoods import LIKELIHOODS
+from pplvae.loggers import TensorBoard
 from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES, named_objective
 from pplvae.priors import PRIORS
@@ -112,6 +114,7 @@ def fit(
     run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
     latent: Annotated[int, typer.Option(min=1, help="Dimension of h.")] = 8,
     objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
+    tensorboard: TensorBoardFolder = None,
     **options: Any,
 ) -> Found:
     """Fit a model and its guide to rows; write weights, history and settings to a run folder.
@@ -123,6 +126,8 @@ def fit(
     spec = {"model": portable_model(model), "latent": latent, "data": portable_data(data)}
     spec |= {"likelihood": likelihood, "prior": prior, "guide": guide}
     spec |= {name: options.pop(name) for name in OF_DATA}
+    if tensorboard is not None:
+        options["on_epoch"] = TensorBoard(tensorboard)
     options["objective"] = named_objective(options["objective"], objective_particles)
     return fitted(_work, voice, run, spec, options, sys.argv[1:])
 
@@ -286,19 +291,8 @@ def manual() -> None:
     print(manual_of(typer.main.get_command(app), STATUSES), end="")
 
 
-def _print_version(asked: bool) -> bool:
-    if asked:
-        print(f"pplvae {__version__}")
-        raise typer.Exit
-    return asked
-
-
 @app.callback()
-def _start(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
+def _start(version: Version = False) -> None:
     """See the help of `app`."""
 
 

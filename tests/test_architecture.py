@@ -18,6 +18,7 @@ ROOMS = {
     "_version": [],
     "errors": [],
     "isolate": [],
+    "loggers": [],
     "plots": ["style", "ladder", "gaps", "groups", "diagnostics", "latents", "landscape", "images", "training"],
     "netcdf": [],
     "seal": [],
@@ -81,14 +82,6 @@ ROOMS = {
     "guides": [],
     "models": [],
     "objectives": [],
-    "training": [
-        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
-        *("loop", "fitting"),
-    ],
-    "checking": [
-        *("codes", "finding", "places", "pair", "doors", "plates", "parameters", "objectives", "source", "latents"),
-        *("numbers", "rows", "sites", "result", "check"),
-    ],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),
         *(
@@ -104,8 +97,16 @@ ROOMS = {
         ),
         "richer_families",
     ],
+    "scoring": ["tables", "kept", "scores", "precision", "chunks", "gaps"],
+    "training": [
+        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
+        *("history", "looks", "loop", "outcome", "fitting"),
+    ],
+    "checking": [
+        *("codes", "finding", "places", "pair", "doors", "plates", "parameters", "objectives", "source", "latents"),
+        *("numbers", "rows", "sites", "result", "check"),
+    ],
     "report": [],
-    "scoring": ["tables", "kept", "scores", "precision", "chunks"],
     "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "paths", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape", "gradient_noise"],

@@ -29,6 +29,7 @@ from pplvae.commands.manual import JSON
 from pplvae.commands.tables import nested
 from pplvae.comparison import attribution
 from pplvae.data import Data, load_data
+from pplvae.store import open_datasets
 
 COMMANDS = {name: each for name, each in typer.main.get_command(app).commands.items() if not each.hidden}
 QUICK = ("--particles", 10, "--max-steps", 3, "--simulated", 0, "--evidence", "none")
@@ -471,6 +472,27 @@ def test_names_of_folders_stay_in_their_line(here):
     assert code == 0
     assert len(out.splitlines()) == 4
     assert "\x1b" not in out
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is(here):
+    words = "fit --data rows.csv --model ppca --latent 1 --epochs 3 --run runs/c --compare-every 2 --compare-rows 4"
+    assert called(here, *words.split())[0] == 0
+    history = open_datasets(here / "runs/c/history.nc", "history")["history"]
+    assert np.isfinite(history["train_gap"]).values.tolist() == [False, True, True]
+    (here / "runs/c/run.json").unlink()
+    told = json.loads(called(here, "runs", "--json")[1])["runs"]
+    (unfinished,) = (one for one in told if one["run"] == "runs/c")
+    assert (unfinished["status"], unfinished["epochs"], unfinished["damaged"]) == ("unfinished", 3, None)
+    assert unfinished["elbo"] == pytest.approx(float(history["elbo_validation"].max()))
+
+
+def test_numbers_of_each_epoch_go_to_tensorboard(here, monkeypatch):
+    told = {}
+    monkeypatch.setattr(
+        "pplvae.cli.TensorBoard", lambda folder: lambda epoch, _: told.setdefault(folder, []).append(epoch)
+    )
+    assert called(here, *"fit --data rows.csv --epochs 2 --run runs/c --tensorboard logs".split())[0] == 0
+    assert told == {Path("logs"): [0, 1]}
 
 
 def test_unfinished_runs_and_folders_without_any(here):

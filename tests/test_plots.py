@@ -67,6 +67,9 @@ def linear():
 def history():
     curve = np.linspace(-3.0, -1, 20)
     columns = {"objective": curve, "elbo_validation": curve - 0.5, "elbo_validation_stderr": np.full(20, 0.1)}
+    for part, gap in (("train", curve + 4), ("validation", 2 - curve)):  # every fourth epoch is looked at
+        for name, values in ((f"{part}_gap", gap), (f"{part}_gap_stderr", np.full(20, 0.1))):
+            columns[name] = np.where(np.arange(20) % 4 == 3, values, np.nan)
     return xr.Dataset({name: ("epoch", values) for name, values in columns.items()}, {"epoch": np.arange(20)})
 
 
@@ -124,6 +127,7 @@ ON_AXES = {
     plots.latent_map: ("means", "rows", False),
     plots.corrected_means: ("means", "rows", False),
     plots.learning_curves: (history, None, True),
+    plots.gap_curves: (history, None, True),
     plots.gradient_noise: (noise, None, False),
     plots.optimisation_path: (landscape, None, False),
     plots.posterior_contours: (landscape, None, False),
@@ -437,6 +441,18 @@ def test_curves_are_those_of_the_history():
     model, v = random_linear(0, rows=8)
     fit = pplvae.fit(model.model, model.guide, v, validation=v, epochs=2)
     np.testing.assert_array_equal(plots.learning_curves(fit).lines[0].get_ydata(), fit.history["objective"])
+
+
+def test_gaps_over_training_stand_at_the_epochs_that_were_looked_at():
+    found = history()
+    axes = plots.gap_curves(found)
+    for part, bars in zip(("train", "validation"), axes.containers, strict=True):
+        epochs, gaps = bars.lines[0].get_data()
+        np.testing.assert_array_equal(epochs, [3, 7, 11, 15, 19])
+        np.testing.assert_array_equal(gaps, found[f"{part}_gap"][3::4])
+    assert len(plots.gap_curves(found.drop_vars(["validation_gap", "validation_gap_stderr"])).containers) == 1
+    with pytest.raises(ValueError, match="compare_every"):
+        plots.gap_curves(found.drop_vars("train_gap"))
 
 
 PICTURES = np.arange(24.0).reshape(6, 2, 2)

@@ -214,7 +214,7 @@ def test_ctrl_c_at_the_end_of_an_epoch_leaves_no_part_of_it(at, tmp_path, monkey
 
     def init(self, *args):
         made(self, *args)
-        self._columns = {name: Columns() for name in self._columns}
+        self._history.columns = {name: Columns() for name in self._history.names}
 
     monkeypatch.setattr(Loop, "__init__", init)
     found = pplvae.fit(model.model, model.guide, v, epochs=3, run=tmp_path)

@@ -11,6 +11,7 @@ import torch
 import typer
 from typer.core import TyperGroup
 
+from pplvae._version import __version__
 from pplvae.commands.options import Takes, in_python, keywords_from, with_options
 from pplvae.commands.saying import Voice
 from pplvae.commands.words import going_on, in_options, usage_in_words
@@ -52,7 +53,23 @@ Program = Annotated[
         "Without a name, the functions `model` and `guide` of the file.",
     ),
 ]
+TensorBoardFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write the numbers of each epoch for TensorBoard, too (needs it installed)."),
+]
 Part = Annotated[str, typer.Option(help="Of which rows: train, valid or test.")]
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        print(f"pplvae {__version__}")
+        raise typer.Exit
+    return asked
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
 
 Found = tuple[int, dict[str, Any]]  # the exit status of a command, and what it tells in JSON
 _COMMON = {
@@ -152,6 +169,12 @@ def in_words(app: typer.Typer, message: str) -> str:
     return in_options(message, {option.name for command in commands.commands.values() for option in command.params})
 
 
+def is_early(leaving: BaseException) -> bool:
+    """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
+    cause = getattr(leaving.__context__, "__cause__", None)
+    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)
+
+
 def _ended(work: Callable[[], Found], voice: Voice, app: typer.Typer) -> Found:
     """What a command comes to; refused input ends in one line, not in a traceback."""
     with ended_like_ctrl_c() as asked_to_end:
@@ -165,9 +188,3 @@ def _ended(work: Callable[[], Found], voice: Voice, app: typer.Typer) -> Found:
     if "error" in found:
         voice.problem(found["error"])
     return TERMINATED if asked_to_end and status == INTERRUPTED else status, found
-
-
-def is_early(leaving: BaseException) -> bool:
-    """Whether Ctrl-C came before a command was at work; typer makes an exit of it, as a rule."""
-    cause = getattr(leaving.__context__, "__cause__", None)
-    return isinstance(leaving, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt)

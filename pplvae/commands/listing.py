@@ -11,7 +11,7 @@ from pplvae.commands.saying import Voice
 from pplvae.commands.tables import figure, one_line, rows_as_table
 from pplvae.errors import StoreError
 from pplvae.run_folders import CHECKPOINT, COMMAND, HISTORY, RUN, read_record
-from pplvae.store import open_datasets
+from pplvae.store import open_datasets, read_beside_tensors
 
 _DEEPEST = 3  # folders below the one that is asked about
 _FILES = (COMMAND, RUN, CHECKPOINT, "comparison.nc")  # by any of which a run folder is known
@@ -69,6 +69,11 @@ def _read(run: Path, told: dict[str, Any]) -> None:
         told |= {"model": spec["model"], "data": spec["data"]}
     if not (run / RUN).exists():
         told["status"] = "unfinished"
+        if (run / CHECKPOINT).exists():
+            state = read_beside_tensors(run / CHECKPOINT)
+            told["epochs"] = state["epoch"]
+            if state["settings"]["validation_rows"]:  # else what is best is the last
+                told["elbo"] = state["best_value"]
         return
     told["status"] = read_record(run)["status"].lower()
     history = open_datasets(run / HISTORY, "history")["history"]

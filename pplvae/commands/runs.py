@@ -38,8 +38,8 @@ from pplvae.results.base import Result
 from pplvae.run_folders import COMMAND, HISTORY, RUN, check_files, read_record, read_spec, written
 from pplvae.scoring.kept import rows_there
 from pplvae.store import open_datasets
-from pplvae.training.fitting import Fit
 from pplvae.training.loop import FitStatus
+from pplvae.training.outcome import Fit
 
 Found = dict[str, Any]
 # Of what else is known of a run, on its page.

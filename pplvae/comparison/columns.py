@@ -1,6 +1,5 @@
 """What the samples of some rows say, as columns."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -8,18 +7,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.programs.estimates import mean_and_stderr, with_rounding
-from pplvae.programs.noise import Stream
+from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.shapes import PerDraw, PerRow
 from pplvae.programs.widening import widened
 from pplvae.results.arviz import pareto_k
 from pplvae.scoring.chunks import Chunk
-from pplvae.scoring.scores import Scored, Scores
+from pplvae.scoring.gaps import GUIDES, Sample
 from pplvae.scoring.tables import Columns, add
-from pplvae.search.first_order import Status
-
-GUIDES = ("amortised", "local")
-Sample = dict[str, Scored]  # by guide: draws of the same rows on the same noise
 
 
 class Screened(NamedTuple):
@@ -32,25 +26,6 @@ class Screened(NamedTuple):
 
     bound: PerRow
     worth: Tensor
-
-
-def drawn(scores: Mapping[str, Scores], particles: int, index: Tensor, stream: Stream) -> Sample:
-    """So many draws of each guide at some rows, all on the same noise."""
-    return {guide: draw(particles, index=index, stream=stream) for guide, draw in scores.items()}
-
-
-def gap_columns(sample: Sample) -> Columns:
-    """Both ELBOs and the gap, of paired draws."""
-    amortised, local = (sample[guide].elbo for guide in GUIDES)
-    columns: Columns = {}
-    for name, draws in (
-        ("elbo_amortised", amortised),
-        ("elbo_local", local),
-        ("amortisation_gap", local - amortised),
-    ):
-        mean, stderr = mean_and_stderr(draws)
-        add(columns, name, mean, with_rounding(stderr, sample["amortised"].log_weights))
-    return columns
 
 
 def encoder_columns(sample: Sample) -> Columns:
@@ -66,17 +41,6 @@ def skipped_columns(index: Tensor) -> Columns:
     for name in ("elbo_local", "amortisation_gap"):
         add(columns, name, *torch.full((2, len(index)), torch.nan, dtype=torch.float64))
     return columns
-
-
-def ending_columns(chunk: Chunk, index: Tensor, sample: Sample) -> Columns:
-    """How the search for each row's own guide ended."""
-    finite = torch.stack([sample[guide].elbo.isfinite().all(0) for guide in GUIDES]).all(0).tolist()
-    status = [chunk.optimum.status[row] for row in index.tolist()]
-    ended = [s if ok else Status.NONFINITE for s, ok in zip(status, finite, strict=True)]
-    method = np.array([chunk.optimum.method[row] for row in index.tolist()])
-    columns: Columns = {"status": np.array([s.name.lower() for s in ended]), "steps": chunk.optimum.steps[index]}
-    add(columns, "shortfall", chunk.optimum.shortfall[index], chunk.optimum.shortfall_stderr[index])
-    return columns | {"method": method}
 
 
 def worth_refining(elbo: PerRow, log_weights: PerDraw, evidence: PerRow, stderr: PerRow, screen: float) -> Screened:

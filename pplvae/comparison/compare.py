@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 
 from pplvae.comparison.columns import (
-    GUIDES,
-    drawn,
     encoder_columns,
-    ending_columns,
     evidence_gaps,
-    gap_columns,
     parameter_columns,
     parted,
     skipped_columns,
@@ -38,6 +34,7 @@ from pplvae.programs.reading import Program
 from pplvae.results.arviz import pareto_k
 from pplvae.results.comparison import Comparison, shown_of
 from pplvae.scoring.chunks import Chunk, over_chunks
+from pplvae.scoring.gaps import GUIDES, drawn, ending_columns, gap_columns
 from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, FEWEST_WEIGHTS, Precision
 from pplvae.scoring.tables import Columns, merged
 from pplvae.search.first_order import Schedule

@@ -8,7 +8,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from pplvae.comparison.columns import GUIDES
 from pplvae.data import Rows
 from pplvae.errors import PplvaeWarning, ProgramError
 from pplvae.isolate import validation
@@ -19,6 +18,7 @@ from pplvae.programs.pieces import rows_with_draws
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
 from pplvae.scoring.chunks import Chunk
+from pplvae.scoring.gaps import GUIDES
 from pplvae.search.first_order import Schedule
 from pplvae.search.own_guides import OwnGuides
 

@@ -21,8 +21,9 @@ from pplvae.programs.opening import opened
 from pplvae.programs.reading import Program
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.localise import Localise
-from pplvae.training.fitting import Fit, fit
+from pplvae.training.fitting import fit
 from pplvae.training.loop import FitStatus
+from pplvae.training.outcome import Fit
 from pplvae.training.preparation import follow_rows, merged_stores, prepare
 from pplvae.training.weights import Fitted, Weights
 

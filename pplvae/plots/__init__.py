@@ -12,7 +12,7 @@ from pplvae.plots.images import picture_grid, picture_rows
 from pplvae.plots.ladder import causes, decomposition, ladder
 from pplvae.plots.landscape import optimisation_path, posterior_contours
 from pplvae.plots.latents import corrected_means, kl_per_dimension, latent_map, rate_distortion
-from pplvae.plots.training import gradient_noise, learning_curves
+from pplvae.plots.training import gap_curves, gradient_noise, learning_curves
 
 __all__ = [
     "calibration_ecdf",
@@ -20,6 +20,7 @@ __all__ = [
     "corrected_means",
     "decomposition",
     "elbo_scatter",
+    "gap_curves",
     "gap_histogram",
     "gaps_by_group",
     "gradient_noise",

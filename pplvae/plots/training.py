@@ -1,4 +1,4 @@
-"""Figures of fits: learning curves, and the noise of gradients."""
+"""Figures of fits: learning curves, gaps over training, and the noise of gradients."""
 
 from typing import Any
 
@@ -40,6 +40,41 @@ def learning_curves(fit: Any, *, ax: Axes | None = None) -> Axes:
     axes.set_xlabel("epoch")
     axes.set_ylabel("nats per row")
     axes.legend(loc="lower right")
+    return axes
+
+
+def gap_curves(fit: Any, *, ax: Axes | None = None) -> Axes:
+    """The amortisation gap of the same train and validation rows, by epoch: an encoder that overfits parts the two.
+
+    Args:
+        fit: from `fit(compare_every=...)`, or its `history`.
+        ax: where to draw; by default a figure of its own.
+
+    Raises:
+        ValueError: a fit that has not looked at its gap.
+    """
+    history = taken(fit, "history", "epoch")
+    if "train_gap" not in history:
+        raise ValueError("This fit has not looked at its gap: fit with `compare_every=5`, say, and pass that fit.")
+    axes = axes_for(ax)
+    for part in ("train", "validation"):
+        if f"{part}_gap" not in history:
+            continue
+        gap, error = history[f"{part}_gap"].values, history[f"{part}_gap_stderr"].values
+        seen, shown = np.isfinite(gap), look_of(part)
+        axes.errorbar(
+            history["epoch"].values[seen],
+            gap[seen],
+            yerr=error[seen],
+            color=shown.colour,
+            linestyle=shown.line,
+            marker=shown.marker,
+            label=f"{part} rows (± 1 standard error over rows)",
+        )
+    axes.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("amortisation gap, nats per row")
+    legend_above(axes, 1)
     return axes
 
 

@@ -42,14 +42,16 @@ class Chunk:
     Args:
         own: the search for each row's own guide.
         batch: the rows.
+        earlier: lambda of their own guides under earlier weights, which shortens the search.
     """
 
-    def __init__(self, own: OwnGuides, batch: Batch) -> None:
-        self.own, self.batch = own, batch
+    def __init__(self, own: OwnGuides, batch: Batch, earlier: Lambda | None = None) -> None:
+        self.own, self.batch, self._earlier = own, batch, earlier
 
     def take(self, index: Any) -> "Chunk":
         """Some of the rows."""
-        return Chunk(self.own, self.batch.take(index))
+        earlier = self._earlier and {key: values[index] for key, values in self._earlier.items()}
+        return Chunk(self.own, self.batch.take(index), earlier)
 
     def guides(self, index: Any, particles: int) -> LocalGuides:
         """The guides of some of the rows."""
@@ -63,7 +65,13 @@ class Chunk:
     @cached_property
     def optimum(self) -> Optimum:
         """Each row's own guide; the search runs when it is first asked for."""
-        return self.own(self.batch, self.encoded)
+        return self.own(self.batch, self.encoded, self._earlier)
+
+    @cached_property
+    def own_lambda(self) -> Lambda:
+        """Lambda of each row's own guide, in unconstrained space."""
+        lam = self.guides(slice(None), 1).lam()
+        return {key: lam[key] + offset for key, offset in self.optimum.offsets.items()}
 
     @cached_property
     def zeros(self) -> Lambda:

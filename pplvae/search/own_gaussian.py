@@ -83,8 +83,10 @@ class OwnGaussians:
         gaussians = self.form.gaussians(lam)
         return Encoded(lam, gaussians, self._search.curvature_at(gaussians.mean, guides.batch))
 
-    def __call__(self, encoded: Encoded, batch: Batch, first_order: FirstOrder) -> Optimum:
-        """The optimum of every row."""
+    def __call__(
+        self, encoded: Encoded, batch: Batch, first_order: FirstOrder, earlier: Lambda | None = None
+    ) -> Optimum:
+        """The optimum of every row; `earlier` is lambda of the rows' own guides under earlier weights."""
         offsets = {key: torch.zeros_like(start) for key, start in encoded.lam.items()}
         blank = torch.full_like(encoded.gaussians.mean[:, 0], torch.nan)
         method, steps = [SECOND_ORDER] * len(batch), torch.zeros_like(batch.keys)
@@ -93,7 +95,8 @@ class OwnGaussians:
         # A row whose encoder says no Gaussian fails alone.
         rows = torch.nonzero(encoded.gaussians.is_proper()).flatten()
         if len(rows):
-            self._fill(optimum, rows, encoded.take(rows), batch.take(rows), first_order)
+            known = None if earlier is None else self.form.gaussians(earlier).take(rows)
+            self._fill(optimum, rows, encoded.take(rows), batch.take(rows), first_order, known)
         return optimum
 
     def missed(
@@ -113,10 +116,18 @@ class OwnGaussians:
         _, _, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
         return gain > self._schedule.tolerance + 3 * stderr
 
-    def _fill(self, optimum: Optimum, rows: Tensor, start: Encoded, batch: Batch, first_order: FirstOrder) -> None:
+    def _fill(
+        self,
+        optimum: Optimum,
+        rows: Tensor,
+        start: Encoded,
+        batch: Batch,
+        first_order: FirstOrder,
+        earlier: Gaussians | None,
+    ) -> None:
         """Write what is found of some rows into the optimum of all."""
         search = self._search
-        found = search(start.gaussians, start.curvature, batch)
+        found = search(start.gaussians, start.curvature, batch, earlier)
         by_first_order = self._polished(found, start, batch, first_order)
         kept = search.judge.is_settled(found) | (found.gain > 2 * found.stderr)
         # Where it cannot be told, a row goes back to its start, which is tested in its turn.

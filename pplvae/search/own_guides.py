@@ -21,6 +21,7 @@ from pplvae.search.further import prove, untested
 from pplvae.search.known_latents import offsets_at
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.own_gaussian import Encoded, OwnGaussians
+from pplvae.search.refinement import per_row
 
 _DRAWS = 512  # by which two ends of a search are compared
 _CLEARLY = 5  # times the tolerance: two ends in the same mode are not so far apart
@@ -73,12 +74,19 @@ class OwnGuides:
             self._choose(guides)
         return self.gaussian.encoded(guides) if self.gaussian is not None else None
 
-    def __call__(self, batch: Batch, encoded: Encoded | None) -> Optimum:
-        """The optimum of every row; `encoded` as the method of that name has it."""
+    def __call__(self, batch: Batch, encoded: Encoded | None, earlier: Lambda | None = None) -> Optimum:
+        """The optimum of every row.
+
+        Args:
+            batch: the rows.
+            encoded: as the method of that name has it.
+            earlier: lambda of the rows' own guides under earlier weights, from where the way may be shorter.
+        """
         if self.gaussian is None or encoded is None:
-            found = self._by_first_order(batch, self.schedule, proven=self._is_smooth)
+            begin = None if earlier is None else self._nearer(batch, earlier)
+            found = self._by_first_order(batch, self.schedule, begin, proven=self._is_smooth)
             return found if self._is_smooth else untested(found)
-        return self.gaussian(encoded, batch, self._by_first_order)
+        return self.gaussian(encoded, batch, self._by_first_order, earlier)
 
     def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"]:
         """Of rows whose latents are known, those whose search ends clearly lower than one that begins at the latents.
@@ -130,6 +138,20 @@ class OwnGuides:
             )
             return
         self.gaussian = found
+
+    def _nearer(self, batch: Batch, earlier: Lambda) -> Lambda | None:
+        """Offsets of guides of an earlier search where their ELBO is higher than the encoder's, elsewhere zero."""
+        if self.layout.states:  # the search begins more than once, for modes that no one start leads to
+            return None
+        draws, found = self.schedule.selection_draws, []
+        for rows in torch.arange(len(batch)).split(rows_at_once(batch.tensors, draws, self.layout.observed)):
+            guides, lam = self.guides(batch, rows, draws), self.guides(batch, rows, 1).lam()
+            zeros = guides.zeros()
+            moved = {key: (earlier[key][rows] - lam[key]).nan_to_num(0.0, 0.0, 0.0) for key in zeros}
+            with torch.no_grad():
+                ours, theirs = (guides.log_weights(at, (self.seed, Stream.SELECT, 4)).mean(0) for at in (zeros, moved))
+            found.append({key: per_row(theirs > ours, moved[key], zeros[key]) for key in zeros})
+        return {key: torch.cat([some[key] for some in found]) for key in found[0]}
 
     @property
     def _is_smooth(self) -> bool:

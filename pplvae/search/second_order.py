@@ -60,18 +60,21 @@ class SecondOrder:
         self._refine_briefly = Refinement(density, _REFINED * tolerance, min(_BRIEFLY, max_steps), seed)
         self.judge = Judge(density, tolerance, seed)
 
-    def __call__(self, start: Gaussians, curvature: Matrices, batch: Batch) -> Found:
+    def __call__(self, start: Gaussians, curvature: Matrices, batch: Batch, earlier: Gaussians | None = None) -> Found:
         """Find every row's optimum.
 
         Args:
             start: where it begins.
             curvature: at the means, see `curvature_at`.
             batch: the rows.
+            earlier: the rows' own guides under earlier weights, which it goes on from where they are clearly better
+                than where refinements from the start have led; so a row never stays in a mode that has become the
+                lesser one.
 
         Raises:
             Exception: whatever the model raises where torch.func cannot follow it.
         """
-        found = self._refined(start, curvature, batch)
+        found = self._refined(start, curvature, batch, earlier)
         for attempt, (jittered, size) in enumerate(_CLIMBS, start=1):
             affordable = found.steps + max(1, self.most_steps) <= self._max_steps
             again = torch.nonzero(~self.judge.is_settled(found) & affordable).flatten()
@@ -151,14 +154,32 @@ class SecondOrder:
         """The curvature of -log p(v_i, u) at a place, made positive definite."""
         return positive(widened(self._curvature.at(mean.to(self.density.dtype), batch)))
 
-    def _refined(self, start: Gaussians, curvature: Matrices, batch: Batch) -> Found:
+    def _refined(self, start: Gaussians, curvature: Matrices, batch: Batch, earlier: Gaussians | None) -> Found:
         """By fresh draws in every step: cheap, and enough for nearly all rows."""
         found, known = start.copy(), curvature.clone()
         steps = torch.zeros_like(batch.keys)
         if self.most_steps:
             known = self._approached(found, known, batch)
             steps = self._refine(found, known, batch, 0)
+        if self.most_steps and earlier is not None:
+            steps += self._from_earlier(found, known, earlier, batch)
         return self.judge.tested(start, found, known, batch, steps, 0)
+
+    def _from_earlier(
+        self, found: Gaussians, known: Matrices, earlier: Gaussians, batch: Batch
+    ) -> Int64[Tensor, " row"]:
+        """Go on, in place, from guides of an earlier search where they are better; how many refinements that took."""
+        attempt, steps = ELSEWHERE + 2, torch.zeros_like(batch.keys)
+        nodes = nodes_of(found, batch, TEST_DRAWS, (self._seed, Stream.SELECT, attempt), grid=False)
+        better = nodes.mean(self.judge.gain(found, earlier, batch, nodes)) > self._tolerance  # NaN is not
+        rows = torch.nonzero(better).flatten()
+        if len(rows):
+            some, here = earlier.take(rows), batch.take(rows)
+            curvature = self.curvature_at(some.mean, here)
+            steps[rows] = self._refine(some, curvature, here, attempt)
+            found.put(rows, some)
+            known[rows] = curvature
+        return steps
 
     def _climbed(
         self, start: Gaussians, begin: Gaussians, known: Matrices, batch: Batch, attempt: int, size: int

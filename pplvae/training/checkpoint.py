@@ -4,7 +4,7 @@ An optimiser's fused kernels write where the shapes of its state say, and do not
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Checkpoint:
         best_value: its validation ELBO.
         optimiser: its state, as `Optimizer.state_dict` gives it.
         settings: what the fit is asked for.
+        looks: what the next look at the gap begins with.
     """
 
     now: dict[str, Tensor]
@@ -48,12 +49,14 @@ class Checkpoint:
     best_value: float
     optimiser: dict[str, Any]
     settings: dict[str, Any]
+    looks: dict[str, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a file has as tensors."""
         found = {f"now/{name}": tensor for name, tensor in self.now.items()}
         found |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         found |= {f"history/{name}": torch.tensor(v, dtype=torch.float64) for name, v in self.columns.items()}
+        found |= {f"looks/{name}": tensor for name, tensor in self.looks.items()}
         for i, slots in self.optimiser["state"].items():
             found |= {f"optimiser/{i}/{key}": v for key, v in slots.items() if isinstance(v, Tensor)}
         return found
@@ -107,6 +110,7 @@ def read_checkpoint(
             content["best_value"],
             _state(tensors, content["optimiser_groups"], optimiser),
             theirs,
+            _under(tensors, "looks/"),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise StoreError(f"{str(path)!r} is damaged ({error}); start anew with `existing='overwrite'`.") from error

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -22,12 +21,13 @@ from pplvae.programs.reading import Program
 from pplvae.run_folders import RunFolder
 from pplvae.training.breakdown import first_not_finite
 from pplvae.training.checkpoint import Checkpoint, read_checkpoint
+from pplvae.training.history import COLUMNS, History, OnEpoch
+from pplvae.training.looks import Look, Looks
 from pplvae.training.preparation import Start
 from pplvae.training.steps import Steps
 from pplvae.training.validation import Validation
 
 _DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
-_COLUMNS = ("objective", "elbo_validation", "elbo_validation_stderr", "kl_weight", "seconds")
 
 
 class FitStatus(Enum):
@@ -35,6 +35,7 @@ class FitStatus(Enum):
 
     COMPLETED = "All epochs were run."
     STOPPED_EARLY = "The validation ELBO has not risen for `patience` epochs."
+    STOPPED = "A function of `on_epoch` returned True."
     NONFINITE = "The loss became NaN or infinite."
     INTERRUPTED = "Interrupted."
 
@@ -52,6 +53,7 @@ class Loop:
         optimiser: that they move, for its state.
         settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
         run: the run folder, or None.
+        looks: at the gap, or None.
     """
 
     def __init__(
@@ -65,39 +67,57 @@ class Loop:
         optimiser: Optimizer,
         settings: dict[str, Any],
         run: RunFolder | None,
+        looks: Looks | None = None,
     ) -> None:
         self._model, self._guide, self._train = model, guide, train
         self._start, self._steps, self._optimiser = start, steps, optimiser
-        self._settings, self._run = settings, run
+        self._settings, self._run, self._looks = settings, run, looks
         self.weights = start.weights
         self.epoch = self._epochs = 0
+        self._patience: int | None = settings["patience"]
         self.best_epoch = -1
         self._best_value = -float("inf")
         self._best = self.weights.copy()
-        self._columns: dict[str, list[float]] = {name: [] for name in _COLUMNS}
+        self._history = History([*COLUMNS, *(looks.names if looks is not None else ())])
         self._validation = None
         if held_out is not None and start.layout is not None:
             of = settings["seed"], settings["validation_particles"]
             self._validation = Validation(model, guide, start.layout, held_out, *of)
 
-    def run(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
-        """Run epochs until something ends the fit."""
+    def run(
+        self, epochs: int, kl_weight: KLWeight, bar: Any, on_epoch: Sequence[OnEpoch] = ()
+    ) -> tuple[FitStatus, str]:
+        """Run epochs until something ends the fit.
+
+        Args:
+            epochs: at most, those before a checkpoint included.
+            kl_weight: a number, or a function of the epoch.
+            bar: shows how far it is.
+            on_epoch: told of each epoch once its checkpoint is written.
+        """
         self._epochs = epochs
         # Pyro warns of a loss that is NaN; here it ends the fit, with a diagnosis.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Encountered NaN")
-            return self._run_epochs(epochs, kl_weight, patience, bar)
+            return self._run_epochs(epochs, kl_weight, bar, on_epoch)
 
-    def _run_epochs(self, epochs: int, kl_weight: KLWeight, patience: int | None, bar: Any) -> tuple[FitStatus, str]:
+    def _run_epochs(
+        self, epochs: int, kl_weight: KLWeight, bar: Any, on_epoch: Sequence[OnEpoch]
+    ) -> tuple[FitStatus, str]:
         while self.epoch < epochs:
-            if patience is not None and self.epoch - 1 - self.best_epoch >= patience:
+            if self._patience is not None and self.epoch - 1 - self.best_epoch >= self._patience:
                 best = f"Best: epoch {self.best_epoch}, {self._best_value:.3f} nats per row."
                 return FitStatus.STOPPED_EARLY, f"{FitStatus.STOPPED_EARLY.value} {best}"
+            if self.epoch and self._looks is not None and not self._looks.is_due(self.epoch - 1):
+                self._history.forget(self._looks.names)  # one at the end of an earlier call, which was not the end
             trouble = self._run_epoch(kl_weight, bar)
             if trouble:
                 return FitStatus.NONFINITE, trouble
             if self._run is not None:
                 self._write_checkpoint(self._run)
+            # A logger may return anything: only True itself is a wish.
+            if any([tell(self.epoch - 1, self._history.last()) is True for tell in on_epoch]):
+                return FitStatus.STOPPED, f"{FitStatus.STOPPED.value} That was after epoch {self.epoch - 1}."
         return FitStatus.COMPLETED, FitStatus.COMPLETED.value
 
     def _run_epoch(self, kl_weight: KLWeight, bar: Any) -> str | None:
@@ -156,14 +176,24 @@ class Loop:
             "kl_weight": weight,
             "seconds": seconds,
         }
+        look = self._look(self.epoch if value > self._best_value else self.best_epoch)
         with undisturbed():  # Ctrl-C within it would leave a part of an epoch
             if value > self._best_value:
                 self.best_epoch, self._best_value, self._best = self.epoch, value, self.weights.copy()
-            for name in _COLUMNS:
-                self._columns[name].append(row[name])
+            self._history.add(row | look.line)
+            if self._looks is not None and self._looks.is_due(self.epoch):
+                self._looks.own = look.own
             self.epoch += 1
         bar.update()
         bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
+
+    def _look(self, best_epoch: int) -> Look:
+        """A look at the gap, where it is time for one or the fit ends with this epoch."""
+        idle = self._patience is not None and self.epoch - best_epoch >= self._patience
+        is_last = idle or self.epoch + 1 == self._epochs
+        if self._looks is None or not (is_last or self._looks.is_due(self.epoch)):
+            return Look()
+        return self._looks()
 
     def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
         """Say where a loss that is not finite came from; say nothing if a step raised for another reason."""
@@ -179,22 +209,19 @@ class Loop:
 
     def history(self) -> xr.Dataset:
         """The columns so far."""
-        columns = {name: ("epoch", np.array(values)) for name, values in self._columns.items()}
-        dataset = xr.Dataset(columns, coords={"epoch": np.arange(self.epoch)})
-        for name in ("objective", "elbo_validation", "elbo_validation_stderr"):
-            dataset[name].attrs["units"] = "nats per row"
-        return dataset
+        return self._history.dataset()
 
     def _write_checkpoint(self, run: RunFolder) -> None:
         state = Checkpoint(
             self.weights.copy(),
             self._best,
-            self._columns,
+            self._history.columns,
             self.epoch,
             self.best_epoch,
             self._best_value,
             self._optimiser.state_dict(),
             self._settings,
+            {} if self._looks is None else self._looks.tensors(),
         )
         run.keep(state.tensors(), state.content())
 
@@ -202,12 +229,16 @@ class Loop:
         """Take up the checkpoint of the run folder, if there is one."""
         if self._run is None or not self._run.checkpoint.exists():
             return
-        found = read_checkpoint(self._run.checkpoint, self._settings, self.weights, self._optimiser, _COLUMNS)
+        found = read_checkpoint(
+            self._run.checkpoint, self._settings, self.weights, self._optimiser, self._history.names
+        )
+        if self._looks is not None:
+            self._looks.take_up(found.looks)
         self._run.take_up()
         self.weights.restore(found.best)
         self._best = self.weights.copy()
         self.weights.restore(found.now)
-        self._columns = found.columns
+        self._history.columns = found.columns
         self.epoch, self.best_epoch, self._best_value = found.epoch, found.best_epoch, found.best_value
         self._optimiser.load_state_dict(found.optimiser)
 
