@@ -141,7 +141,7 @@ class Loop:
             try:
                 with in_users_words("objective", batch):
                     # torch's own noise needs no keys
-                    here = Batch.without_keys(batch, index), self._weight(kl_weight, weight)
+                    here = Batch.without_keys(batch, index), _weight(kl_weight, weight, self._start)
                     losses.append(self._steps(*here, _alike(first, size, len(order), self._epochs - self.epoch)))
             except ProgramError as error:
                 trouble = self._diagnose(len(losses), index, batch, error)
@@ -159,12 +159,6 @@ class Loop:
         total = float((torch.stack(losses).cpu().to(torch.float64) * counts).sum())
         self._end_epoch(-total / len(order), weight, time.perf_counter() - began, bar)
         return None
-
-    def _weight(self, kl_weight: KLWeight, now: float) -> float | Tensor:
-        """The KL weight of a step; a tensor if it changes, since a number would be captured as it is."""
-        if not isinstance(kl_weight, Callable):
-            return now
-        return next(iter(self._start.trained.values())).detach().new_full((), now)
 
     def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
         elbo = self._validation() if self._validation is not None else None
@@ -247,6 +241,13 @@ def _alike(first: int, size: int, rows: int, epochs: int) -> int:
     """How many batches of the same number of rows there are from the one at `first` to the end of so many epochs."""
     whole = rows // size
     return epochs if first >= whole * size else whole * epochs - first // size
+
+
+def _weight(kl_weight: KLWeight, now: float, start: Start) -> float | Tensor:
+    """The KL weight of a step; a tensor if it changes, since a number would be captured as it is."""
+    if not isinstance(kl_weight, Callable):
+        return now
+    return next(iter(start.trained.values())).detach().new_full((), now)
 
 
 def _at(kl_weight: KLWeight, epoch: float) -> float:
