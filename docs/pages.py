@@ -7,10 +7,12 @@ names.
 import argparse
 import sys
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 from sklearn.datasets import load_wine
 
 import pplvae
@@ -20,7 +22,7 @@ from pplvae.models import composed_vae
 
 HERE = Path(__file__).parent / "pages"
 _FITTED = 5000  # rows of each part, at most
-SHOTS = {"": ("light", 1180, 1900), "_dark": ("dark", 1180, 1900), "_phone": ("light", 390, 1700)}
+SHOTS = {"": ("light", 1180, 2600), "_dark": ("dark", 1180, 1900), "_phone": ("light", 390, 1700)}
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,10 @@ def shoot(path: Path) -> None:
             page.locator(".tabulator-row").first.click()
             page.evaluate("scrollTo(0, 0)")
             page.wait_for_timeout(300)
-            page.screenshot(path=path.with_name(f"{path.stem}{ending}.png"), full_page=True)
+            part = {"x": 0, "y": 0, "width": width, "height": height}
+            pixels = page.screenshot(clip=part, full_page=True)
+            picture = Image.open(BytesIO(pixels)).convert("RGB").quantize(128)
+            picture.save(path.with_name(f"{path.stem}{ending}.png"), optimize=True)
         browser.close()
 
 
