@@ -53,7 +53,7 @@ def advice_on(causes: xr.Dataset, named: Collection[str], worth: float) -> list[
     for cause, (remedy, sentence) in _REMEDIES.items():
         nats, stderr = (float(causes[name].sel(cause=cause)) for name in ("nats", "stderr"))
         if cause in named:
-            text = sentence.format(f"{nats:.2f} ± {stderr:.2f} nats per row")
+            text = sentence.format(f"{nats:.3f} ± {stderr:.3f} nats per row")
             found.append(
                 Advice(remedy, nats, stderr, text + _condition(named, cause) + _covariances(causes, cause) + ".")
             )
@@ -62,7 +62,7 @@ def advice_on(causes: xr.Dataset, named: Collection[str], worth: float) -> list[
         most = gaps.isel(cause=int(np.argmax(gaps["nats"].values)))
         nats, stderr = float(most["nats"]), float(most["stderr"])
         text = f"no remedy is worth more than {worth:g} nats per row by 2 standard errors; the largest cause is "
-        text += f"{str(most['cause'].values).replace('_', ' ')} with {nats:.2f} ± {stderr:.2f}."
+        text += f"{str(most['cause'].values).replace('_', ' ')} with {nats:.3f} ± {stderr:.3f}."
         found.append(Advice("nothing to gain", nats, stderr, text))
     return sorted(found, key=lambda advice: -advice.nats)
 
@@ -79,4 +79,4 @@ def _covariances(causes: xr.Dataset, cause: str) -> str:
     if cause != "approximation":
         return ""
     nats, stderr = (float(causes[name].sel(cause="full_covariance")) for name in ("nats", "stderr"))
-    return f", of which full covariances win {nats:.2f} ± {stderr:.2f}"
+    return f", of which full covariances win {nats:.3f} ± {stderr:.3f}"
