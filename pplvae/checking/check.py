@@ -19,7 +19,7 @@ from pplvae.programs.opening import floating_dtype, one_set
 from pplvae.programs.reading import Program, WholePlates
 from pplvae.training.weights import Fitted
 
-_ECHOES = {"PV251": ("PV250",), "PV233": ("PV234", "PV235")}
+_ECHOES = {"PV251": ("PV250",), "PV233": ("PV234", "PV235"), "PV262": ("PV260", "PV261")}
 _RANK = {"error": 0, "warning": 1, "note": 2}
 
 

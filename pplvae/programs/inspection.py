@@ -238,23 +238,28 @@ def _probes(tensors: Sequence[Tensor], start: int = 0, *, farthest: bool = False
     Args:
         tensors: the rows.
         start: the first of the three, among the different ones.
-        farthest: whether the row beside them is the one with the largest number, which changes a maximum over rows too;
-            else it is one of the three.
+        farthest: whether the row beside them is the one with the largest number, which changes a maximum over rows too,
+            if there are so many; else it is one of the three.
     """
     whole = Batch.of([tensor[:_LOOKED_AT] for tensor in tensors])
     seen: dict[int, int] = {}
     for i, key in enumerate(whole.keys.tolist()):
         seen.setdefault(key, i)
     different = [*seen.values()]
-    index = [different[i % len(different)] for i in range(start, start + _FEW)]
-    beside = max(different, key=_sizes(whole).__getitem__) if farthest else index[1]
+    extremes = _extremes(whole) if farthest and len(different) >= _MORE else ()
+    inner = [i for i in different if i not in extremes]
+    index = [inner[i % len(inner)] for i in range(start, start + _FEW)]
+    beside = extremes[0] if extremes else index[1]
     return whole.take(torch.tensor(index)), whole.take(torch.tensor([*index, beside, index[0]]))
 
 
-def _sizes(rows: Batch) -> list[float]:
-    """The largest number of each row."""
-    numbers = [t.double().nan_to_num().abs().reshape(len(rows), -1) for t in rows.tensors]
-    return torch.cat(numbers, 1).amax(1).tolist() if sum(t.shape[1] for t in numbers) else [0.0] * len(rows)
+def _extremes(rows: Batch) -> tuple[int, ...]:
+    """The rows with the largest and the smallest number; none where there are no numbers but codes."""
+    numbers = [t.double().nan_to_num().reshape(len(rows), -1) for t in rows.tensors if t.is_floating_point()]
+    if not sum(t.shape[1] for t in numbers):
+        return ()
+    together = torch.cat(numbers, 1)
+    return int(together.amax(1).argmax()), int(together.amin(1).argmin())
 
 
 def _is_fixed(guide: Program, batch: Batch, dims: dict[str, int], sites: dict[str, Any]) -> bool:
