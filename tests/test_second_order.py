@@ -808,7 +808,7 @@ def test_a_converged_row_is_at_an_optimum():
 class Broken(own_module.SecondOrder):
     """A search that ends far below its start."""
 
-    def __call__(self, start, curvature, batch):
+    def __call__(self, start, curvature, batch, earlier=None):
         found = super().__call__(start, curvature, batch)
         found.gaussians.mean.add_(50.0)
         return replace(found, gain=found.gain - 1e4)
