@@ -28,6 +28,7 @@ from pplvae.programs.site_checks import held_back, in_part_of_a_plate, of_some_r
 from pplvae.programs.sites import latents_of, values_of
 from pplvae.programs.summing import Summed
 from pplvae.programs.support import check_support, is_unchecked
+from pplvae.programs.widening import widened
 
 _LOOKED_AT = 100  # rows among which three different ones are sought
 _FEW, _MORE = TRIED_ON
@@ -255,7 +256,7 @@ def _probes(tensors: Sequence[Tensor], start: int = 0, *, farthest: bool = False
 
 def _extremes(rows: Batch) -> tuple[int, ...]:
     """The rows with the largest and the smallest number; none where there are no numbers but codes."""
-    numbers = [t.double().nan_to_num().reshape(len(rows), -1) for t in rows.tensors if t.is_floating_point()]
+    numbers = [widened(t).nan_to_num().reshape(len(rows), -1) for t in rows.tensors if t.is_floating_point()]
     if not sum(t.shape[1] for t in numbers):
         return ()
     together = torch.cat(numbers, 1)

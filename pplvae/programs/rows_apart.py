@@ -13,6 +13,7 @@ from pplvae.programs.elements import rows_first
 from pplvae.programs.failures import TRIED_ON
 from pplvae.programs.families import family_name
 from pplvae.programs.sites import row_log_prob
+from pplvae.programs.widening import widened
 
 _FEW, _MORE = TRIED_ON
 _KEPT = [0, 1, 2, 0], [0, 1, 2, 4]  # places of the same rows in both runs
@@ -40,15 +41,21 @@ def meeting(what: str, fewer: Sites, more: Sites, dims: Mapping[str, int], run: 
                 code="PV204",
                 at=(what, name),
             )
-        elif not _alike(first[_KEPT[0]], second[_KEPT[1]]) or not _drawn_alike(fewer[name], more[name], dim):
+        elif not _alike(*_kept(first, second)) or not _drawn_alike(fewer[name], more[name], dim):
             yield _spread(what, fewer[name], dim) or _influenced(what, name, dim, first, second, run)
 
 
 def _drawn_alike(fewer: Any, more: Any, dim: int) -> bool:
     """Whether rows draw the same beside others: where log q stays as it is, as of a shifted normal, log p may not."""
-    one, other = (rows_first(site["value"].double(), len(site["fn"].batch_shape) + dim) for site in (fewer, more))
+    one, other = (rows_first(widened(site["value"]), len(site["fn"].batch_shape) + dim) for site in (fewer, more))
     discrete = not fewer["value"].is_floating_point()  # which a rounding may turn over
-    return fewer["is_observed"] or discrete or _alike(one[_KEPT[0]], other[_KEPT[1]], fewer["value"].dtype)
+    return fewer["is_observed"] or discrete or _alike(*_kept(one, other), fewer["value"].dtype)
+
+
+def _kept(fewer: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """The same rows of both runs."""
+    one, other = (torch.tensor(places, device=fewer.device) for places in _KEPT)
+    return fewer[one], more[other]
 
 
 def _spread(what: str, site: Any, dim: int) -> ProgramError | None:
@@ -101,12 +108,12 @@ def _influenced(what: str, name: str, dim: int, first: Tensor, second: Tensor, r
         )
     with calls_of_modules() as beside:
         run(True)
-    expected, came = first[_KEPT[0]], second[_KEPT[1]]
+    expected, came = _kept(first, second)
     odd = int((expected - came).abs().argmax())
     return ProgramError(
         f"At the site {name!r} of the {what}, a row's log-probability changed when other rows were added "
-        f"({expected[odd]:.6g} and {came[odd]:.6g} for the same row and the same noise): rows influence each "
-        f"other, as in a mean or a softmax over the first axis.{_where(once, beside)}",
+        f"({float(expected[odd]):.6g} and {float(came[odd]):.6g} for the same row and the same noise): rows influence "
+        f"each other, as in a mean or a softmax over the first axis.{_where(once, beside)}",
         code="PV240",
         at=(what, name),
     )

@@ -84,7 +84,7 @@ def _tested_together(
     nats = torch.where(step.taken, (step.gain + fresh) / 2, step.gain)
     stderr = torch.hypot(step.stderr, stderr) / 2
     optimum.shortfall[rows], optimum.shortfall_stderr[rows] = nats.to(optimum.shortfall), stderr.to(optimum.shortfall)
-    fits = nats.clamp(min=0) + _UPPER * stderr < schedule.tolerance  # it is not negative, whatever draws say
+    fits = nats + _UPPER * stderr < schedule.tolerance
     wins = (fresh > 0) & ~fits
     for key, offset in optimum.offsets.items():
         offset[rows[wins]] = step.offsets[key][wins]
