@@ -251,7 +251,13 @@ def _probes(tensors: Sequence[Tensor], start: int = 0, *, farthest: bool = False
     inner = [i for i in different if i not in extremes]
     index = [inner[i % len(inner)] for i in range(start, start + _FEW)]
     beside = extremes[0] if extremes else index[1]
-    return whole.take(torch.tensor(index)), whole.take(torch.tensor([*index, beside, index[0]]))
+    places = [0, 1, 2, 3 if extremes else 1, 0]
+    return _alone(whole, index, places[:_FEW]), _alone(whole, [*index, beside, index[0]], places)
+
+
+def _alone(rows: Batch, index: list[int], places: list[int]) -> Batch:
+    """Some rows as a data set of their own: a plate as large as these finds them by their places."""
+    return replace(rows.take(torch.tensor(index)), positions=torch.tensor(places, device=rows.positions.device))
 
 
 def _extremes(rows: Batch) -> tuple[int, ...]:
