@@ -107,7 +107,7 @@ def test_advice_on_numbers(numbers, advice):
     assert [each.remedy for each in found] == [*advice]  # most nats first
     assert all(("2 standard errors" in each.sentence) == (each.remedy == NOTHING) for each in found)
     assert all(f"{each.nats:.3f} ± {each.stderr:.3f}" in each.sentence for each in found)
-    assert ("full covariances win 0.400 ± 0.010" in found[0].sentence) == ("approximation" in numbers)
+    assert ("full covariances win 0.400 ± 0.009" in found[0].sentence) == ("approximation" in numbers)
 
 
 def test_causes_on_numbers():
