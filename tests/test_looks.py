@@ -181,6 +181,12 @@ def test_a_row_does_not_stay_in_a_mode_that_has_become_the_lesser_one():
     assert (found["h.loc"] > 1.5).all()
 
 
+@pytest.mark.parametrize(("wrong", "least"), [({"compare_every": 0}, 1), ({"compare_rows": 1}, 2)])
+def test_looks_that_say_nothing_are_refused(wrong, least):
+    with pytest.raises(ValueError, match=f"must be at least {least}"):
+        fitted(**wrong)
+
+
 @pytest.mark.statistical
 def test_an_encoder_that_overfits_is_seen_to_as_it_happens():
     """A large encoder and 100 rows: the gap stays small where it was trained, and grows where it was not."""

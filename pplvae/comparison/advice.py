@@ -69,9 +69,8 @@ def advice_on(causes: xr.Dataset, named: Collection[str], worth: float) -> list[
 
 def _condition(named: Collection[str], cause: str) -> str:
     """That a difference between parts was taken after the training that is advised, too."""
-    return (
-        ", also after that training" if cause == "generalisation" and {"under_training", "capacity"} & {*named} else ""
-    )
+    is_after = cause == "generalisation" and not {"under_training", "capacity"}.isdisjoint(named)
+    return ", also after that training" if is_after else ""
 
 
 def _covariances(causes: xr.Dataset, cause: str) -> str:

@@ -203,7 +203,6 @@ def _paired_runs(name: str, result: Any, rows: xr.Dataset) -> Section:
     gaps = rows["amortisation_gap"].values
     content = {
         "name": name,
-        "elbo": numbers(differences["elbo_amortised"]),
         "gap": numbers(differences["amortisation_gap"]),
         "drawn": thinned(gaps, gaps + differences["amortisation_gap"]),
         "labels": means_by_label(

@@ -22,7 +22,6 @@ _MORE_TEST_NODES = {
     1: (1024,),
     2: (4 * TEST_DRAWS, 16 * TEST_DRAWS, 4096, 16384),
 }  # by the number of latents, where those before cannot tell
-_FEW = (1, 3)  # of those numbers are too few to compare two answers; of two latents all but grids
 _CLEARLY_LEFT = 0.5  # of the tolerance: of a row that surely has more left, the search goes on instead of the test
 
 
@@ -118,12 +117,11 @@ class Judge:
             found: others.
             batch: the rows.
             attempt: names the draws.
-            closely: leave out the look at a few draws: they miss what is rare, and look sure.
+            closely: leave out the look at a few draws, see `_sure_counts`.
         """
         gain, stderr = (torch.full_like(start.mean[:, 0], torch.nan) for _ in range(2))
         rows = torch.arange(len(batch), device=gain.device)
-        counts = _test_counts(start.mean.shape[1])
-        for count in counts[_FEW[start.mean.shape[1] == 2] :] if closely else counts:
+        for count in (_sure_counts if closely else _test_counts)(start.mean.shape[1]):
             for some in pieces_of(rows, start, count):
                 old, new, here = start.take(some), found.take(some), batch.take(some)
                 sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
@@ -173,3 +171,8 @@ def _test_counts(elements: int) -> tuple[int, ...]:
     """Numbers of nodes for a row's test, to be tried one after the other until the test can tell."""
     few = 8 * TEST_DRAWS if elements == 1 else max(TEST_DRAWS, 2 * matchable(elements))
     return few, *_MORE_TEST_NODES.get(elements, (4 * few, 16 * few, 64 * few))
+
+
+def _sure_counts(elements: int) -> tuple[int, ...]:
+    """Those of them that compare two answers: a few draws miss what is rare, and look sure; two latents have grids."""
+    return _test_counts(elements)[-2 if elements == 2 else 1 :]

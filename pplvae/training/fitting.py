@@ -97,7 +97,7 @@ def fit(
             and validation rows each time. The numbers are those of `amortisation_gap` of these rows, with fewer draws,
             under the weights at the end of that epoch, and training is the same to the bit with and without. A look
             takes up each row's own guide where the last one has left it.
-        compare_rows: how many rows of each part are compared, at most; the seed chooses them, once.
+        compare_rows: how many rows of each part are compared, at most, 2 or more; the seed chooses them, once.
         on_epoch: a function, or a list of them, called after each epoch as `on_epoch(epoch, values)`: `values` is a
             plain dictionary of the numbers that `Fit.history` has of that epoch, by their names there, without those
             that were not measured. Called when the epoch's checkpoint is written, so that nothing is lost if it raises:
@@ -124,7 +124,8 @@ def fit(
     training = one_set(rows)
     held_out = None if validation is None else one_set(validation, "validation")
     numbers = {"epochs": epochs, "batch_size": batch_size, "validation_particles": validation_particles}
-    _check_numbers(**numbers, compare_every=1 if compare_every is None else compare_every, compare_rows=compare_rows)
+    _check_numbers(1, **numbers, compare_every=1 if compare_every is None else compare_every)
+    _check_numbers(2, compare_rows=compare_rows)  # the mean of one row has no error
     if patience is not None and held_out is None:
         raise ValueError("`patience` counts epochs of the validation ELBO: pass `validation` rows with it.")
     if validation_particles % 2:
@@ -181,10 +182,10 @@ def fit(
     return result
 
 
-def _check_numbers(**numbers: int) -> None:
+def _check_numbers(least: int, /, **numbers: int) -> None:
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {number}.")
+        if number < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {number}.")
 
 
 def _settings(
