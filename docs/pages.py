@@ -81,7 +81,7 @@ def made(recipe: Recipe, path: Path) -> Path:
         "Is the guide's uncertainty honest?": pplvae.calibrate(*pair, rows),
     }
     title = f"What amortisation costs: a {recipe.likelihood.__name__} VAE on {recipe.data}"
-    return found.report(path, history=fit.history, about={"fit": fit.settings}, title=title, beside=beside)
+    return found.report(path, history=fit.history, settings=fit.settings, title=title, beside=beside)
 
 
 def wines() -> Data:

@@ -28,7 +28,7 @@ parts = {"train": data.train[: arguments.rows], "test": data.test[: arguments.ro
 gap = pplvae.compare(fit.model, fit.guide, parts, seed=0, progress=True)
 print(gap)
 gap.save(arguments.out / "digits.nc")
-print("Page:", gap.report(arguments.out / "digits.html", history=fit.history, about={"fit": fit.settings}))
+print("Page:", gap.report(arguments.out / "digits.html", history=fit.history, settings=fit.settings))
 
 held_out = gap.summary().sel(part="test", term="amortisation_gap")
 print(f"Held-out amortisation gap: {float(held_out['mean']):.3f} ± {float(held_out['stderr']):.3f} nats per row")

@@ -171,7 +171,7 @@ def test_page(comparison, tmp_path):
     model, v = random_linear(1, rows=30)
     fit = pplvae.fit(model.model, model.guide, v, validation=v, epochs=12)
     settings = fit.settings | {"note": "<script>alert(1)</script>"}
-    text = comparison.report(tmp_path / "gap.html", history=fit.history, about={"fit": settings}).read_text()
+    text = comparison.report(tmp_path / "gap.html", history=fit.history, settings=settings).read_text()
     page = Page()
     page.feed(text)
     assert page.tags.count("script") == 4  # two libraries, the numbers, and what draws them

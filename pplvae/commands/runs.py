@@ -150,8 +150,8 @@ def report_of(voice: Voice, run: Path, others: Sequence[Path] = (), *, parquet: 
     title = f"What amortisation costs: {settings['model']} on {Path(str(settings['data'])).name}"
     beside = {_HEADINGS[kept]: result_of(run, kept) for kept in _HEADINGS if kept.path(run).exists()}
     beside |= {str(other): pplvae.compare_runs(result, result_of(other, COMPARISON)) for other in others}
-    about = {"compared again by": f"pplvae compare {shlex.quote(str(run))}"} | _times(run) | {"fit": settings}
-    page = str(result.report(run / PAGE, history=history, about=about, title=title, beside=beside))
+    about = {"compared again by": f"pplvae compare {shlex.quote(str(run))}"} | _times(run)
+    page = str(result.report(run / PAGE, history=history, settings=settings, about=about, title=title, beside=beside))
     voice.line(f"Page: {page}")
     rows = export_from(voice, run, run / ROWS, COMPARISON.what, force=True)["file"] if parquet else None
     return {"run": str(run), "page": page, "beside": list(beside), "parquet": rows}

@@ -32,6 +32,7 @@ def write_report(
     shown: xr.Dataset,
     parameters: xr.Dataset,
     history: xr.Dataset | None = None,
+    settings: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
     title: str | None = None,
     beside: Mapping[str, Any] | None = None,
@@ -44,9 +45,10 @@ def write_report(
         shown: `Comparison.shown`.
         parameters: `Comparison.parameters`.
         history: of the fit, for the learning curves.
-        about: see `Comparison.report`.
-        title: of the page; by default it names the rows.
-        beside: see `Comparison.report`.
+        settings: see `Comparison.report`, as for all that follow.
+        about: the same.
+        title: the same.
+        beside: the same.
     """
     sections, advice = sections_of(beside or {}, rows), advice_of(beside or {})
     summary = summary_of(rows)
@@ -67,7 +69,7 @@ def write_report(
         findings=findings_of(summary),
         unchecked=_unchecked(rows),
         tables=[_table(part) for part in parts],
-        run=_provenance(rows, about or {}),
+        run=_provenance(rows, settings or {}, about or {}),
         content=_packed(json.dumps(content).encode()),
         libraries=[_packed(text_of("vendor", name).encode()) for name in _LIBRARIES],
         style=text_of("vendor", "tabulator_simple.min.css") + text_of("page.css"),
@@ -115,12 +117,12 @@ def _table(part: xr.Dataset) -> dict[str, Any]:
     return {"name": part_in_words(part), "count": int(part["count"]), "lines": lines, "quantiles": quantiles}
 
 
-def _provenance(rows: xr.Dataset, about: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+def _provenance(rows: xr.Dataset, settings: Mapping[str, Any], about: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
     """How the numbers were made, as name and value."""
     found: dict[str, Any] = {"page written": datetime.now().astimezone().isoformat(timespec="minutes")}
     found |= {"commit of this folder": commit} if (commit := _commit()) else {}
-    for name, value in about.items():
-        found |= {f"{name}: {key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
+    found |= about
+    found |= {f"fit: {name}": value for name, value in settings.items()}
     found |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
     found["Python"] = platform.python_version()
     for name in _VERSIONS:

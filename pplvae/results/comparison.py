@@ -89,6 +89,7 @@ class Comparison(Result):
         path: str | Path,
         *,
         history: xr.Dataset | None = None,
+        settings: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
         title: str | None = None,
         beside: Mapping[str, Result] | None = None,
@@ -98,7 +99,8 @@ class Comparison(Result):
         Args:
             path: of the page.
             history: of the fit (`fit.history`), for the learning curves.
-            about: how it was made, as names and values, or names and mappings of these: `{"fit": fit.settings}`.
+            settings: of the fit (`fit.settings`), to be printed.
+            about: what else is to be printed of how it was made, by name.
             title: of the page, which names the model and the data; by default it names the rows.
             beside: other results of the same pair, with a section each, by their headings: from `attribute`,
                 `latent_use` or `calibrate`; or from `compare_runs(this, other)`, by the name of the other.
@@ -113,6 +115,7 @@ class Comparison(Result):
             shown=self.shown,
             parameters=self.parameters,
             history=history,
+            settings=settings,
             about=about,
             title=title,
             beside=beside,
