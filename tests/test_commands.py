@@ -479,6 +479,8 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(here):
     assert called(here, *words.split())[0] == 0
     history = open_datasets(here / "runs/c/history.nc", "history")["history"]
     assert np.isfinite(history["train_gap"]).values.tolist() == [False, True, True]
+    (fitted,) = (one for one in json.loads(called(here, "runs", "--json")[1])["runs"] if one["run"] == "runs/c")
+    assert fitted["elbo"] == pytest.approx(float(history["elbo_validation"].max()))
     (here / "runs/c/run.json").unlink()
     told = json.loads(called(here, "runs", "--json")[1])["runs"]
     (unfinished,) = (one for one in told if one["run"] == "runs/c")

@@ -64,6 +64,15 @@ def test_a_look_from_the_last_one_agrees_with_a_cold_comparison(pair):
     assert abs(float(last["train_gap"]) - float(cold.mean())) < 3 * float(last["train_gap_mc_stderr"]) + 0.01
 
 
+@pytest.mark.parametrize(("pair", "draws"), [(functions_with_pyro_param, 100), (beta_latent, 400)])
+def test_a_first_look_is_a_comparison_on_draws_of_its_own(pair, draws):
+    """Not on those by which its search was judged, which would flatter it."""
+    model, guide, rows = pair()
+    fit = pplvae.fit(model, guide, rows, epochs=1, objective="Trace_ELBO", compare_every=1, seed=3)
+    cold = pplvae.amortisation_gap(fit.model, fit.guide, rows, particles=draws, seed=3).rows["amortisation_gap"]
+    assert float(fit.history["train_gap"][0]) == pytest.approx(float(cold.mean()), abs=1e-6)
+
+
 @pytest.mark.parametrize("pair", [convolutions_with_batchnorm_and_dropout, functions_with_pyro_param])
 def test_a_fit_that_is_looked_at_is_the_same_to_the_bit(pair):
     def run(**looks):
