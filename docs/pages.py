@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import torch
 from PIL import Image
 from sklearn.datasets import load_wine
 
@@ -69,6 +70,7 @@ def made(recipe: Recipe, path: Path) -> Path:
     columns = data.train.values.shape[-1]
     takes_columns = recipe.likelihood is not likelihoods.Bernoulli
     law = recipe.likelihood(columns) if takes_columns else recipe.likelihood()
+    torch.manual_seed(0)
     vae = composed_vae(columns, recipe.latent, recipe.hidden, likelihood=law)
     fit = pplvae.fit(vae.model, vae.guide, data, epochs=recipe.epochs, progress=sys.stderr.isatty())
     some = less(data, recipe.rows)
