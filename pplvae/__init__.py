@@ -10,6 +10,7 @@ from pplvae._version import __version__
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
     from pplvae import guides, likelihoods, loggers, models, objectives, plots, priors
     from pplvae.checking.check import check
+    from pplvae.checking.graph import Graph, draw
     from pplvae.checking.result import Checked
     from pplvae.comparison.advice import Advice
     from pplvae.comparison.attribution import Attribution, attribute
@@ -47,6 +48,7 @@ __all__ = [
     "Evidence",
     "Fit",
     "FitStatus",
+    "Graph",
     "Groups",
     "JointDivergence",
     "LatentUse",
@@ -63,6 +65,7 @@ __all__ = [
     "check",
     "compare",
     "compare_runs",
+    "draw",
     "elbo_landscape",
     "evidence_bracket",
     "fit",
@@ -93,6 +96,10 @@ __all__ = [
 _PACKAGES = ("data", "errors", "guides", "likelihoods", "loggers", "models", "objectives", "plots", "priors")
 _HOMES = {
     "checking.check": ("check",),
+    "checking.graph": (
+        "Graph",
+        "draw",
+    ),
     "checking.result": ("Checked",),
     "comparison.advice": ("Advice",),
     "comparison.attribution": (

@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 from pplvae.checking import doors, latents, numbers, objectives, parameters, plates, rows, source
 from pplvae.checking.finding import Finding
-from pplvae.checking.pair import Pair
+from pplvae.checking.pair import Pair, bare, stores_of
 from pplvae.checking.places import Place, ignored_at
 from pplvae.checking.result import Checked
 from pplvae.checking.sites import sites_of
 from pplvae.errors import ProgramError
-from pplvae.isolate import StoreState, current_store, evaluation_mode, isolated, validation
+from pplvae.isolate import evaluation_mode, isolated, validation
 from pplvae.objectives import Objective
 from pplvae.programs.opening import floating_dtype, one_set
 from pplvae.programs.reading import Program, WholePlates
-from pplvae.training.weights import Fitted
 
 _ECHOES = {"PV251": ("PV250",), "PV233": ("PV234", "PV235"), "PV262": ("PV260", "PV261")}
 _RANK = {"error": 0, "warning": 1, "note": 2}
@@ -80,8 +79,8 @@ def check(model: Program, guide: Program, rows: Any, *, objective: Any = None, s
     """
     tensors = one_set(rows).tensors
     _check_objective(objective)
-    store = _stores(model, guide)
-    model, guide = (one.func if isinstance(one, Fitted) else one for one in (model, guide))
+    store = stores_of(model, guide)
+    model, guide = bare(model), bare(guide)
     with isolated(seed, store=store, dtype=floating_dtype(tensors)), evaluation_mode(model, guide):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -104,16 +103,6 @@ def _as_at_the_doors(pair: Pair) -> Iterator[None]:
         return
     with WholePlates(pair.layout.whole), validation(False):
         yield
-
-
-def _stores(model: Program, guide: Program) -> StoreState:
-    """The caller's param store, and what fitted programs bring with them."""
-    found = {kind: dict(content) for kind, content in current_store().items()}
-    for program in (model, guide):
-        if isinstance(program, Fitted):
-            for kind, content in program.store.items():
-                found[kind] |= content
-    return found
 
 
 def _check_objective(objective: Any) -> None:

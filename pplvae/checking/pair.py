@@ -11,14 +11,14 @@ from torch.overrides import TorchFunctionMode
 
 from pplvae.checking.places import Placed, Seen
 from pplvae.errors import PplvaeError, ProgramError
-from pplvae.isolate import called_modules
+from pplvae.isolate import StoreState, called_modules, current_store
 from pplvae.programs.batch import Batch
 from pplvae.programs.failures import in_users_words
 from pplvae.programs.inspection import inspect_pair
-from pplvae.programs.reading import Layout, run_guide, run_model
+from pplvae.programs.reading import Layout, Program, run_guide, run_model
 from pplvae.programs.refusals import Refusals
 from pplvae.programs.sites import values_of
-from pplvae.training.weights import Weights
+from pplvae.training.weights import Fitted, Weights
 
 MOST_ROWS = 200  # that checks look at, beside those of the doors
 _SEEN = (0,)  # address of the noise
@@ -102,6 +102,21 @@ class Pair:
     def observed(self) -> Sites:
         """Observed sites of the model that belong to the rows."""
         return {n: s for n, s in self.run.model.items() if s["is_observed"] and n in self.known.model}
+
+
+def stores_of(model: Program, guide: Program) -> StoreState:
+    """The caller's param store, and what fitted programs bring with them."""
+    found = {kind: dict(content) for kind, content in current_store().items()}
+    for program in (model, guide):
+        if isinstance(program, Fitted):
+            for kind, content in program.store.items():
+                found[kind] |= content
+    return found
+
+
+def bare(program: Program) -> Program:
+    """The program itself, of one that was fitted."""
+    return program.func if isinstance(program, Fitted) else program
 
 
 def _as_refusal(error: Exception) -> ProgramError:

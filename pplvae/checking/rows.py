@@ -39,19 +39,24 @@ def of_another_kind(pair: Pair) -> Iterator[Finding]:
 
 
 def not_standardised(pair: Pair) -> Iterator[Finding]:
-    """Columns of real numbers far from zero mean and unit spread."""
+    """Columns of real numbers far from zero mean and unit spread, in the rows and in the units of the density."""
     for name, site in pair.observed.items():
         if not _is_real(site["fn"]) or not isinstance(site["value"], Tensor) or len(_values(site)) < _FEWEST:
             continue
         dim = pair.known.model[name]
         axis = len(site["fn"].batch_shape) + dim
-        columns = site["value"].detach().double().movedim(axis, 0)
-        columns = columns.reshape(len(columns), -1)
+
+        def by_column(numbers: Tensor, axis: int = axis) -> Tensor:
+            return numbers.movedim(axis, 0).flatten(1) if numbers.ndim > 1 else numbers.unsqueeze(1)
+
+        columns = by_column(site["value"].detach().double())
         if len(columns) < _FEWEST:
             continue
-        centre, spread = columns.mean(0), columns.std(0)
-        # Some columns may hardly change, such as the margins of pictures; all together they have a unit.
-        odd = (spread > 0) & ((centre.abs() > _FAR) | (spread > _FAR) | (spread.max() < 1 / _FAR))
+        centre, spread, odd = _far_from_standard(columns)
+        # A program may know the units of its columns, and give its density those.
+        inner = unwrapped(site["fn"])
+        own = (site["value"].detach().double() - inner.mean.detach().double()) / inner.stddev.detach().double()
+        odd = odd & (_far_from_standard(by_column(own))[2] | ~by_column(own).isfinite().all(0))
         if bool(odd.any()):
             k = int(odd.nonzero()[0])
             yield Finding(
@@ -63,6 +68,13 @@ def not_standardised(pair: Pair) -> Iterator[Finding]:
                 name,
                 "v = (v - train.mean(0)) / train.std(0)",
             )
+
+
+def _far_from_standard(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation of each column, and whether these are far from 0 and 1."""
+    centre, spread = columns.mean(0), columns.std(0)
+    # Some columns may hardly change, such as the margins of pictures; all together they have a unit.
+    return centre, spread, (spread > 0) & ((centre.abs() > _FAR) | (spread > _FAR) | (spread.max() < 1 / _FAR))
 
 
 def _values(site: Any) -> Tensor:

@@ -57,12 +57,17 @@ def sites_of(pair: Pair) -> list[Site]:
 
 def as_lines(sites: Sequence[Site]) -> Iterator[str]:
     """A table as text, of the first sites where there are many."""
-    table = [("program", "site", "kind", "distribution", "rows at", "batch", "event", "plates")]
-    table += [tuple(map(_cell, vars(site).values())) for site in sites[:_MOST]]
+    head = ("program", "site", "kind", "distribution", "rows at", "batch", "event", "plates")
+    yield from aligned([head, *(tuple(vars(site).values()) for site in sites)])
+
+
+def aligned(lines: Sequence[tuple[Any, ...]]) -> Iterator[str]:
+    """A table as text: its head, and the first lines where there are many."""
+    table = [tuple(map(_cell, line)) for line in lines[: _MOST + 1]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     yield from ("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
-    if len(sites) > _MOST:
-        yield f"... and {len(sites) - _MOST} more sites"
+    if len(lines) > len(table):
+        yield f"... and {len(lines) - len(table)} more sites"
 
 
 def _cell(value: Any) -> str:

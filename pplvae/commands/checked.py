@@ -1,7 +1,8 @@
-"""What `pplvae check` finds, said to people and to programs."""
+"""What `pplvae check` and `pplvae draw` find of a pair, said to people and to programs."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
@@ -37,6 +38,25 @@ def check_pair(voice: Voice, pair: Any, rows: Any, options: dict[str, Any]) -> t
         "unchecked": dict(found.unchecked),
         "ignored": [_told(finding) for finding in found.ignored],
     }
+
+
+def draw_pair(voice: Voice, pair: Any, rows: Any, to: Path | None, program: str) -> dict[str, Any]:
+    """Say what a pair's graphical model is, and make a picture of it; what there is to tell in JSON.
+
+    Args:
+        voice: that says it.
+        pair: with its programs `model` and `guide`.
+        rows: that they are run on.
+        to: path of the picture, or None.
+        program: "model" or "guide", for the picture.
+    """
+    follow_rows(pair.model, pair.guide, rows)
+    graph = pplvae.draw(pair.model, pair.guide, rows)
+    voice.result(str(graph), list)
+    if to is not None:
+        voice.line(f"Picture of the {program}: {graph.save(to, program)}")
+    sites = [asdict(site) | {"given": graph.given(site.program, site.name)} for site in graph.sites]
+    return {"sites": sites, "picture": None if to is None else str(to)}
 
 
 def _told(finding: Finding) -> dict[str, Any]:

@@ -53,6 +53,9 @@ Program = Annotated[
         "Without a name, the functions `model` and `guide` of the file.",
     ),
 ]
+Latent = Annotated[
+    int | None, typer.Option(min=1, help="Dimension of h; by default what the model's class says, else 8.")
+]
 TensorBoardFolder = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Write the numbers of each epoch for TensorBoard, too (needs it installed)."),

@@ -26,6 +26,21 @@ JSON = {
         "fit": "`status`, `message`, `steps`, `epochs`, `best_epoch`, and with validation rows `elbo_validation`, "
         "`elbo_validation_stderr`",
     },
+    "new": {
+        "file": "that was written",
+        "class": "in it",
+        "likelihoods": "by kind of column",
+        "guide": "the family",
+        "latent": "dimension of h",
+        "load_data": "keywords that the rows are read with",
+        "reasons": "sentences",
+    },
+    "draw": {
+        "program": "as it was named",
+        "data": "likewise",
+        "sites": "of both programs, each with `given`, the sites that it is computed from",
+        "picture": "the file, if one was asked for",
+    },
     "check": {
         "program": "as it was named",
         "data": "likewise",

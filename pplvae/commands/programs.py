@@ -10,13 +10,13 @@ from pplvae.models import MODELS
 _PARTS = ("model", "guide")
 
 
-def loaded(program: str, latent: int, data: str, of_data: dict[str, Any], seed: int) -> tuple[Any, Data]:
+def loaded(program: str, latent: int | None, data: str, of_data: dict[str, Any], seed: int) -> tuple[Any, Data]:
     """A pair, and its rows.
 
     Args:
         program: a model that is shipped, or a file with a name in it, two names by a comma, or none, which stands for
             `model,guide`.
-        latent: dimension of h, for a class that takes it.
+        latent: dimension of h, for a class that takes it; None for the class's own default.
         data: as `load_data` takes it.
         of_data: options of `load_data`.
         seed: of weights, and of the split.

@@ -20,6 +20,7 @@ Spec = dict[str, Any]  # model, data, latent and the rest, as they were asked fo
 
 OF_DATA = ("binarise", "labels", "ids", "header", "scale", "missing", "standardise")  # options of `load_data`
 _MOST_LATENT = 100_000
+_LATENT = 8  # where neither the command nor the class says how many
 _PARTS = {"likelihood": LIKELIHOODS, "prior": PRIORS, "guide": GUIDES}
 
 
@@ -29,7 +30,7 @@ def made(spec: Spec, seed: int) -> tuple[Data, Any]:
     Raises:
         ProgramError: no latents or more than fit into a memory, or a model that does not take what is asked for.
     """
-    if not 1 <= spec["latent"] <= _MOST_LATENT:
+    if spec["latent"] is not None and not 1 <= spec["latent"] <= _MOST_LATENT:
         raise ProgramError(
             f"`latent`, numbers for each row, must be between 1 and {_MOST_LATENT}, got {spec['latent']}."
         )
@@ -88,8 +89,12 @@ def _parts(spec: Spec) -> dict[str, Any]:
 
 def built(kind: Callable[..., Any], spec: Spec, data: Data, seed: int) -> Any:
     """The model's class, made with what its constructor takes of the data's and the command's sizes."""
-    given = {"visible": data.train.values.shape[-1], "latent": spec["latent"]} | _parts(settled(spec, data))
+    given = {"visible": data.train.values.shape[-1]} | _parts(settled(spec, data))
     takes = inspect.signature(kind).parameters
+    if spec["latent"] is not None:
+        given["latent"] = spec["latent"]
+    elif "latent" in takes and takes["latent"].default is inspect.Parameter.empty:
+        given["latent"] = _LATENT
     with isolated(seed):  # the same initial weights for the same seed
         program = kind(**{name: value for name, value in given.items() if name in takes})
     for part in ("model", "guide"):
