@@ -47,6 +47,7 @@ ROOMS = {
             "estimates",
             "transforms",
             "families",
+            "factorisations",
         ),
         *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "reading", "dependence"),
         *(

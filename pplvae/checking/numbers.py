@@ -1,13 +1,11 @@
 """Log-probabilities that are no numbers, or that float32 has wrong."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 
 from pplvae.checking.finding import Finding
 from pplvae.checking.pair import Pair, Sites
@@ -16,6 +14,7 @@ from pplvae.isolate import isolated
 from pplvae.programs.families import family_name
 from pplvae.programs.reading import Given, run_guide, run_model
 from pplvae.programs.sites import row_log_prob, values_of
+from pplvae.programs.widening import in_dtype, wide_operations
 
 _OFF = 0.05  # nats per row, several times the tolerance of a search
 
@@ -75,62 +74,18 @@ def _at_given_latents(pair: Pair, *, wide: bool) -> dict[tuple[str, str], Tensor
     """
     drawn = {**values_of(pair.run.model), **values_of(pair.run.guide)}
     dtype = torch.float64 if wide else torch.float32
-    values = {name: _as(value.detach(), dtype) for name, value in drawn.items()}
+    values = {name: in_dtype(value.detach(), dtype) for name, value in drawn.items()}
     # The noise stays that of the rows as they are.
-    batch = replace(pair.batch, tensors=tuple(_as(tensor, dtype) for tensor in pair.batch.tensors))
-    widening = _wide_weights(pair.called) if wide else nullcontext()
+    batch = replace(pair.batch, tensors=tuple(in_dtype(tensor, dtype) for tensor in pair.batch.tensors))
+    widening = wide_operations(pair.called) if wide else nullcontext()
     with isolated(0, dtype=dtype), torch.no_grad(), widening:
         with Given(values):
             guide = run_guide(pair.guide, batch, pair.known.guide, (0,))
         model = run_model(pair.model, batch, values)
         for site in (*guide.values(), *model.values()):
-            site["value"] = values.get(site["name"], _as(site["value"], dtype))
+            site["value"] = values.get(site["name"], in_dtype(site["value"], dtype))
         return {
             (program, name): log_prob
             for program, name, log_prob in _log_probs(pair, guide, model)
             if family_name((guide if program == "guide" else model)[name]["fn"]) != "Delta"
         }
-
-
-def _as(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-@contextmanager
-def _wide_weights(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Hold the weights of modules in float64: recurrent networks ask for the dtype of theirs before they compute."""
-    weights = [t for m in modules for t in (*m.parameters(), *m.buffers()) if t.dtype == torch.float32]
-    before = [(weight, weight.data) for weight in {id(weight): weight for weight in weights}.values()]
-    try:
-        for weight, data in before:
-            weight.data = data.double()
-        with _Wide():
-            yield
-    finally:
-        for weight, data in before:
-            weight.data = data
-
-
-class _Wide(TorchDispatchMode):
-    """Run every operation on float32 in float64, whoever holds the tensors: networks, closures or the param store."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would import its compiler otherwise, which takes seconds
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation on wider numbers; what writes into memory is left as it is."""
-        kwargs = kwargs or {}
-        if func._schema.is_mutable:
-            return func(*args, **kwargs)
-        return func(*_wide(args), **{name: _wide(value) for name, value in kwargs.items()})
-
-
-def _wide(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.double() if value.dtype == torch.float32 else value
-    if value is torch.float32:
-        return torch.float64
-    if isinstance(value, list | tuple):
-        return type(value)(_wide(one) for one in value)
-    return value

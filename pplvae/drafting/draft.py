@@ -124,6 +124,7 @@ def draft(
     else:
         template, family = "program.py.jinja", guide or "factorised-gaussian"
         reasons.append(f"Guide {family}: {LATENT[family].why}.")
+    lines = lines_of(rows, groups, chosen)
     said = {
         "name": name,
         "module": module,
@@ -144,7 +145,8 @@ def draft(
         "whole": len(groups) == 1,
         "arguments": ", ".join(["v", *rows.roles]),
         "hidden": 64 if values.shape[1] < 20 else 256 if values.shape[1] >= 200 else 128,
-        **vars(lines_of(rows, groups, chosen)),
+        **vars(lines),
+        "parameters": [*lines.parameters, *LATENT[family].parameters],
     }
     return Draft(_rendered(template, said), name, chosen, family, latent, reading, said["flags"], tuple(reasons))
 

@@ -58,6 +58,7 @@ class Status(Enum):
     UNTESTED = "The search has ended, and nothing can test it: discrete latents are drawn, so no step can be foreseen."
     SHORT = "The search has ended, but more than `tolerance` nats may be left: see `shortfall`."
     MAX_STEPS = "`max_steps` was reached while the ELBO might still rise: raise `max_steps`."
+    IMPRECISE = "Float32 has the ELBO of the row's own guide wrong by several times `tolerance`: run in float64."
     NONFINITE = "The row's ELBO or its gradient is NaN or infinite: look at the row, and at the support of the guide."
 
 

@@ -11,6 +11,7 @@ from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.discrete import joint_states
+from pplvae.programs.factorisations import row_by_row
 from pplvae.programs.families import unconstrained
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Kind
@@ -18,6 +19,7 @@ from pplvae.programs.reading import Given, Layout, Program, log_model, run_guide
 from pplvae.programs.shapes import Lambda
 from pplvae.programs.sites import latents_of, sum_sites, values_of
 from pplvae.programs.transforms import Parameter
+from pplvae.programs.widening import wide_operations, widened
 from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.localise import Localise
 
@@ -129,6 +131,33 @@ class LocalGuides:
         """Log of unbiased estimates of p(v_i), from the draws of `log_weights`; states are summed inside the log."""
         return self._draws(offsets, address, kind, False)[1]
 
+    def in_both_widths(self, offsets: Lambda, address: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Log weights of shape (particle, row) as they are, and in float64 at the same draws.
+
+        Twice the same where the numbers are of float64 anyway, and where a program cannot be run in it.
+        """
+        batch, layout = self._run_batch, self._layout
+        moving = Localise(offsets, layout, batch.copies)
+        states = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
+
+        def log_weights(given: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+            with Given(given):
+                sites = run_guide(moving(self._guide), batch, layout.guide, address)
+            values = values_of(sites)
+            log_p, _ = log_model(self._model, batch, values, layout)
+            return values, widened(log_p - sum_sites(sites, layout.guide, moving.cut)).unflatten(
+                0, (-1, len(self.batch))
+            )
+
+        drawn, narrow = row_by_row(lambda: log_weights(states))
+        if layout.redrawn or all(offset.dtype != torch.float32 for offset in offsets.values()):
+            return narrow, narrow
+        try:
+            with wide_operations():
+                return narrow, row_by_row(lambda: log_weights(drawn))[1]
+        except Exception:  # of a stranger's program, which need not run in float64
+            return narrow, narrow
+
     def space(self, offsets: Lambda) -> LatentSpace:
         """The latents as vectors, under the guides at these offsets.
 
@@ -159,10 +188,14 @@ class LocalGuides:
     def _one_run(self, moving: Localise, address: tuple[int, ...], kind: Kind) -> tuple[Tensor, Tensor]:
         batch, layout = self._run_batch, self._layout
         given = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
-        with Given(given):
-            sites = run_guide(moving(self._guide), batch, layout.guide, address, kind)
-        log_q = sum_sites(sites, layout.guide, moving.cut)
-        log_p, _ = log_model(self._model, batch, values_of(sites), layout)
+
+        def run() -> tuple[dict[str, Any], Tensor, Tensor]:
+            with Given(given):
+                sites = run_guide(moving(self._guide), batch, layout.guide, address, kind)
+            log_q = sum_sites(sites, layout.guide, moving.cut)
+            return sites, log_q, log_model(self._model, batch, values_of(sites), layout)[0]
+
+        sites, log_q, log_p = row_by_row(run)  # a step may leave one row a covariance that has no Cholesky factor
         weights = (log_p - log_q).unflatten(0, (batch.repeats, batch.particles, len(batch)))
         if not layout.discrete:
             return weights[0], weights[0]

@@ -16,7 +16,7 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.progress import Progress
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
-from pplvae.search.first_order import Optimum, Schedule, joined, optimise
+from pplvae.search.first_order import Optimum, Schedule, Status, joined, optimise
 from pplvae.search.further import prove, untested
 from pplvae.search.known_latents import offsets_at
 from pplvae.search.local_guides import LocalGuides
@@ -24,6 +24,7 @@ from pplvae.search.own_gaussian import Encoded, OwnGaussians
 from pplvae.search.refinement import per_row
 
 _DRAWS = 512  # by which two ends of a search are compared
+_LOOKS = 4  # draws, at which float32 is held against float64
 _CLEARLY = 5  # times the tolerance: two ends in the same mode are not so far apart
 
 
@@ -85,8 +86,30 @@ class OwnGuides:
         if self.gaussian is None or encoded is None:
             begin = None if earlier is None else self._nearer(batch, earlier)
             found = self._by_first_order(batch, self.schedule, begin, proven=self._is_smooth)
-            return found if self._is_smooth else untested(found)
-        return self.gaussian(encoded, batch, self._by_first_order, earlier)
+            return self._precise(batch, found if self._is_smooth else untested(found))
+        return self._precise(batch, self.gaussian(encoded, batch, self._by_first_order, earlier))
+
+    def _precise(self, batch: Batch, optimum: Optimum) -> Optimum:
+        """Mark rows that float32 has wrong, in place, and take back guides that won by rounding alone."""
+        address = (self.seed, Stream.SELECT, 5)
+        for rows in torch.arange(len(batch)).split(rows_at_once(batch.tensors, _LOOKS, self.layout.observed)):
+            offsets = {key: offset[rows] for key, offset in optimum.offsets.items()}
+            guides = self.guides(batch, rows, _LOOKS)
+            with torch.no_grad():
+                narrow, wide = guides.in_both_widths(offsets, address)
+                lost = (narrow - wide).nan_to_num(0.0, torch.inf).mean(0).abs() > _CLEARLY * self.schedule.tolerance
+                if not bool(lost.any()):
+                    continue
+                _, encoder = guides.in_both_widths(guides.zeros(), address)
+            wins = (wide.mean(0) > encoder.mean(0)).cpu()
+            for k, is_lost in enumerate(lost.tolist()):
+                if not is_lost:
+                    continue
+                row = int(rows[k])
+                optimum.status[row] = Status.IMPRECISE
+                for offset in optimum.offsets.values():
+                    offset[row] = offset[row] if wins[k] else 0.0
+        return optimum
 
     def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"]:
         """Of rows whose latents are known, those whose search ends clearly lower than one that begins at the latents.
