@@ -55,7 +55,7 @@ def setup():
 
 
 def test_every_import_is_declared(needed, setup):
-    extras = [declared(setup["options.extras_require"][name]) for name in ("data", "flows", "mlflow")]
+    extras = [declared(setup["options.extras_require"][name]) for name in ("data", "draw", "flows", "mlflow")]
     known = declared(setup["options"]["install_requires"]).union(*extras)
     assert {word for word, owners in needed.items() if not owners & known} == set()
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pplvae.drafting.values import BINARY, CLASSES, COUNTS, REAL, SHARE, UNIT
 
 _COUNT_KINDS = (COUNTS, BINARY, CLASSES)
-_INVERSE_DISPERSION = "0.01 + F.softplus(self.free_inverse_dispersion{s})"
-_ZERO_INFLATED = (
-    "dist.ZeroInflatedNegativeBinomial({r}, logits=log_mean{s} - {r}.log(), gate_logits=gate_logits{s})".replace(
-        "{r}", "inverse_dispersion{s}"
-    )
+_OVERDISPERSED = (  # lines of negative binomial counts
+    "log_mean{s} = {log_mean}",
+    "inverse_dispersion{s} = 0.01 + F.softplus(self.free_inverse_dispersion{s})",
+    "log_odds{s} = log_mean{s} - inverse_dispersion{s}.log()",
 )
 
 
@@ -43,7 +42,7 @@ class Observed:
 
 
 OBSERVED = {
-    "bernoulli": Observed((BINARY, UNIT), ("logits",), "dist.Bernoulli(logits=logits{s})", "the law of zeros and ones"),
+    "bernoulli": Observed((BINARY,), ("logits",), "dist.Bernoulli(logits=logits{s})", "the law of zeros and ones"),
     "continuous-bernoulli": Observed(
         (UNIT, SHARE, BINARY),
         ("logits",),
@@ -81,19 +80,19 @@ OBSERVED = {
     "negative-binomial": Observed(
         _COUNT_KINDS,
         ("logits",),
-        "dist.NegativeBinomial(inverse_dispersion{s}, logits=log_mean{s} - inverse_dispersion{s}.log())",
+        "dist.NegativeBinomial(inverse_dispersion{s}, logits=log_odds{s})",
         "counts that may vary more than Poisson counts, with a learned dispersion for each column",
         ("self.free_inverse_dispersion{s} = nn.Parameter(torch.ones({n}))",),
-        ("log_mean{s} = {log_mean}", "inverse_dispersion{s} = " + _INVERSE_DISPERSION),
+        _OVERDISPERSED,
         "torch.log1p({x})",
     ),
     "zero-inflated-negative-binomial": Observed(
         _COUNT_KINDS,
         ("logits", "gate_logits"),
-        _ZERO_INFLATED,
+        "dist.ZeroInflatedNegativeBinomial(inverse_dispersion{s}, logits=log_odds{s}, gate_logits=gate_logits{s})",
         "negative binomial counts, with zeros beyond those",
         ("self.free_inverse_dispersion{s} = nn.Parameter(torch.ones({n}))",),
-        ("log_mean{s} = {log_mean}", "inverse_dispersion{s} = " + _INVERSE_DISPERSION),
+        _OVERDISPERSED,
         "torch.log1p({x})",
     ),
     "gaussian-shared": Observed(
