@@ -216,6 +216,18 @@ def test_what_is_missing_changes_nothing():
     torch.testing.assert_close(*found)
 
 
+def test_the_encoder_is_shown_zero_where_a_measurement_is_missing():
+    rows = rows_of(table(holes=0.2))
+    _, pair = made(rows)
+    shown = []
+    pair.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    pair.guide(*rows.tensors)
+    real, missing = shown[0][:, :2], ~rows.tensors[1][:, :2].bool()
+    assert bool(missing.any())
+    assert not bool(real[missing].any())
+    torch.testing.assert_close(shown[0][:, -7:], rows.tensors[1])
+
+
 def test_padding_of_sequences_changes_nothing():
     rows = sequences()
     _, pair = made(rows)
@@ -225,10 +237,11 @@ def test_padding_of_sequences_changes_nothing():
     latents = {f"h_{t}": torch.randn(COUNT, pair.latent) for t in range(7)}
     found = [
         pyro.poutine.trace(pyro.condition(program, data=latents)).get_trace(values, lengths).log_prob_sum()
-        for program in (pair.model,)
+        for program in (pair.model, pair.guide)
         for values in (v, longer)
     ]
-    torch.testing.assert_close(*found)
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[2], found[3])
 
 
 def test_reasons_name_columns_and_what_is_odd_about_them():
