@@ -147,7 +147,7 @@ def report_of(voice: Voice, run: Path, others: Sequence[Path] = (), *, parquet: 
     check_files(run, record)
     settings = record["settings"] | spec_of(run)
     history = open_datasets(run / HISTORY, "history")["history"]
-    title = f"What amortisation costs: {settings['model']} on {Path(str(settings['data'])).name}"
+    title = f"What amortisation costs: {_called(settings['model'])} on {Path(str(settings['data'])).name}"
     beside = {_HEADINGS[kept]: result_of(run, kept) for kept in _HEADINGS if kept.path(run).exists()}
     beside |= {str(other): pplvae.compare_runs(result, result_of(other, COMPARISON)) for other in others}
     about = {"compared again by": f"pplvae compare {shlex.quote(str(run))}"} | _times(run)
@@ -155,6 +155,12 @@ def report_of(voice: Voice, run: Path, others: Sequence[Path] = (), *, parquet: 
     voice.line(f"Page: {page}")
     rows = export_from(voice, run, run / ROWS, COMPARISON.what, force=True)["file"] if parquet else None
     return {"run": str(run), "page": page, "beside": list(beside), "parquet": rows}
+
+
+def _called(model: str) -> str:
+    """A model by its name, and by its class if it is one of the user's own."""
+    file, colon, name = model.rpartition(":")
+    return f"{name} ({Path(file).name})" if colon else model
 
 
 def _times(run: Path) -> Found:

@@ -39,7 +39,7 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
     try:
         made = simulate(own.model, own.layout, templates, (own.seed, Stream.SIMULATE))
     except ProgramError as error:
-        why = str(error).split(":")[0].rstrip(".")
+        why = str(error).split(": ")[0].rstrip(".")
         return _found(0, 0, why[:1].lower() + why[1:])
     missed = own.missed(made.batch, made.values)
     return _found(len(missed), int(missed.sum()), "")
