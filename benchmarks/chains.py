@@ -14,8 +14,9 @@ from pplvae.isolate import validation
 from pplvae.models import DeepMarkov
 from pplvae.programs.batch import Batch
 from pplvae.programs.opening import opened
-from pplvae.search.first_order import Schedule, optimise
+from pplvae.search.first_order import optimise
 from pplvae.search.local_guides import LocalGuides
+from pplvae.search.optimum import Schedule
 
 _SEARCH = Schedule(max_steps=10, window=10)
 _TRAINING_STEPS = 10

@@ -20,7 +20,7 @@ from pplvae.objectives import Objective
 from pplvae.programs.batch import Batch
 from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.tables import Columns
-from pplvae.search.first_order import Schedule
+from pplvae.search.optimum import Schedule
 from pplvae.training.preparation import follow_rows, prepare
 from pplvae.training.steps import Steps
 

@@ -40,9 +40,9 @@ class Recipe:
 
 RECIPES = {
     "digits": Recipe("digits", likelihoods.Bernoulli, 8, (128,), 200),
-    "mnist": Recipe("mnist_static_binarized", likelihoods.Bernoulli, 20, (200,), 10, rows=500),
-    "cells": Recipe("pbmc_facs", likelihoods.NegativeBinomial, 10, (128,), 20, rows=300),
-    "faces": Recipe("frey_faces", likelihoods.GaussianShared, 10, (200,), 200, rows=500),
+    "mnist": Recipe("mnist_static_binarized", likelihoods.Bernoulli, 20, (200,), 10, rows=200),
+    "cells": Recipe("pbmc_facs", likelihoods.NegativeBinomial, 10, (128,), 20, rows=100),
+    "faces": Recipe("frey_faces", likelihoods.GaussianShared, 10, (200,), 200, rows=200),
     "wine": Recipe("wine", likelihoods.GaussianShared, 2, (32,), 300),
 }
 
@@ -76,7 +76,7 @@ def made(recipe: Recipe, path: Path) -> Path:
     some = less(data, recipe.rows)
     found = pplvae.compare(vae.model, vae.guide, some, families=["full_covariance"])
     pair, rows = (vae.model, vae.guide), some.test
-    few = {"most_rows": recipe.rows // 3, "epochs": min(recipe.epochs, 100)}
+    few = {"most_rows": recipe.rows // 3, "epochs": min(recipe.epochs, 30)}
     beside = {
         "What is to blame": pplvae.attribute(*pair, data.train, rows, **few),
         "What the latents carry": pplvae.latent_use(*pair, rows),

@@ -63,7 +63,7 @@ ROOMS = {
             "inspection",
             "opening",
         ),
-        *("simulation", "log_weights"),
+        *("selections", "simulation", "log_weights"),
     ],
     "statistics": [
         "settings",
@@ -84,7 +84,18 @@ ROOMS = {
     "models": [],
     "objectives": [],
     "search": [
-        *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),
+        *(
+            "density",
+            "curvature",
+            "gaussian",
+            "gaussian_form",
+            "nodes",
+            "refinement",
+            "climb",
+            "optimum",
+            "shortfall",
+            "judging",
+        ),
         *(
             "second_order",
             "localise",

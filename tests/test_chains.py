@@ -18,9 +18,9 @@ from pplvae.models import DeepMarkov
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.inspection import inspect_pair
-from pplvae.search.first_order import Optimum, Schedule, Status
 from pplvae.search.further import prove
 from pplvae.search.local_guides import LocalGuides
+from pplvae.search.optimum import Optimum, Schedule, Status
 
 LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (pyro, torch, xr))
 

@@ -15,7 +15,8 @@ from torch.distributions import kl_divergence
 import pplvae
 from pplvae.search import further
 from pplvae.search import own_guides as own_module
-from pplvae.search.first_order import Optimum, Schedule, Status, optimise
+from pplvae.search.first_order import optimise
+from pplvae.search.optimum import Optimum, Schedule, Status
 
 # ------------------------------------------------------- problems: model, guide, rows, ELBO of (loc, scale)
 

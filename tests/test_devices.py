@@ -16,8 +16,9 @@ from pplvae.objectives import OBJECTIVES
 from pplvae.programs import widening
 from pplvae.programs.batch import Batch
 from pplvae.programs.opening import opened
-from pplvae.search.first_order import Schedule, optimise
+from pplvae.search.first_order import optimise
 from pplvae.search.local_guides import LocalGuides
+from pplvae.search.optimum import Schedule
 
 BRIEF = pplvae.Annealing(particles=4, temperatures=2, leapfrog=1)
 SHORT = {"max_steps": 2, "particles": 8}

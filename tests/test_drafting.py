@@ -22,6 +22,7 @@ from pplvae.drafting.latent import LATENT
 from pplvae.drafting.observed import OBSERVED, PROPOSED
 from pplvae.drafting.values import kind_of
 from pplvae.errors import ProgramError, UnknownNameError
+from pplvae.programs.simulation import draw_rows
 
 COUNT = 240
 
@@ -214,6 +215,18 @@ def test_what_is_missing_changes_nothing():
         trace = pyro.poutine.trace(pyro.condition(pair.model, data={"h": h})).get_trace(values, observed)
         found.append(trace.log_prob_sum())
     torch.testing.assert_close(*found)
+
+
+def test_rows_can_be_simulated_from_a_mixed_table():
+    rows = rows_of(table(holes=0.2))
+    _, pair = made(rows)
+    v, observed = rows.tensors
+    simulated = draw_rows(pair.model, pair.guide, rows).tensors[0]
+    known = observed.bool()
+    assert (simulated[~known] == 0).all()
+    assert (simulated != v)[known].double().mean() > 0.5
+    assert set(simulated[known[:, 4], 4].tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert set(simulated[known[:, 2], 2].tolist()) == {0.0, 1.0}
 
 
 def test_the_encoder_is_shown_zero_where_a_measurement_is_missing():

@@ -11,8 +11,8 @@ from pplvae.data import as_rows
 from pplvae.isolate import isolated
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
-from pplvae.search.first_order import Schedule, Status
 from pplvae.search.local_guides import LocalGuides
+from pplvae.search.optimum import Schedule, Status
 from pplvae.search.own_guides import OwnGuides
 
 NOISE, SLOPE = 0.3, 0.8

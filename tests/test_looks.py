@@ -16,7 +16,7 @@ from pplvae.isolate import isolated, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
 from pplvae.scoring.chunks import Chunk
-from pplvae.search.first_order import Schedule
+from pplvae.search.optimum import Schedule
 from pplvae.search.own_guides import OwnGuides
 from pplvae.store import read_tensors, write_tensors
 from pplvae.training.looks import SECONDS, chosen

@@ -13,9 +13,9 @@ from pplvae.data import as_rows
 from pplvae.isolate import isolated
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
-from pplvae.search.first_order import Schedule
 from pplvae.search.known_latents import NearLatents
 from pplvae.search.missed import look_for_missed
+from pplvae.search.optimum import Schedule
 from pplvae.search.own_guides import OwnGuides
 
 SHORT = {"evidence": None, "particles": 20, "max_steps": 100}  # steps that do not pay for a start from the prior

@@ -32,7 +32,7 @@ from pplvae.search import density as density_module
 from pplvae.search import own_gaussian as own_module
 from pplvae.search import second_order
 from pplvae.search.curvature import Curvature
-from pplvae.search.first_order import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined
+from pplvae.search.optimum import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status, joined
 from pplvae.search.own_guides import OwnGuides
 from pplvae.search.refinement import _still_left
 

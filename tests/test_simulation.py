@@ -97,6 +97,13 @@ VIEWS = {
     "a copy in single precision": lambda h, v: pyro.sample(
         "v", dist.Normal(h.sum(-1).float().reshape(-1, 1, 1), 1.0).expand(v.shape).to_event(2), obs=v.float()
     ),
+    "chosen by lists": lambda h, v: [
+        pyro.sample("one", normal(h, (len(v), 1, 4)).to_event(2), obs=v[:, [1]]),
+        pyro.sample("others", normal(h, (len(v), 2, 4)).to_event(2), obs=v[:, torch.tensor([2, 0])].clone()),
+    ],
+    "chosen by index_select": lambda h, v: pyro.sample(
+        "v", normal(h, v.shape).to_event(2), obs=torch.index_select(v, 2, torch.tensor([3, 0, 1, 2]))
+    ),
     "two halves": lambda h, v: [
         pyro.sample("left", normal(h, (len(v), 1, 4)).to_event(2), obs=v[:, :1]),
         pyro.sample("right", normal(h, (len(v), 2, 4)).to_event(2), obs=v[:, 1:]),
@@ -113,6 +120,26 @@ def test_however_the_rows_are_observed(observe):
     assert (v != rows).all()
     residual = (v - h.sum(-1).reshape(-1, 1, 1)).flatten(1)
     assert_moments(residual, torch.zeros(12), torch.eye(12))
+
+
+def test_codes_that_begin_at_one_are_written_back_as_such():
+    probs = torch.tensor([0.2, 0.3, 0.5])
+
+    def observe(h, v, known):
+        codes = torch.where(known, v[:, [2, 0]] - 1, 0.0).long()
+        pyro.sample("v", dist.Categorical(probs).expand(codes.shape).mask(known).to_event(1), obs=codes)
+        pyro.sample("rest", dist.Normal(h[:, :1] + codes[:, :1], 1.0).to_event(1), obs=v[:, 1:2])
+
+    rows, known = torch.full((3000, 3), 2.0), torch.rand(3000, 2) < 0.8
+    made = draw_rows(model_with(observe), prior_guide, (rows, known))
+    drawn = made.tensors[0][:, [2, 0]]
+    assert (drawn[~known] == 2).all()
+    assert set(drawn.flatten().tolist()) == {1.0, 2.0, 3.0}
+    shares = torch.stack([(drawn[known] == code).double().mean() for code in (1, 2, 3)])
+    assert_within(shares - probs, (probs * (1 - probs) / int(known.sum())).sqrt())
+    codes = torch.where(known[:, 0], drawn[:, 0] - 1, 0.0)
+    residual = made.tensors[0][:, 1] - made.values["h"][:, 0] - codes
+    assert_within(residual.mean(), 3000**-0.5)
 
 
 def test_counts_are_written_into_integer_rows():
@@ -179,6 +206,10 @@ REFUSED = {
     "looks at a view ahead": (looks_at_a_view_ahead, "looks at v before"),
     "observes twice": (observes_twice, "two sites"),
     "expands": (expands, "no view"),
+    "chooses a column twice": (
+        lambda h, v: pyro.sample("v", normal(h, (len(v), 2)).to_event(1), obs=v[:, [0, 0]]),
+        "two sites",
+    ),
     "standardises": (
         lambda h, v: pyro.sample("v", normal(h, v.shape).to_event(1), obs=(v - 1) / 2),
         "'v' observes something that is no view",

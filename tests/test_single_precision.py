@@ -9,8 +9,8 @@ from pplvae.isolate import isolated
 from pplvae.programs.batch import Batch
 from pplvae.programs.factorisations import row_by_row
 from pplvae.programs.inspection import inspect_pair
-from pplvae.search.first_order import Optimum, Schedule, Status
 from pplvae.search.local_guides import LocalGuides
+from pplvae.search.optimum import Optimum, Schedule, Status
 from pplvae.search.own_guides import OwnGuides
 
 ROWS = 5

@@ -37,7 +37,7 @@ from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.gaps import GUIDES, drawn, ending_columns, gap_columns
 from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS, FEWEST_WEIGHTS, Precision
 from pplvae.scoring.tables import Columns, merged
-from pplvae.search.first_order import Schedule
+from pplvae.search.optimum import Schedule
 from pplvae.search.richer_families import RicherFamily
 
 _SCREEN = 0.1  # nats

@@ -15,9 +15,10 @@ from pplvae.programs.shapes import Lambda
 from pplvae.scoring.chunks import Chunk
 from pplvae.scoring.scores import Scored
 from pplvae.scoring.tables import Columns, add
-from pplvae.search.first_order import Optimum, optimise
+from pplvae.search.first_order import optimise
 from pplvae.search.further import prove
 from pplvae.search.local_guides import LocalGuides, Start
+from pplvae.search.optimum import Optimum
 from pplvae.search.richer_families import Base, Mixture, RicherFamily, flow, full_covariance
 
 _NAMED = {"full_covariance": full_covariance, "flow": flow, "mixture": Mixture}

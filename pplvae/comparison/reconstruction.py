@@ -19,7 +19,7 @@ from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
 from pplvae.scoring.chunks import Chunk
 from pplvae.scoring.gaps import GUIDES
-from pplvae.search.first_order import Schedule
+from pplvae.search.optimum import Schedule
 from pplvae.search.own_guides import OwnGuides
 
 _DRAWS = 64  # of the latents, over which the mean is taken

@@ -24,9 +24,9 @@ from pplvae.programs.reading import Layout, Program, run_guide
 from pplvae.programs.sites import values_of
 from pplvae.programs.widening import widened
 from pplvae.search.density import Density, vectors_of
-from pplvae.search.first_order import Schedule, Status
 from pplvae.search.gaussian import Gaussians
 from pplvae.search.nodes import nodes_of
+from pplvae.search.optimum import Schedule, Status
 from pplvae.search.own_guides import OwnGuides
 
 _GUIDES = ("amortised", "local")  # as in `Comparison.parameters`

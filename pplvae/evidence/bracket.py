@@ -21,7 +21,7 @@ from pplvae.programs.simulation import simulate, told_apart
 from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.tables import Columns, add
-from pplvae.search.first_order import Schedule
+from pplvae.search.optimum import Schedule
 from pplvae.statistics.evidence import bracket_lines, bracket_summary, bracket_warnings
 from pplvae.statistics.means import mean_and_stderr_of
 

@@ -25,7 +25,7 @@ from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.precision import FEWEST_WEIGHTS, Precision
 from pplvae.scoring.tables import Columns, add, merged
-from pplvae.search.first_order import Optimum, Schedule
+from pplvae.search.optimum import Optimum, Schedule
 from pplvae.search.own_gaussian import Encoded
 from pplvae.statistics.evidence import evidence_lines, evidence_summary, evidence_warnings
 

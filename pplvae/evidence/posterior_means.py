@@ -19,7 +19,7 @@ from pplvae.results.arviz import smoothed_weights
 from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.tables import Columns, merged
-from pplvae.search.first_order import Schedule
+from pplvae.search.optimum import Schedule
 from pplvae.statistics.evidence import posterior_lines, posterior_summary, posterior_warnings
 
 _DRAWS = "draws of "  # a column's name begins with

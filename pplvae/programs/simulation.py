@@ -2,7 +2,7 @@
 
 A program is written to score rows, not to make them. It is run once on copies of the rows; at every observed site the
 distribution is drawn from instead, and the draw is written into the copy through the very view that the program
-observes, so that a program which reads v[:, t - 1] after that site has been drawn reads the draw.
+observes, or to the elements that it has chosen. So a program that reads v[:, t - 1] after that site reads the draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,12 @@ from pplvae.programs.keys import row_keys
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import one_set, opened
 from pplvae.programs.reading import Layout, Program, run_guide, run_model
+from pplvae.programs.selections import Selections
 from pplvae.programs.sites import counted, row_log_prob, values_of
 
 _OBSERVE_A_VIEW = (
-    "To be simulated, a program must observe the rows that it is given or a view of them (`v`, `v[:, t]`, "
-    "`v.flatten(1)`): transform the data before it is passed in, not inside the model."
+    "To be simulated, a program must observe the rows that it is given, or some of their elements (`v`, `v[:, t]`, "
+    "`v[:, [0, 3]]`, `v.flatten(1)`): transform the data before it is passed in, not inside the model."
 )
 
 
@@ -93,7 +94,7 @@ def simulate(model: Program, layout: Layout, batch: Batch, address: tuple[int, .
     draw = _DrawRows(tensors, batch.tiled, layout.model)
 
     def program(*_: Tensor) -> None:
-        with draw:
+        with draw, draw.selections:
             model(*tensors)
 
     with torch.no_grad(), in_users_words("model", batch.tensors):
@@ -129,6 +130,7 @@ class _DrawRows(Messenger):
     def __init__(self, tensors: Sequence[Tensor], originals: Sequence[Tensor], dims: Mapping[str, int]) -> None:
         super().__init__()
         self._tensors, self._originals, self._dims = tensors, originals, dims
+        self.selections = Selections(tensors)
         self._observed: dict[str, Tensor] = {}
         # Taken as each site happens: a later draw may change the rows that a site's parameters are views of.
         self.log_probs: dict[str, Float[Tensor, " batch"]] = {}
@@ -169,8 +171,13 @@ class _DrawRows(Messenger):
                 f"{tuple(observed.shape)}: one number is observed several times, so it cannot be drawn. Observe a "
                 "tensor of the distribution's own shape."
             )
-        target = self._target(name, observed)
         kept = torch.where(counted(msg), draw, observed.reshape(draw.shape))
+        write = self.selections.writer(observed)
+        if write is not None:
+            write(kept.reshape(observed.shape), counted(msg).reshape(observed.shape))
+            observed.copy_(kept.reshape(observed.shape))  # the program may go on with it
+            return kept
+        target = self._target(name, observed)
         target.copy_(kept.reshape(target.shape))
         value = target.to(kept.dtype).reshape(kept.shape).clone()
         if not target.is_floating_point() and not torch.equal(value, kept):

@@ -29,9 +29,10 @@ from pplvae.programs.widening import widened
 from pplvae.scoring.kept import keeping, some_of
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
 from pplvae.scoring.tables import Columns, as_dataset, merged
-from pplvae.search.first_order import MakeGuides, Optimum, Schedule
+from pplvae.search.first_order import MakeGuides
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.missed import look_for_missed
+from pplvae.search.optimum import Optimum, Schedule
 from pplvae.search.own_gaussian import Encoded
 from pplvae.search.own_guides import OwnGuides
 

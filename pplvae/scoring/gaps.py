@@ -11,7 +11,7 @@ from pplvae.programs.noise import Stream
 from pplvae.scoring.chunks import Chunk
 from pplvae.scoring.scores import Scored, Scores
 from pplvae.scoring.tables import Columns, add
-from pplvae.search.first_order import Status
+from pplvae.search.optimum import Status
 
 GUIDES = ("amortised", "local")
 Sample = dict[str, Scored]  # by guide: draws of the same rows on the same noise

@@ -22,7 +22,8 @@ from torch import Tensor
 from pplvae.programs.estimates import mean_and_stderr
 from pplvae.programs.noise import Stream
 from pplvae.programs.shapes import Lambda, PerDraw
-from pplvae.search.first_order import Guides, MakeGuides, Optimum, Schedule, Status
+from pplvae.search.first_order import Guides, MakeGuides
+from pplvae.search.optimum import Optimum, Schedule, Status
 
 _ROUNDS = 4
 _UPPER = 1.645  # standard errors to the upper 95 % end, where they come from many draws

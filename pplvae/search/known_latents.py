@@ -14,9 +14,10 @@ from pplvae.programs.noise import Kind
 from pplvae.programs.reading import Given, Layout, Program, run_guide
 from pplvae.programs.shapes import Lambda
 from pplvae.programs.sites import latents_of, sum_sites
-from pplvae.search.first_order import Schedule, optimise
+from pplvae.search.first_order import optimise
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.localise import Localise
+from pplvae.search.optimum import Schedule
 
 _STEPS = 200
 

@@ -62,7 +62,7 @@ class LocalGuides:
         particles = 1 if self._exact else 2 if layout.redrawn else batch.particles
         self._run_batch = batch.times(particles).repeated(count)
         if layout.fixed:
-            self._guide = self._read_once()
+            self._guide = _repeated(self._run(self._guide))
 
     def elements(self) -> int:
         """How many latent numbers a row has in the largest site: noise is matched site by site."""
@@ -136,21 +136,14 @@ class LocalGuides:
 
         Twice the same where the numbers are of float64 anyway, and where a program cannot be run in it.
         """
-        batch, layout = self._run_batch, self._layout
-        moving = Localise(offsets, layout, batch.copies)
-        states = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
+        moving = Localise(offsets, self._layout, self._run_batch.copies)
 
-        def log_weights(given: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-            with Given(given):
-                sites = run_guide(moving(self._guide), batch, layout.guide, address)
-            values = values_of(sites)
-            log_p, _ = log_model(self._model, batch, values, layout)
-            return values, widened(log_p - sum_sites(sites, layout.guide, moving.cut)).unflatten(
-                0, (-1, len(self.batch))
-            )
+        def log_weights(given: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
+            sites, log_q, log_p = self._log_densities(moving, address, "antithetic", given)
+            return values_of(sites), widened(log_p - log_q).unflatten(0, (-1, len(self.batch)))
 
-        drawn, narrow = row_by_row(lambda: log_weights(states))
-        if layout.redrawn or all(offset.dtype != torch.float32 for offset in offsets.values()):
+        drawn, narrow = row_by_row(lambda: log_weights(self._given()))
+        if self._layout.redrawn or all(offset.dtype != torch.float32 for offset in offsets.values()):
             return narrow, narrow
         try:
             with wide_operations():
@@ -187,15 +180,8 @@ class LocalGuides:
 
     def _one_run(self, moving: Localise, address: tuple[int, ...], kind: Kind) -> tuple[Tensor, Tensor]:
         batch, layout = self._run_batch, self._layout
-        given = {name: site.over(len(batch) * batch.particles) for name, site in self._states.items()}
-
-        def run() -> tuple[dict[str, Any], Tensor, Tensor]:
-            with Given(given):
-                sites = run_guide(moving(self._guide), batch, layout.guide, address, kind)
-            log_q = sum_sites(sites, layout.guide, moving.cut)
-            return sites, log_q, log_model(self._model, batch, values_of(sites), layout)[0]
-
-        sites, log_q, log_p = row_by_row(run)  # a step may leave one row a covariance that has no Cholesky factor
+        # A step may leave one row a covariance that has no Cholesky factor.
+        sites, log_q, log_p = row_by_row(lambda: self._log_densities(moving, address, kind, self._given()))
         weights = (log_p - log_q).unflatten(0, (batch.repeats, batch.particles, len(batch)))
         if not layout.discrete:
             return weights[0], weights[0]
@@ -207,6 +193,21 @@ class LocalGuides:
             return (log_discrete.exp() * weights).sum(0), (log_discrete + weights).logsumexp(0)
         weights = weights[0] + _score(weights[0].detach(), log_discrete[0])
         return weights, weights
+
+    def _given(self) -> dict[str, Tensor]:
+        """The states that are summed over, for all tiled rows."""
+        return {
+            name: site.over(len(self._run_batch) * self._run_batch.particles) for name, site in self._states.items()
+        }
+
+    def _log_densities(
+        self, moving: Localise, address: tuple[int, ...], kind: Kind, given: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], Tensor, Tensor]:
+        """Sites of the guide, log q and log p of tiled rows; what is given is not drawn."""
+        with Given(given):
+            sites = run_guide(moving(self._guide), self._run_batch, self._layout.guide, address, kind)
+        log_p, _ = log_model(self._model, self._run_batch, values_of(sites), self._layout)
+        return sites, sum_sites(sites, self._layout.guide, moving.cut), log_p
 
     def _read(self, offsets: Lambda) -> dict[str, Parameter]:
         """Each free parameter at these offsets, its axis of tiled rows first."""
@@ -238,15 +239,16 @@ class LocalGuides:
         with torch.no_grad():
             return run_guide(guide, self._run_batch, self._layout.guide, (0,))
 
-    def _read_once(self) -> Program:
-        sites = self._run(self._guide)
 
-        def guide(*_: Any) -> None:
-            for name, site in latents_of(sites).items():
-                fn = site["fn"] if site["mask"] is None else site["fn"].mask(site["mask"])
-                pyro.sample(name, fn, infer=site["infer"])
+def _repeated(sites: dict[str, Any]) -> Program:
+    """A guide that says what has been read of another."""
 
-        return guide
+    def guide(*_: Any) -> None:
+        for name, site in latents_of(sites).items():
+            fn = site["fn"] if site["mask"] is None else site["fn"].mask(site["mask"])
+            pyro.sample(name, fn, infer=site["infer"])
+
+    return guide
 
 
 def _towards_zero(logits: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from pplvae.programs.shapes import Lambda, Matrices
 from pplvae.programs.widening import widened
 from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density, vectors_of
-from pplvae.search.first_order import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
 from pplvae.search.gaussian import Gaussians
 from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.judging import Found
 from pplvae.search.local_guides import LocalGuides
+from pplvae.search.optimum import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
 from pplvae.search.refinement import per_row
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 

@@ -16,10 +16,11 @@ from pplvae.programs.noise import Stream
 from pplvae.programs.progress import Progress
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda
-from pplvae.search.first_order import Optimum, Schedule, Status, joined, optimise
+from pplvae.search.first_order import optimise
 from pplvae.search.further import prove, untested
 from pplvae.search.known_latents import offsets_at
 from pplvae.search.local_guides import LocalGuides
+from pplvae.search.optimum import Optimum, Schedule, Status, joined
 from pplvae.search.own_gaussian import Encoded, OwnGaussians
 from pplvae.search.refinement import per_row
 

@@ -24,7 +24,7 @@ from pplvae.scoring.chunks import Chunk
 from pplvae.scoring.gaps import GUIDES, drawn, ending_columns, gap_columns
 from pplvae.scoring.precision import FEWEST_DRAWS, FEWEST_PLAIN_DRAWS
 from pplvae.scoring.tables import as_dataset
-from pplvae.search.first_order import Schedule
+from pplvae.search.optimum import Schedule
 from pplvae.search.own_guides import OwnGuides
 from pplvae.statistics.means import means_of
 
