@@ -61,6 +61,7 @@ class LocalGuides:
         self._exact = bool(self._states) and set(self._states) == set(layout.axes) and not layout.redrawn
         particles = 1 if self._exact else 2 if layout.redrawn else batch.particles
         self._run_batch = batch.times(particles).repeated(count)
+        self._given = {name: site.over(len(batch) * particles) for name, site in self._states.items()}
         if layout.fixed:
             self._guide = _repeated(self._run(self._guide))
 
@@ -137,12 +138,13 @@ class LocalGuides:
         Twice the same where the numbers are of float64 anyway, and where a program cannot be run in it.
         """
         moving = Localise(offsets, self._layout, self._run_batch.copies)
+        kind: Kind = "independent" if self._exact else "antithetic"
 
         def log_weights(given: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor]:
-            sites, log_q, log_p = self._log_densities(moving, address, "antithetic", given)
+            sites, log_q, log_p = self._log_densities(moving, address, kind, given)
             return values_of(sites), widened(log_p - log_q).unflatten(0, (-1, len(self.batch)))
 
-        drawn, narrow = row_by_row(lambda: log_weights(self._given()))
+        drawn, narrow = row_by_row(lambda: log_weights(self._given))
         if self._layout.redrawn or all(offset.dtype != torch.float32 for offset in offsets.values()):
             return narrow, narrow
         try:
@@ -181,7 +183,7 @@ class LocalGuides:
     def _one_run(self, moving: Localise, address: tuple[int, ...], kind: Kind) -> tuple[Tensor, Tensor]:
         batch, layout = self._run_batch, self._layout
         # A step may leave one row a covariance that has no Cholesky factor.
-        sites, log_q, log_p = row_by_row(lambda: self._log_densities(moving, address, kind, self._given()))
+        sites, log_q, log_p = row_by_row(lambda: self._log_densities(moving, address, kind, self._given))
         weights = (log_p - log_q).unflatten(0, (batch.repeats, batch.particles, len(batch)))
         if not layout.discrete:
             return weights[0], weights[0]
@@ -193,12 +195,6 @@ class LocalGuides:
             return (log_discrete.exp() * weights).sum(0), (log_discrete + weights).logsumexp(0)
         weights = weights[0] + _score(weights[0].detach(), log_discrete[0])
         return weights, weights
-
-    def _given(self) -> dict[str, Tensor]:
-        """The states that are summed over, for all tiled rows."""
-        return {
-            name: site.over(len(self._run_batch) * self._run_batch.particles) for name, site in self._states.items()
-        }
 
     def _log_densities(
         self, moving: Localise, address: tuple[int, ...], kind: Kind, given: dict[str, Tensor]
