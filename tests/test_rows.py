@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from scipy import sparse
 from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 import pplvae
 from pplvae.data import as_rows, few
@@ -107,7 +107,6 @@ REFUSED = {
     "lists of several lengths": ([[1, 2], [3]], "differ in length"),
     "packed": (PACKED, r"`rows` is a PackedSequence.*pad_packed_sequence"),
     "packed beside others": ((X, PACKED), r"`rows\[1\]` is a PackedSequence"),
-    "loader": (DataLoader(TensorDataset(torch.tensor(X))), r"a DataLoader.*`\.tensors`"),
     "mapping": ({"x": X}, r"is a mapping \('x'\)"),
     "path": ("rows.csv", r"pplvae\.load_data\('rows\.csv'\)"),
     "generator": ((row for row in X), "got a generator"),

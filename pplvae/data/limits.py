@@ -8,6 +8,7 @@ from pathlib import Path
 from pplvae.errors import DataError
 
 _MIB = 1 << 20
+_OF_A_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Limit:
 
 ARRAYS = Limit(200, 256 * _MIB)
 TEXT = Limit(50, 64 * _MIB)  # whose lines and fields take several times its size
+
+
+def memory_of_machine() -> int:
+    """Bytes of main memory that the machine has, or the container that the process is in."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [4 * 2**30]
+    for path in map(Path, _OF_A_CONTAINER):
+        if path.exists() and path.read_text().strip().isdigit():
+            found.append(int(path.read_text()))
+    return min(found)
 
 
 def check_is_file(path: Path) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from pplvae.data.arrays import Labelled, labelled
+from pplvae.data.given import Given
 from pplvae.data.scaling import Scaling
+from pplvae.data.torch_sets import from_torch
 from pplvae.errors import DataError, ShapeError
 
 # Keeps the pixels' random numbers apart from the latent noise, which `fit` seeds with (seed, epoch).
@@ -136,8 +138,8 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
     (half precision becomes the default one). Of a frame, index and names of the columns become `ids` and `columns`.
 
     Args:
-        rows: `Rows`; a tensor, an array, a pandas, polars or xarray table, a SciPy sparse matrix; a `TensorDataset`, or
-            a subset of one; or a tuple of tensors and the like with the same number of rows.
+        rows: `Rows`; a tensor, an array, a pandas, polars or xarray table, a SciPy sparse matrix; a `Dataset` or
+            `DataLoader` of torch; or a tuple of tensors and the like with the same number of rows.
         argument: the caller's name for it, used in messages.
         name: of the split, where `rows` does not carry one.
 
@@ -155,8 +157,8 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
         raise DataError(
             f"`{argument}` is a whole data set; choose a part of it: `data.train`, `data.valid`, `data.test`."
         )
-    given, ids = _of_dataset(rows, argument)
-    parts = given if isinstance(given, tuple) and not isinstance(given, PackedSequence) else (given,)
+    given = _given(rows, argument)
+    parts = given.parts
     if not parts:
         raise DataError(f"`{argument}` is an empty tuple; pass at least one tensor of rows.")
     names = [f"{argument}[{i}]" if len(parts) > 1 else argument for i in range(len(parts))]
@@ -170,35 +172,21 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
         )
     if lengths[0] == 0:
         raise DataError(f"`{argument}` has no rows: its shape is {tuple(found[0].tensor.shape)}.")
-    ids = _common_ids(found, argument) if ids is None else ids
-    return Rows(tuple(each.tensor for each in found), ids, name or "rows", columns=found[0].columns)
+    ids = _common_ids(found, argument) if given.ids is None else given.ids
+    columns = found[0].columns if given.columns is None else given.columns
+    return Rows(tuple(each.tensor for each in found), ids, name or "rows", given.labels, columns=columns)
 
 
-def _of_dataset(rows: Any, argument: str) -> tuple[Any, np.ndarray | None]:
-    """The tensors of one of torch's data sets, and the ids of its rows if it is a subset; other things as they are."""
-    if isinstance(rows, Subset):
-        whole, ids = _of_dataset(rows.dataset, argument)
-        index = np.asarray(rows.indices, dtype=np.int64)
-        if not isinstance(whole, tuple):
-            raise DataError(_no_tensors("Subset", argument))
-        return tuple(tensor[torch.from_numpy(index)] for tensor in whole), index if ids is None else ids[index]
-    if isinstance(rows, TensorDataset):
-        return rows.tensors, None
+def _given(rows: Any, argument: str) -> Given:
+    """The parts that an object consists of; what is neither a data set nor a tuple is one part by itself."""
     if isinstance(rows, Dataset | DataLoader):
-        raise DataError(_no_tensors(type(rows).__name__, argument))
+        return from_torch(rows, argument)
     if isinstance(rows, Mapping):
         raise DataError(
             f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
             "entries, or a tuple of those that are tensors of the same rows."
         )
-    return rows, None
-
-
-def _no_tensors(kind: str, argument: str) -> str:
-    return (
-        f"`{argument}` is a {kind}, which gives rows one by one or in batches of its own. Pass the tensors behind it: "
-        "a `TensorDataset`, its `.tensors`, or `torch.stack([dataset[i] for i in range(len(dataset))])`."
-    )
+    return Given(rows if isinstance(rows, tuple) and not isinstance(rows, PackedSequence) else (rows,))
 
 
 def _common_ids(found: Sequence[Labelled], argument: str) -> np.ndarray:
