@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from pplvae.data.limits import check_fits
 from pplvae.data.mapped import is_in_chunks, unpacked, writable
 from pplvae.errors import DataError, ShapeError
 
@@ -71,7 +72,7 @@ def _dense_tensor(part: Tensor, argument: str) -> Tensor:
             "`(torch.nested.to_padded_tensor(v, 0.0), lengths)`."
         )
     if part.layout is not torch.strided:
-        part = _unpacked(part.to_dense, part.shape, argument)
+        part = _unpacked(part.to_dense, part, argument)
     # The same numbers give the same bits however they lie in memory: kernels differ by it.
     part = part.detach().contiguous()
     return part.clone() if part.is_inference() else part
@@ -180,7 +181,7 @@ def _array(part: Any, argument: str, masked: bool) -> np.ndarray:
     if isinstance(part, np.ma.MaskedArray):
         return _unmasked(part, argument, masked)
     if hasattr(part, "toarray") and hasattr(part, "nnz"):  # SciPy's sparse matrices and arrays
-        return _unpacked(part.toarray, part.shape, argument)
+        return _unpacked(part.toarray, part, argument)
     if isinstance(part, list) and any(getattr(item, "ndim", 0) > 0 for item in part):
         raise DataError(
             f"`{argument}` is a list of arrays, which may mean two things. If each is one row, stack them: "
@@ -244,11 +245,12 @@ def _from_array(array: np.ndarray) -> Tensor:
     return torch.as_tensor(native, dtype=torch.get_default_dtype() if floating else None)
 
 
-def _unpacked(dense: Any, shape: Any, argument: str) -> Any:
+def _unpacked(dense: Any, part: Any, argument: str) -> Any:
+    check_fits(part.shape, part.dtype.itemsize, f"`{argument}`")
     try:
         return dense()
     except (MemoryError, RuntimeError) as error:
         raise DataError(
-            f"`{argument}` is sparse, and dense it would not fit into memory (its shape is {tuple(shape)}). Pass fewer "
-            "rows or columns."
+            f"`{argument}` is sparse, and dense it would not fit into memory (its shape is {tuple(part.shape)}). Pass "
+            "fewer rows or columns."
         ) from error

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset
 
+from pplvae.data.annotated import from_anndata, is_annotated
 from pplvae.data.arrays import Labelled, labelled
 from pplvae.data.given import Given
 from pplvae.data.scaling import Scaling
@@ -139,7 +140,7 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
 
     Args:
         rows: `Rows`; a tensor, an array, a pandas, polars or xarray table, a SciPy sparse matrix; a `Dataset` or
-            `DataLoader` of torch; or a tuple of tensors and the like with the same number of rows.
+            `DataLoader` of torch; an AnnData object; or a tuple of tensors and the like with the same number of rows.
         argument: the caller's name for it, used in messages.
         name: of the split, where `rows` does not carry one.
 
@@ -181,6 +182,8 @@ def _given(rows: Any, argument: str) -> Given:
     """The parts that an object consists of; what is neither a data set nor a tuple is one part by itself."""
     if isinstance(rows, Dataset | DataLoader):
         return from_torch(rows, argument)
+    if is_annotated(rows):
+        return from_anndata(rows, argument)
     if isinstance(rows, Mapping):
         raise DataError(
             f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
