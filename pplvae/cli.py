@@ -277,7 +277,12 @@ def runs(
 def export(
     voice: Voice,
     run: RunFolder,
-    to: Annotated[Path, typer.Option(help="File to write: .csv, .parquet (needs pyarrow) or .nc.")],
+    to: Annotated[
+        Path,
+        typer.Option(
+            help="File to write: .csv, .parquet (needs pyarrow) or .nc; .h5ad for a copy of the run's own, with the rows in `obs`."
+        ),
+    ],
     what: Annotated[str, typer.Option(help="comparison, attribution, calibration or latents.")] = "comparison",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> Found:

@@ -108,7 +108,7 @@ ROOMS = {
         *("numbers", "rows", "sites", "result", "check"),
     ],
     "report": [],
-    "results": ["arviz", "base", "comparison", "groups", "paired", "outliers"],
+    "results": ["arviz", "observations", "base", "comparison", "groups", "paired", "outliers"],
     "evidence": ["annealing", "gaussian_space", "paths", "proposal", "log_evidence", "bracket", "posterior_means"],
     "diagnostics": ["per_row", "surgery", "calibration", "joint", "latent_use", "landscape", "gradient_noise"],
     "comparison": ["columns", "ladder", "reconstruction", "compare", "retraining", "advice", "attribution"],

@@ -42,6 +42,27 @@ def read_h5ad(path: Path, layer: str | None) -> Annotated:
     )
 
 
+def names_of_rows(path: Path, ids: str | None) -> np.ndarray:
+    """What names the rows of a file, as `load_data` reads it.
+
+    Args:
+        path: of the file.
+        ids: see `Choice`.
+
+    Raises:
+        DataError: damaged, or no file of AnnData.
+        UnknownNameError: no such column.
+    """
+    tree, called = read_hdf5(path, nodes=["obs"], indexes=[], names=[]), repr(str(path))
+    obs = _obs_of(tree, called)
+    if not ids:
+        names = _index_of(obs, called)
+        return names if ids is None else np.arange(len(names)).astype(str)
+    if ids not in _columns_of(obs):
+        raise UnknownNameError(f"id column of {called}", ids, _columns_of(obs))
+    return _texts(_column(tree, ids, called))
+
+
 def of_tree(tree: Tree, path: Path, layer: str | None) -> Annotated:
     """Likewise of what has been read.
 
@@ -51,9 +72,7 @@ def of_tree(tree: Tree, path: Path, layer: str | None) -> Annotated:
         layer: see `place_of`.
     """
     called = repr(str(path))
-    obs, raw = tree.get("obs"), tree.get("raw")
-    if obs is None:
-        raise DataError(f"{called} is no file of AnnData: it has no table `obs`. {_RESTORE}")
+    obs, raw = _obs_of(tree, called), tree.get("raw")
     members = {group: list((tree.get(group) or Tree()).members) for group in ("layers", "obsm")}
     group, name = place_of(layer, members["layers"], members["obsm"], raw is not None, called)
     place = {"X": "X", "raw": "raw/X"}.get(group, f"{group}/{name}")
@@ -86,15 +105,24 @@ def table_of_annotated(found: Annotated, choice: Choice) -> Table:
     if choice.ids != "":
         cure = 'Count them, `ids=""`, name a column of `obs` by `ids=`, or call `adata.obs_names_make_unique()`.'
         check_distinct(ids, found.called, cure)
-    file = found.called.strip("'")
     return Table(
         {"all": found.matrix.tocsr() if hasattr(found.matrix, "tocsr") else np.asarray(found.matrix)},
         {} if label is None else {"all": _labels(found.column(label))},
-        {role: {"all": further_of(role, found.column(name), name, file)} for role, name in choice.further.items()},
+        {
+            role: {"all": further_of(role, found.column(name), name, found.called)}
+            for role, name in choice.further.items()
+        },
         columns=found.columns,
         ids={} if choice.ids == "" else {"all": ids},
         found=() if choice.layer is None else (f"layer {choice.layer!r}",),
     )
+
+
+def _obs_of(tree: Tree, called: str) -> Tree:
+    found = tree.get("obs")
+    if found is None or not found.members:
+        raise DataError(f"{called} is no file of AnnData: it has no table `obs`. {_RESTORE}")
+    return found
 
 
 def _labels(column: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ def further_of(role: str, column: Any, name: str, file: str) -> np.ndarray:
         role: "total", or "batch".
         column: a pandas series.
         name: what it is called.
-        file: what its table is called.
+        file: what messages call its table.
 
     Returns:
         Totals, of shape (row, 1); or the number of each row's batch, of shape (row,), in the order of the categories.
@@ -28,13 +28,13 @@ def further_of(role: str, column: Any, name: str, file: str) -> np.ndarray:
 
 def _totals(column: Any, name: str, file: str) -> np.ndarray:
     if column.dtype.kind not in "iuf":
-        raise DataError(f"Column {name!r} of {file!r} is no total: it holds no numbers (its dtype is {column.dtype}).")
+        raise DataError(f"Column {name!r} of {file} is no total: it holds no numbers (its dtype is {column.dtype}).")
     totals = column.to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~(np.isfinite(totals) & (totals > 0))
     if bad.any():
         raise DataError(
             f"Totals must be positive, but rows {few(np.flatnonzero(bad))} (counted from 0) of column {name!r} of "
-            f"{file!r} are not. Drop these rows: nothing was counted in them."
+            f"{file} are not. Drop these rows: nothing was counted in them."
         )
     return totals[:, None]
 
@@ -44,7 +44,7 @@ def _codes(column: Any, name: str, file: str) -> np.ndarray:
     missing = codes < 0
     if missing.any():
         raise DataError(
-            f"Rows {few(np.flatnonzero(missing))} (counted from 0) of column {name!r} of {file!r} have no batch. Name "
+            f"Rows {few(np.flatnonzero(missing))} (counted from 0) of column {name!r} of {file} have no batch. Name "
             "it, or drop the rows."
         )
     return codes

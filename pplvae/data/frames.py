@@ -77,7 +77,7 @@ def table_of(named: Named, choice: Choice, path: Path) -> Table:
     return Table(
         {"all": numbers},
         {} if label is None else {"all": frame.iloc[:, label].to_numpy()},
-        {role: {"all": further_of(role, frame.iloc[:, i], called[i], file)} for role, i in asked.items()},
+        {role: {"all": further_of(role, frame.iloc[:, i], called[i], repr(file))} for role, i in asked.items()},
         columns=None if named.names is None else np.array([called[i] for i in kept]),
         ids={} if ids is None else {"all": ids},
         found=(*named.found, *found),

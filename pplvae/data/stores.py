@@ -94,7 +94,7 @@ def _array(found: Any, path: Path) -> np.ndarray:
     texts = np.asarray(found[...])
     longest = max(map(len, map(str, texts.ravel())), default=0)
     ARRAYS.check(path, texts.size * longest * 4, _CURE)
-    return texts.astype(str)
+    return np.array([str(text) for text in texts.ravel().tolist()], dtype=str).reshape(texts.shape)
 
 
 def _codecs_of(metadata: Any) -> set[str]:
