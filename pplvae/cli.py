@@ -280,7 +280,7 @@ def export(
     to: Annotated[
         Path,
         typer.Option(
-            help="File to write: .csv, .parquet (needs pyarrow) or .nc; .h5ad for a copy of the run's own, with the rows in `obs`."
+            help="File to write: .csv, .parquet (needs pyarrow), .nc, or .h5ad, a copy of the run's with more in obs."
         ),
     ],
     what: Annotated[str, typer.Option(help="comparison, attribution, calibration or latents.")] = "comparison",

@@ -15,7 +15,7 @@ from pplvae.data.limits import ARRAYS
 from pplvae.data.tree import Tree
 from pplvae.errors import DataError
 
-_SECONDS, _PER_MIB = 60, 1
+_SECONDS, _PER_MIB = 30, 1
 _LARGE = 2**26  # bytes
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 

@@ -66,9 +66,11 @@ def _annotated(opened: Any, path: Path, layer: str | None) -> Tree:
         members[group] = Tree(members={name: _tree(inside[name], path) if name == layer else Tree() for name in inside})
     if layer in (None, "X") and "X" in opened:
         members["X"] = _tree(opened["X"], path)
-    if "raw" in opened and layer == "raw":
-        raw = opened["raw"]
-        members["raw"] = Tree(members={"X": _tree(raw["X"], path), "var": _tree(raw["var"], path, only_index=True)})
+    if "raw" in opened:
+        raw = opened["raw"] if layer == "raw" else {}
+        members["raw"] = Tree(
+            members={name: _tree(raw[name], path, name == "var") for name in ("X", "var") if name in raw}
+        )
     return Tree(members=members)
 
 
