@@ -103,7 +103,8 @@ def test_an_object_is_read_as_its_file_is(anndata, folder):
 
 
 def test_an_object_without_x_or_with_one_name_for_two_cells(anndata):
-    cells = anndata.AnnData(X, obs=pd.DataFrame(index=["a", "b", "a", "c", "d", "e"]))
+    cells = anndata.AnnData(X)
+    cells.obs_names = ["a", "b", "a", "c", "d", "e"]
     with pytest.raises(DataError, match=r"'a' is that of 2 rows.*obs_names_make_unique"):
         as_rows(cells)
     with pytest.raises(DataError, match=r"has no matrix X. Name a layer: `load_data\(..., layer='counts'\)`"):

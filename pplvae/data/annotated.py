@@ -59,7 +59,7 @@ def of_memory(given: Any, layer: str | None, called: str) -> Annotated:
         DataError: it has no such matrix.
         UnknownNameError: likewise, and there are others.
     """
-    group, name = place_of(layer, given.layers.keys(), given.obsm.keys(), given.raw is not None, called)
+    group, name = place_of(layer, list(given.layers), list(given.obsm), given.raw is not None, called)
     if group == "X":
         matrix, columns = given.X, given.var_names
     elif group == "raw":

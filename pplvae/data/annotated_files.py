@@ -100,13 +100,16 @@ def table_of_annotated(found: Annotated, choice: Choice) -> Table:
     for kind, name in [*asked.items(), *((f"column of the {role}", name) for role, name in choice.further.items())]:
         if name is not None and name not in found.beside:
             raise UnknownNameError(f"{kind} of {found.called}", name, found.beside)
+    matrix = found.matrix.tocsr() if hasattr(found.matrix, "tocsr") else np.asarray(found.matrix)
+    if hasattr(matrix, "toarray"):
+        check_fits(matrix.shape, matrix.dtype.itemsize, f"The matrix of {found.called}")
     label = choice.labels or next((name for name in LABELS if name in found.beside), None)
     ids = _texts(found.column(choice.ids)) if choice.ids else found.names
     if choice.ids != "":
         cure = 'Count them, `ids=""`, name a column of `obs` by `ids=`, or call `adata.obs_names_make_unique()`.'
         check_distinct(ids, found.called, cure)
     return Table(
-        {"all": found.matrix.tocsr() if hasattr(found.matrix, "tocsr") else np.asarray(found.matrix)},
+        {"all": matrix},
         {} if label is None else {"all": _labels(found.column(label))},
         {
             role: {"all": further_of(role, found.column(name), name, found.called)}
@@ -151,7 +154,6 @@ def _matrix(found: Tree, place: str, path: Path) -> Any:
         raise DataError(f"{place} of {str(path)!r} is a damaged sparse matrix: {error}. {_RESTORE}") from error
     size = math.prod(matrix.shape) * matrix.dtype.itemsize
     SPARSE.check(path, size, "read it with anndata and pass the object: `load_data(adata)`")
-    check_fits(matrix.shape, matrix.dtype.itemsize, f"{place} of {str(path)!r}")
     return matrix.tocsr()
 
 
