@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from pplvae.data.annotated import from_anndata, is_annotated
 from pplvae.data.arrays import Labelled, labelled
 from pplvae.data.given import Given
+from pplvae.data.huggingface import from_huggingface, is_huggingface
 from pplvae.data.scaling import Scaling
 from pplvae.data.torch_sets import from_torch
 from pplvae.errors import DataError, ShapeError
@@ -140,7 +141,8 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
 
     Args:
         rows: `Rows`; a tensor, an array, a pandas, polars or xarray table, a SciPy sparse matrix; a `Dataset` or
-            `DataLoader` of torch; an AnnData object; or a tuple of tensors and the like with the same number of rows.
+            `DataLoader` of torch; an AnnData object, a `Dataset` of Hugging Face; or a
+            tuple of tensors and the like with the same number of rows.
         argument: the caller's name for it, used in messages.
         name: of the split, where `rows` does not carry one.
 
@@ -180,10 +182,12 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
 
 def _given(rows: Any, argument: str) -> Given:
     """The parts that an object consists of; what is neither a data set nor a tuple is one part by itself."""
-    if isinstance(rows, Dataset | DataLoader):
-        return from_torch(rows, argument)
+    if is_huggingface(rows):
+        return from_huggingface(rows, argument)
     if is_annotated(rows):
         return from_anndata(rows, argument)
+    if isinstance(rows, Dataset | DataLoader):
+        return from_torch(rows, argument)
     if isinstance(rows, Mapping):
         raise DataError(
             f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
