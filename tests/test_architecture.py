@@ -27,7 +27,7 @@ ROOMS = {
     "holding": [],
     "run_folders": [],
     "data": [
-        *("limits", "mapped", "arrays", "table", "scaling", "download", "readers", "originals", "split", "given"),
+        *("limits", "mapped", "given", "arrays", "table", "scaling", "download", "readers", "originals", "split"),
         *(
             "torch_sets",
             "annotated",

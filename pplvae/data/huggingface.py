@@ -48,8 +48,8 @@ def from_huggingface(given: Any, argument: str) -> Given:
     features = [name for name, kind in kinds.items() if kind != "labels"]
     if len(labels) > 1 or not features:
         raise DataError(
-            f"`{argument}` has {len(labels)} columns of classes and {len(features)} of numbers; expected one of classes "
-            "at most, and one of numbers at least. Take one out: `dataset.remove_columns(...)`."
+            f"`{argument}` has {len(labels)} columns of classes and {len(features)} of numbers; expected one of "
+            "classes at most, and one of numbers at least. Take one out: `dataset.remove_columns(...)`."
         )
     ids = _ids_of(given, argument) if _INDEX in given.features else None
     classes = _names_of(given, labels[0]) if labels else None

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pplvae.data.annotated import from_anndata, is_annotated
 from pplvae.data.arrays import Labelled, labelled
-from pplvae.data.given import Given
+from pplvae.data.given import Given, is_a
 from pplvae.data.huggingface import from_huggingface, is_huggingface
 from pplvae.data.scaling import Scaling
 from pplvae.data.torch_sets import from_torch
@@ -173,8 +173,9 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
         raise ShapeError(
             f"All tensors of `{argument}` must have the same number of rows, got {', '.join(map(str, lengths))}."
         )
-    if lengths[0] == 0:
-        raise DataError(f"`{argument}` has no rows: its shape is {tuple(found[0].tensor.shape)}.")
+    if found[0].tensor.numel() == 0:
+        lacks = "rows" if lengths[0] == 0 else "columns"
+        raise DataError(f"`{argument}` has no {lacks}: its shape is {tuple(found[0].tensor.shape)}.")
     ids = _common_ids(found, argument) if given.ids is None else given.ids
     columns = found[0].columns if given.columns is None else given.columns
     return Rows(tuple(each.tensor for each in found), ids, name or "rows", given.labels, columns=columns)
@@ -188,12 +189,28 @@ def _given(rows: Any, argument: str) -> Given:
         return from_anndata(rows, argument)
     if isinstance(rows, Dataset | DataLoader):
         return from_torch(rows, argument)
-    if isinstance(rows, Mapping):
+    if is_a(rows, "xarray", "Dataset"):
+        return _of_variables(rows, argument)
+    if isinstance(rows, Mapping) and not hasattr(rows, "toarray"):  # one of SciPy's sparse matrices is one, too
         raise DataError(
             f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
             "entries, or a tuple of those that are tensors of the same rows."
         )
     return Given(rows if isinstance(rows, tuple) and not isinstance(rows, PackedSequence) else (rows,))
+
+
+def _of_variables(dataset: Any, argument: str) -> Given:
+    """The variables of an xarray dataset: a table if each is a column, else a tensor each, of the same first axis."""
+    variables = list(dataset.data_vars.values())
+    first = {variable.dims[:1] for variable in variables}
+    if len(first) != 1 or first == {()}:
+        found = ", ".join(f"{name!r} {variable.dims}" for name, variable in dataset.data_vars.items())
+        raise ShapeError(
+            f"The variables of `{argument}` must have one first dimension, that of the rows; got {found or 'none'}. "
+            "Choose some, `dataset[['v', 'w']]`, and turn them: `dataset.transpose('row', ...)`."
+        )
+    is_table = all(variable.ndim == 1 for variable in variables)
+    return Given((dataset.to_pandas(),) if is_table else tuple(variables))
 
 
 def _common_ids(found: Sequence[Labelled], argument: str) -> np.ndarray:
