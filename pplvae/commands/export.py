@@ -9,6 +9,8 @@ import xarray as xr
 
 from pplvae.commands.folders import RESULTS, result_of, spec_of
 from pplvae.commands.saying import Voice
+from pplvae.data.annotated_files import names_of_rows
+from pplvae.data.hdf5 import append_columns
 from pplvae.errors import StoreError, UnknownNameError
 from pplvae.netcdf import written_out
 from pplvae.results.base import PREFIX, Result
@@ -67,9 +69,6 @@ def _netcdf(result: Result, path: Path, _run: Path) -> None:
 
 
 def _annotated(result: Result, path: Path, run: Path) -> None:
-    from pplvae.data.annotated_files import names_of_rows  # imported late: pandas takes half a second
-    from pplvae.data.hdf5 import append_columns
-
     spec = spec_of(run)
     source = Path(spec["data"])
     if source.suffix.lower() != ".h5ad":
