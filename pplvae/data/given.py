@@ -1,5 +1,6 @@
 """What a user's object holds, before it becomes tensors: the parts of each row, and what is said about rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,11 @@ class Given:
     ids: np.ndarray | None = None
     labels: np.ndarray | None = None
     columns: np.ndarray | None = None
+
+
+def is_named(given: Any) -> bool:
+    """Whether something holds sets of rows by name; xarray's data sets, and one of SciPy's matrices, are rows."""
+    return isinstance(given, Mapping) and not is_a(given, "xarray", "Dataset") and not hasattr(given, "toarray")
 
 
 def is_a(given: Any, module: str, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Rows in: what every public function accepts as `rows`, checked once at the door."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pplvae.data.annotated import from_anndata, is_annotated
 from pplvae.data.arrays import Labelled, labelled
-from pplvae.data.given import Given, is_a
+from pplvae.data.given import Given, is_a, is_named
 from pplvae.data.huggingface import from_huggingface, is_huggingface
 from pplvae.data.scaling import Scaling
 from pplvae.data.torch_sets import from_torch
@@ -191,7 +191,7 @@ def _given(rows: Any, argument: str) -> Given:
         return from_torch(rows, argument)
     if is_a(rows, "xarray", "Dataset"):
         return _of_variables(rows, argument)
-    if isinstance(rows, Mapping) and not hasattr(rows, "toarray"):  # one of SciPy's sparse matrices is one, too
+    if is_named(rows):
         raise DataError(
             f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
             "entries, or a tuple of those that are tensors of the same rows."
@@ -232,7 +232,7 @@ def as_parts(rows: Any) -> dict[str, Rows]:
     """Named sets of rows: a data set's train and test part, a mapping's items, or the rows alone."""
     if isinstance(rows, Data):
         return {"train": rows.train, "test": rows.test}
-    if isinstance(rows, Mapping):
+    if is_named(rows):
         if not rows:
             raise DataError("`rows` is an empty mapping; expected {name: rows}, such as {'train': ..., 'test': ...}.")
         return {str(name): as_rows(part, argument=f"rows[{name!r}]", name=str(name)) for name, part in rows.items()}
