@@ -182,7 +182,7 @@ FORMS = {
     "mapping of rows": lambda: {"held": one("other")},
     "rows": lambda: one(labels=np.arange(ROWS)),
     "a table of data": lambda: data().test,
-    "xarray": lambda: xr.Dataset({"v": (("row", "column"), rows().numpy())}),
+    "xarray": lambda: xr.Dataset({f"column {i}": ("row", column) for i, column in enumerate(rows().numpy().T)}),
     "loader": lambda: DataLoader(TensorDataset(rows()), batch_size=4, shuffle=True, drop_last=True),
 }
 
