@@ -15,7 +15,7 @@ from pplvae.data.limits import ARRAYS
 from pplvae.data.tree import Tree
 from pplvae.errors import DataError
 
-_SECONDS, _PER_MIB = 30, 1
+_SECONDS, _PER_MIB = 20, 1
 _LARGE = 2**26  # bytes
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -68,8 +68,8 @@ def append_columns(path: Path, columns: Mapping[str, Mapping[str, np.ndarray]]) 
 
 
 def _run(path: Path, *words: str) -> None:
-    command = [sys.executable, "-P", str(hdf5_child.__file__), *words]
     seconds = _SECONDS + _PER_MIB * (path.stat().st_size >> 20)
+    command = [sys.executable, "-P", str(hdf5_child.__file__), str(seconds), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:

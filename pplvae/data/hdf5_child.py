@@ -3,8 +3,8 @@
 That library reads files on which it never returns, and others on which it writes where it should not. Nothing of
 pplvae is imported here, since a child should start in a fraction of a second.
 
-    python hdf5_child.py read FILE FOLDER ASKED     parts of a file, as .npy files and `tree.json`
-    python hdf5_child.py append FILE FOLDER         columns of `columns.json` into the table `obs` of a file
+    python hdf5_child.py SECONDS read FILE FOLDER ASKED     parts of a file, as .npy files and `tree.json`
+    python hdf5_child.py SECONDS append FILE FOLDER         columns of `columns.json` into the table `obs` of a file
 """
 
 import json
@@ -188,22 +188,27 @@ def write(table: Any, name: str, files: dict[str, str], folder: Path) -> Any:
     return column
 
 
-def bound_memory() -> None:
-    """Take no more addresses than a file of any size needs, since numbers go through in pieces."""
+def bound(seconds: int) -> None:
+    """Take no more addresses than a file of any size needs, since numbers go through in pieces, and end in any case.
+
+    Args:
+        seconds: of processor time; a parent that has been killed waits for nobody.
+    """
     try:
         import resource
     except ImportError:  # not on Windows
         return
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    most = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    for limit, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, seconds)):
+        hard = resource.getrlimit(limit)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (most, most))
 
 
 if __name__ == "__main__":
-    bound_memory()
-    verb, file, folder = sys.argv[1:4]
+    bound(int(sys.argv[1]))
+    verb, file, folder = sys.argv[2:5]
     try:
-        read(file, Path(folder), json.loads(sys.argv[4])) if verb == "read" else append(file, Path(folder))
+        read(file, Path(folder), json.loads(sys.argv[5])) if verb == "read" else append(file, Path(folder))
     except Unreadable as error:
         sys.exit(f"={error}")
     except Exception as error:  # bytes from outside make HDF5 raise whatever there is
