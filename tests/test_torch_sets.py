@@ -144,6 +144,7 @@ class WithoutLength(Dataset):
 REFUSED = {
     "drawn by weights": (DataLoader(Items(), sampler=WeightedRandomSampler([1.0] * 7, 7)), "WeightedRandomSampler may"),
     "with replacement": (DataLoader(Items(), sampler=RandomSampler(Items(), replacement=True)), r"`loader\.dataset`"),
+    "some at random": (DataLoader(Items(), sampler=RandomSampler(Items(), num_samples=3)), "or never"),
     "batches of one's own": (DataLoader(Items(), batch_sampler=[[0, 1], [1, 2]]), r"whose list may take a row several"),
     "no length": (WithoutLength(), "WithoutLength without a length"),
     "no rows": (Stream([]), "has no rows"),
