@@ -28,7 +28,6 @@ OF_DATA = (  # options of `load_data`
     "standardise",
     "layer",
     "total",
-    "batch",
 )
 _MOST_LATENT = 100_000
 _PARTS = {"likelihood": LIKELIHOODS, "prior": PRIORS, "guide": GUIDES}
