@@ -29,7 +29,7 @@ def main(*, quick: bool, threads: int) -> None:
     began, lines, total = time.process_time(), [], 0
     with tempfile.TemporaryDirectory() as name:
         for called, some in formats(Path(name)).items():
-            found = tried(called, some, Path(name), _EACH // 20 if quick else _EACH)
+            found = tried(called, some, Path(name), (_EACH // 20 if quick else _EACH) // some.slow)
             lines.append(_line(called, some, found))
             total += len(found)
             _tell(called, found)
@@ -60,7 +60,7 @@ def tried(called: str, some: Format, folder: Path, count: int) -> list[Outcome]:
     for i in range(count):
         whole = some.wholes[i % len(some.wholes)]
         contents.append(some.change(whole, random_numbers.choice(some.wholes), random_numbers))
-    return outcomes(contents, some.read, path)
+    return outcomes(contents, some.read, path, some.limits)
 
 
 def _bombs(folder: Path) -> list[Sequence[str]]:

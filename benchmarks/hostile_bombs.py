@@ -10,11 +10,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 
 import pplvae
-from benchmarks.hostile_files import saved
+from benchmarks.hostile_files import cells, saved
 from pplvae import plain
 from pplvae.run_folders import read_spec
 from pplvae.store import open_datasets, read_tensors
@@ -26,6 +27,7 @@ _READERS: dict[str, Callable[[Path], object]] = {
     "a.csv": pplvae.load_data,
     "a.csv.gz": pplvae.load_data,
     "a.parquet": pplvae.load_data,
+    "a.h5ad": pplvae.load_data,
     "a.safetensors": read_tensors,
     "a.nc": lambda path: open_datasets(path, "comparison"),
     "a.json": read_spec,
@@ -62,7 +64,7 @@ def _zipped(**members: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _lies(_: Path) -> Iterator[tuple[str, str, bytes]]:
+def _lies(folder: Path) -> Iterator[tuple[str, str, bytes]]:
     """Shapes and lengths that are not those of the content."""
     yield "10¹² rows", "a.npy", _array("(1000000000000, 6)")
     yield "2⁶² rows, whose bytes overflow", "a.npy", _array("(4611686018427387904, 8)")
@@ -79,6 +81,9 @@ def _lies(_: Path) -> Iterator[tuple[str, str, bytes]]:
     yield "10⁹ columns", "a.npz", saved(np.savez, **sparse, **wide)
     away = {"indptr": np.array([0, 1, 10**6, 0]), "shape": np.array([3, 6])}
     yield "entries far outside", "a.npz", saved(np.savez, **sparse, **away)
+    yield "10¹⁸ numbers", "a.h5ad", cells(folder, shape=[10**9, 10**9])
+    yield "10⁹ columns", "a.h5ad", cells(folder, shape=[40, 10**9])
+    yield "10¹³ numbers, of which none is written", "a.h5ad", _hollow(folder)
     huge = (2**63 - 1).to_bytes(8, "little")
     yield "a header of 2⁶³ bytes", "a.safetensors", huge + b"{}"
     tensor = {"w": {"dtype": "F64", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}
@@ -90,6 +95,13 @@ def _lies(_: Path) -> Iterator[tuple[str, str, bytes]]:
         groups = {"comparison": {"attrs": {}, "variables": [hollow]}}
         about = json.dumps({"format": 1, "kind": "comparison", "groups": groups}).encode()
         yield f"a shape of {shape}", "a.nc", plain.sealed(b"", about, bytes(8 * (len(shape) == 1)))
+
+
+def _hollow(folder: Path) -> bytes:
+    with h5py.File(folder / "made.h5ad", "w") as file:
+        file.create_dataset("X", (10**9, 10**4), "f4", chunks=(1000, 1000), compression="gzip")
+        file["obs/_index"] = file["var/_index"] = ["a"]
+    return _taken(folder / "made.h5ad")
 
 
 def _packed(folder: Path) -> Iterator[tuple[str, str, bytes]]:

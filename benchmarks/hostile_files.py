@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
 
 import pplvae
+from benchmarks.hostile_reading import Limits
 from benchmarks.mutations import mutated
 from pplvae import plain
 from pplvae.commands.code import trusted
@@ -29,6 +31,7 @@ from pplvae.run_folders import CHECKPOINT, RUN
 from pplvae.store import open_datasets, read_tensors, write_json, write_tensors
 
 _EPOCHS = 1
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Format:
         read: of a path.
         sealed: whether every change has to be noticed.
         change: of a whole file; by default its bytes are changed.
+        slow: how many times fewer changes are tried, since reading one takes longer.
+        limits: of a file; None for those of all others.
     """
 
     file: str
@@ -48,6 +53,8 @@ class Format:
     read: Callable[[Path], object]
     sealed: bool = False
     change: Callable[[bytes, bytes, random.Random], bytes] = mutated
+    slow: int = 1
+    limits: Limits | None = None
 
 
 def formats(folder: Path) -> dict[str, Format]:
@@ -62,6 +69,7 @@ def formats(folder: Path) -> dict[str, Format]:
         "csv": Format("a.csv", data["csv"], pplvae.load_data),
         "csv, packed": Format("a.csv.gz", data["packed"], pplvae.load_data),
         "parquet": Format("a.parquet", data["parquet"], pplvae.load_data),
+        "h5ad": Format("a.h5ad", data["cells"], _load_cells, slow=10, limits=Limits(30.0, _GIB, 8 * _GIB)),
         "safetensors": Format("a.safetensors", run["weights.safetensors"], read_tensors, sealed=True),
         "safetensors, sealed anew": Format(CHECKPOINT, run[CHECKPOINT][:1], again, change=_checkpoint_sealed_anew),
         "netCDF": Format("a.nc", run["comparison.nc"], pplvae.load_comparison, sealed=True),
@@ -79,6 +87,26 @@ def saved(save: Callable[..., object], *arrays: Any, **named: Any) -> bytes:
     buffer = io.BytesIO()
     save(buffer, *arrays, **named)
     return buffer.getvalue()
+
+
+def cells(folder: Path, **attributes: Any) -> bytes:
+    """A small file of AnnData, with a sparse matrix of which some attributes are others."""
+    path = folder / "made.h5ad"
+    counts = sparse.csr_array(np.random.default_rng(0).poisson(0.3, (40, 6)).astype("f4"))
+    with h5py.File(path, "w") as file:
+        for name in ("data", "indices", "indptr"):
+            file.create_dataset(f"X/{name}", data=getattr(counts, name), compression="gzip")
+        file["X"].attrs.update({"encoding-type": "csr_matrix", "shape": counts.shape, **attributes})
+        for table, size in (("obs", 40), ("var", 6)):
+            file[f"{table}/_index"] = [f"{table} {i}" for i in range(size)]
+            file[table].attrs["_index"] = "_index"
+        file["obs/total"] = np.arange(1.0, 41)
+        file["obs/cell_type/codes"], file["obs/cell_type/categories"] = np.arange(40, dtype="i1") % 2, ["a", "b"]
+    return path.read_bytes()
+
+
+def _load_cells(path: Path) -> object:
+    return pplvae.load_data(path, labels="cell_type", total="total")
 
 
 def _data_files(folder: Path) -> dict[str, list[bytes]]:
@@ -106,6 +134,7 @@ def _data_files(folder: Path) -> dict[str, list[bytes]]:
             saved(sparse.save_npz, kind(counts.astype(float)))
             for kind in (sparse.csr_array, sparse.coo_array, sparse.csc_array)
         ],
+        "cells": [cells(folder)],
         "csv": [
             text,
             europe,

@@ -611,6 +611,7 @@ NOT_GIVEN = {
     "train": "of a fit that goes on from another",
     "valid": "the run folder would have to keep it",
     "test": "the run folder would have to keep it",
+    "batch": "no model that is shipped takes one, and it would stand beside --batch-size",
 }
 PLAIN = {int, float, str, bool, int | None, float | None, str | None, bool | None, int | str | None}
 OTHER_WORDS = {"objective", "screen", "evidence", "existing", "most_rows"}  # None, or names that are options

@@ -77,6 +77,8 @@ def test_texts(kind, tmp_path):
 def test_thousands_and_decimals(tmp_path):
     assert load(tmp_path / "x.csv", "a;b\n1.500,25;2,5\n3,5;4,5\n")[0].values.tolist() == [[1500.25, 2.5], [3.5, 4.5]]
     assert load(tmp_path / "x.csv", 'a,b\n"1,500",2\n"3,250",4\n')[0].values.tolist() == [[1500, 2], [3250, 4]]
+    for text in ('a,b\n"1,234,567.5",2.5\n"2,345.25","1,000"\n', "a\tb\n1,234,567.5\t2.5\n2,345.25\t1,000\n"):
+        assert load(tmp_path / "x.csv", text)[0].values.tolist() == [[1234567.5, 2.5], [2345.25, 1000]]
 
 
 @pytest.mark.parametrize("first", ["0,1,2,3", "1,2,3,4"])

@@ -17,7 +17,7 @@ from torch import distributions as td
 from workflow import check_command, check_pair
 
 import pplvae
-from pplvae import cli
+from pplvae.commands import fitting, measuring
 from pplvae.errors import DataError, ProgramError, RowwiseError, ShapeError, UnknownNameError
 from pplvae.likelihoods import Bernoulli, Gaussian
 from pplvae.models import AutoregressiveVAE, ChainRule, DeepMarkov, MarkovChain, no_latents
@@ -423,9 +423,9 @@ def test_commands(tmp_path, capsys):
     check_command(tmp_path / "rows.npy", tmp_path, model="autoregressive-vae", likelihood="bernoulli")
     for likelihood in ("bernoulli", "gaussian"):
         run = tmp_path / likelihood
-        cli.fit(data=str(tmp_path / "rows.npy"), run=run, model="chain-rule", likelihood=likelihood, epochs=1)
+        fitting.fit(data=str(tmp_path / "rows.npy"), run=run, model="chain-rule", likelihood=likelihood, epochs=1)
         with pytest.raises(typer.Exit):
-            cli.compare(run)
+            measuring.compare(run)
         assert "has no latents" in capsys.readouterr().err
 
 

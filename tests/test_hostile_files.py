@@ -33,7 +33,7 @@ def test_whole_files_are_read(every, tmp_path):
 def test_changed_files_are_read_or_refused_in_words_and_sealed_ones_are_noticed(every):
     folder, known = every
     for called, some in known.items():
-        found = tried(called, some, folder, MUTATIONS)
+        found = tried(called, some, folder, max(5, MUTATIONS // some.slow))
         odd = [outcome for outcome in found if outcome.kind not in ("refused", *([] if some.sealed else ["read"]))]
         assert not odd, (called, odd[:3])
 

@@ -4,16 +4,18 @@ import gc
 import threading
 from contextlib import contextmanager
 
+import h5py
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from oracles import bad_pair
+from scipy import sparse
 
 import pplvae
-from pplvae.data import as_rows
-from pplvae.errors import ProgramError
+from pplvae.data import as_rows, limits
+from pplvae.errors import DataError, ProgramError
 from pplvae.programs.memory import bytes_of, rows_in
 from pplvae.scoring.chunks import Chunk
 
@@ -70,6 +72,33 @@ def test_a_large_file_is_loaded_once(path):
         data = pplvae.load_data(path)
     assert len(data.train) + len(data.valid) + len(data.test) == ROWS
     assert peak[0] < 1.6 * ROWS * COLUMNS * 8 / 2**20
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_large_file_of_cells_is_loaded_once(kind, tmp_path, path):
+    with h5py.File(tmp_path / "cells.h5ad", "w") as file:
+        for table, count in (("obs", ROWS), ("var", COLUMNS)):
+            file[f"{table}/_index"] = [f"{i}" for i in range(count)]
+            file[table].attrs["_index"] = "_index"
+        if kind == "dense":
+            file["X"] = np.load(path, mmap_mode="r")
+        else:
+            file["X/data"], file["X/indices"] = np.ones(20 * ROWS, "f4"), np.tile(np.arange(20, dtype="i4"), ROWS)
+            file["X/indptr"] = 20 * np.arange(ROWS + 1, dtype="i4")
+            file["X"].attrs.update({"encoding-type": "csr_matrix", "shape": [ROWS, COLUMNS]})
+    gc.collect()
+    with peak_of_own_memory() as peak:
+        data = pplvae.load_data(tmp_path / "cells.h5ad")
+    assert len(data.train) + len(data.valid) + len(data.test) == ROWS
+    assert float(data.test.values[-1, 0]) == (1 if kind == "sparse" else int(data.test.ids[-1]) % 1000)
+    assert peak[0] < 1.6 * ROWS * COLUMNS * 8 / 2**20
+
+
+def test_what_is_sparse_and_would_not_fit_is_refused_before_it_is_tried(monkeypatch):
+    monkeypatch.setattr(limits, "memory_of_machine", lambda: 2**30)
+    few = sparse.csr_array((10**6, 10**3))
+    with pytest.raises(DataError, match=r"1000000×1000 numbers would take 9\.7 GiB, and the machine has 1\.0"):
+        as_rows(few)
 
 
 def test_an_array_in_chunks_is_not_held_whole(tmp_path, path, monkeypatch):

@@ -1,5 +1,8 @@
 """Rows as people hold them in memory: each kind gives the rows of the plain array, or is refused with its cure."""
 
+from decimal import Decimal
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +10,16 @@ import torch
 import xarray as xr
 from scipy import sparse
 from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 import pplvae
 from pplvae.data import as_rows, few
 from pplvae.errors import DataError, ShapeError
+
+try:
+    import polars  # here, since it changes the environment once
+except ImportError:
+    polars = None
 
 X = np.random.default_rng(0).integers(-9, 9, size=(6, 3)).astype(np.float64)  # exact in every dtype below
 NAMES, INDEX = ["a", "b", "c"], [f"patient {i}" for i in range(6)]
@@ -35,6 +43,14 @@ SAME_VALUES = {
     "sparse frame": pd.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(X)),
     "nullable": pd.DataFrame(X).astype("Int64"),
     "labelled": xr.DataArray(X, dims=["row", "column"], coords={"column": NAMES}),
+    "labelled, several variables": xr.Dataset({name: ("row", X[:, i]) for i, name in enumerate(NAMES)}),
+    "labelled, one variable": xr.Dataset({"v": (("row", "column"), X)}),
+    "sparse matrix by keys": sparse.dok_array(X),
+    "turned round": X[::-1, ::-1].copy()[::-1, ::-1],
+    "by columns": np.asfortranarray(X),
+    "array of objects": X.astype(object),
+    "whole numbers as objects": X.astype(int).astype(object),
+    "decimals": pd.DataFrame([[Decimal(int(x)) for x in row] for row in X]),
     "lists": X.tolist(),
     "data set": TensorDataset(torch.tensor(X)),
 }
@@ -48,7 +64,7 @@ def test_every_kind_gives_the_rows_of_the_array(kind):
     assert len(rows.tensors) == 1
     assert rows.values.layout is torch.strided
     assert not rows.values.requires_grad
-    if kind not in ("big-endian integers", "nullable"):
+    if kind not in ("big-endian integers", "nullable", "whole numbers as objects"):
         assert rows.values.dtype is torch.float64
     np.testing.assert_array_equal(rows.values.double(), X)
 
@@ -70,6 +86,35 @@ def test_a_frame_keeps_its_names_and_index():
     levels = pd.MultiIndex.from_product([["u", "v"], [0, 1, 2]])
     assert as_rows(FRAME.set_axis(levels)).ids.tolist()[:2] == ["u / 0", "u / 1"]
     assert as_rows(pd.Series([1.0, 2.0], index=["u", "v"])).ids.tolist() == ["u", "v"]
+
+
+def test_an_xarray_keeps_the_names_of_its_rows_whatever_its_shape():
+    pictures = xr.DataArray(X.reshape(3, 2, 3), dims=["day", "y", "x"], coords={"day": ["mon", "tue", "wed"]})
+    assert as_rows(pictures).ids.tolist() == ["mon", "tue", "wed"]
+    assert as_rows(pictures).values.shape == (3, 2, 3)
+    both = as_rows(xr.Dataset({"v": pictures, "total": ("day", [1, 2, 3])}))
+    assert both.tensors[1].tolist() == [1, 2, 3]
+    assert both.ids.tolist() == ["mon", "tue", "wed"]
+    table = xr.Dataset({"a": ("day", [1.0, 2.0]), "b": ("day", [3.0, 4.0])}, coords={"day": ["mon", "tue"]})
+    assert (as_rows(table).ids.tolist(), as_rows(table).columns.tolist()) == (["mon", "tue"], ["a", "b"])
+
+
+def test_truth_values_are_numbers_whatever_holds_them():
+    for given in (pd.DataFrame(X > 0), pd.DataFrame(X > 0, dtype="boolean"), X > 0, sparse.csr_array(X > 0)):
+        np.testing.assert_array_equal(as_rows(given).values, X > 0)
+    pytest.importorskip("pyarrow")
+    np.testing.assert_array_equal(as_rows(pd.DataFrame(X > 0).astype("bool[pyarrow]")).values, X > 0)
+
+
+@pytest.mark.skipif(polars is None, reason="polars is not installed")
+def test_frames_of_polars():
+    frame = polars.DataFrame(X, schema=NAMES)
+    np.testing.assert_array_equal(as_rows(frame).values, X)
+    assert as_rows(frame).columns.tolist() == NAMES
+    with pytest.raises(DataError, match=r"Call its `\.collect\(\)` first"):
+        as_rows(frame.lazy())
+    with pytest.raises(DataError, match=r"column 'd' does not.*cs\.numeric"):
+        as_rows(frame.with_columns(d=polars.lit("x")))
 
 
 def test_tensors_of_a_frame_belong_to_one_index():
@@ -107,8 +152,12 @@ REFUSED = {
     "lists of several lengths": ([[1, 2], [3]], "differ in length"),
     "packed": (PACKED, r"`rows` is a PackedSequence.*pad_packed_sequence"),
     "packed beside others": ((X, PACKED), r"`rows\[1\]` is a PackedSequence"),
-    "loader": (DataLoader(TensorDataset(torch.tensor(X))), r"a DataLoader.*`\.tensors`"),
     "mapping": ({"x": X}, r"is a mapping \('x'\)"),
+    "number alone, of xarray": (xr.DataArray(1.0), "got a single number"),
+    "rows of nothing": (FRAME[[]], "has no columns"),
+    "arrays in a column": (FRAME.assign(d=list(X)), r"'d' does not.*`numpy\.stack\(frame\['d'\]\)`"),
+    "variables of several rows": (xr.Dataset({"v": ("a", [1.0]), "w": ("b", [1.0])}), "must have one first dimension"),
+    "path object": (Path("rows.csv"), r"pplvae\.load_data\('rows\.csv'\)"),
     "path": ("rows.csv", r"pplvae\.load_data\('rows\.csv'\)"),
     "generator": ((row for row in X), "got a generator"),
     "complex": (torch.ones(2, 2) * 1j, "real numbers"),

@@ -3,7 +3,7 @@
 import torch
 
 import pplvae
-from pplvae import cli
+from pplvae.commands import fitting, measuring
 from pplvae.commands.folders import COMPARISON
 from pplvae.commands.spec import made
 
@@ -37,8 +37,8 @@ def check_pair(make, rows, folder, **options):
 def check_command(data, folder, **parts):
     """Fit and compare on the command line; the part is asked for by name."""
     run = folder / "run"
-    cli.fit(data=str(data), run=run, latent=2, epochs=1, **parts)
-    cli.compare(run, particles=10, max_steps=3, evidence="none")
+    fitting.fit(data=str(data), run=run, latent=2, epochs=1, **parts)
+    measuring.compare(run, particles=10, max_steps=3, evidence="none")
     assert COMPARISON.path(run).exists()
 
 

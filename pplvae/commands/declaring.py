@@ -42,7 +42,8 @@ Parquet = Annotated[
 Table = Annotated[
     str,
     typer.Option(
-        help=f"A path to a .npy, .npz, .parquet or text file (.csv, .tsv, ...), or one of {', '.join(DATA_SETS)}."
+        help="A path to a .npy, .npz, .parquet, .h5ad, .zarr or text file (.csv, .tsv, ...), or one of "
+        f"{', '.join(DATA_SETS)}."
     ),
 ]
 Program = Annotated[

@@ -141,7 +141,12 @@ def runs(
 def export(
     voice: Voice,
     run: RunFolder,
-    to: Annotated[Path, typer.Option(help="File to write: .csv, .parquet (needs pyarrow) or .nc.")],
+    to: Annotated[
+        Path,
+        typer.Option(
+            help="File to write: .csv, .parquet (needs pyarrow), .nc, or .h5ad, a copy of the run's with more in obs."
+        ),
+    ],
     what: Annotated[str, typer.Option(help="comparison, attribution, calibration or latents.")] = "comparison",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> Found:

@@ -18,7 +18,17 @@ from pplvae.priors import PRIORS
 
 Spec = dict[str, Any]  # model, data, latent and the rest, as they were asked for: a run folder keeps it
 
-OF_DATA = ("binarise", "labels", "ids", "header", "scale", "missing", "standardise")  # options of `load_data`
+OF_DATA = (  # options of `load_data`
+    "binarise",
+    "labels",
+    "ids",
+    "header",
+    "scale",
+    "missing",
+    "standardise",
+    "layer",
+    "total",
+)
 _MOST_LATENT = 100_000
 _LATENT = 8  # where neither the command nor the class says how many
 _PARTS = {"likelihood": LIKELIHOODS, "prior": PRIORS, "guide": GUIDES}
@@ -70,7 +80,7 @@ def portable_model(model: str) -> str:
 def portable_data(data: str) -> str:
     """Likewise for the rows; a name stays what `load_data` takes it for, whatever files lie around."""
     named = data.replace("-", "_") in DATA_SETS
-    return str(Path(data).resolve()) if not named and Path(data).is_file() else data
+    return str(Path(data).resolve()) if not named and Path(data).exists() else data
 
 
 def _check_parts(kind: Callable[..., Any], spec: Spec) -> None:

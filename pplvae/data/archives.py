@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pplvae.data.limits import ARRAYS
-from pplvae.data.table import Table
+from pplvae.data.sparse import check_places
+from pplvae.data.table import LABELS, Table
 from pplvae.errors import DataError, UnknownNameError
 
 _CURE = "save its arrays by `numpy.savez`, which does not pack"
@@ -53,6 +54,17 @@ def read_npz(path: Path, labels: str | None) -> Table:
         raise DataError(f"{str(path)!r} is one array. Rename it to .npy.")
     if {"format", "shape", "data"} <= arrays.keys():
         arrays = {"x": _sparse(path)}
+    return table_of_arrays(arrays, labels, path)
+
+
+def table_of_arrays(arrays: dict[str, np.ndarray], labels: str | None, path: Path) -> Table:
+    """Rows and labels among arrays that have names.
+
+    Args:
+        arrays: by name.
+        labels: name of the labels, or None.
+        path: of the file or store that they come from.
+    """
     parts = {kind: _in_parts(arrays, kind, path) for kind in "xy"}
     if "train" in parts["x"]:
         return _of_parts(arrays, parts["x"], parts["y"], labels, path)
@@ -160,7 +172,7 @@ def _sparse(path: Path) -> np.ndarray:
         matrix = sparse.load_npz(path)
         ARRAYS.check(path, math.prod(matrix.shape) * matrix.dtype.itemsize, _CURE)
         if hasattr(matrix, "indptr"):
-            _check_places(matrix)
+            check_places(matrix)
         return matrix.toarray()
     except DataError:
         raise
@@ -168,20 +180,9 @@ def _sparse(path: Path) -> np.ndarray:
         raise DataError(f"{str(path)!r} cannot be read as a sparse matrix: it is damaged. {_RESTORE}") from error
 
 
-def _check_places(matrix: Any) -> None:
-    """Refuse places outside of a matrix, which SciPy would write to; its own check stops where there are no entries.
-
-    Raises:
-        ValueError: there are some.
-    """
-    if matrix.indptr[0] != 0 or (np.diff(matrix.indptr) < 0).any():
-        raise ValueError("places that go backwards")
-    matrix.check_format(full_check=True)
-
-
 def _label_key(labels: str | None, names: list[str], path: Path) -> str | None:
     if labels is None:
-        return next((name for name in ("label", "labels", "y") if name in names and len(names) > 1), None)
+        return next((name for name in LABELS if name in names and len(names) > 1), None)
     if labels not in names:
         raise UnknownNameError(f"labels of {path.name!r}", labels, names)
     return labels

@@ -1,7 +1,11 @@
 """What people hold numbers in, as tensors: arrays of every kind, frames with their names, or a refusal in words."""
 
+import os
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -9,12 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from pplvae.data.given import is_a
+from pplvae.data.limits import check_fits
 from pplvae.data.mapped import is_in_chunks, unpacked, writable
 from pplvae.errors import DataError, ShapeError
 
 # torch computes little or nothing with these; the next wider kind holds the same numbers.
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 _PRECISE = (torch.float32, torch.float64)
+_REAL = (Real, Decimal)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ def labelled(part: Any, argument: str, *, masked: bool = False) -> Labelled:
         frame = _frame(part, argument)
         if frame is not None:
             part, ids, columns = _taken_apart(frame, argument)
+        elif is_a(part, "xarray", "DataArray"):
+            ids = _ids_of_first_axis(part, argument)
         tensor = _from_array(_numbers(_array(part, argument, masked), argument))
     if tensor.ndim == 0:
         raise ShapeError(f"`{argument}` must have shape (row, ...), got a single number.")
@@ -71,7 +80,7 @@ def _dense_tensor(part: Tensor, argument: str) -> Tensor:
             "`(torch.nested.to_padded_tensor(v, 0.0), lengths)`."
         )
     if part.layout is not torch.strided:
-        part = _unpacked(part.to_dense, part.shape, argument)
+        part = _unpacked(part.to_dense, part, argument)
     # The same numbers give the same bits however they lie in memory: kernels differ by it.
     part = part.detach().contiguous()
     return part.clone() if part.is_inference() else part
@@ -97,7 +106,7 @@ def _frame(part: Any, argument: str) -> Any:
 
         return pd.DataFrame(fields_of(part)) if _is_flat(part, argument) else None
     to_pandas = getattr(part, "to_pandas", None)  # polars, pyarrow, xarray
-    if to_pandas is not None and getattr(part, "ndim", 2) <= 2:
+    if to_pandas is not None and getattr(part, "ndim", 2) in (1, 2):
         try:
             return to_pandas()
         except ImportError as error:
@@ -106,6 +115,12 @@ def _frame(part: Any, argument: str) -> Any:
                 "Pass an array: `.to_numpy()`."
             ) from error
     return None
+
+
+def _ids_of_first_axis(part: Any, argument: str) -> np.ndarray | None:
+    """The index of an xarray array's rows, which pandas has no table for."""
+    named = part.ndim > 0 and part.dims[0] in part.indexes
+    return _ids_of(part.indexes[part.dims[0]], argument) if named else None
 
 
 def fields_of(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -136,24 +151,37 @@ def _taken_apart(frame: Any, argument: str) -> tuple[np.ndarray, np.ndarray, np.
 
 def _numbers_of(frame: Any, argument: str) -> np.ndarray:
     frame = frame.infer_objects()
-    kinds = [_kind_of(dtype) for dtype in frame.dtypes]
-    odd = [_name_of(column) for column, kind in zip(frame.columns, kinds, strict=True) if kind not in "biuf"]
+    kinds = ["f" if _holds_numbers(column) else _kind_of(column.dtype) for _, column in frame.items()]
+    odd = [place for place, kind in enumerate(kinds) if kind not in "biuf"]
     if odd:
+        column = frame.iloc[:, odd[0]]
+        cure = (
+            "Select the numeric columns (pandas: `frame.select_dtypes('number')`; polars: `frame.select(cs.numeric())` "
+        )
+        cure += "with `import polars.selectors as cs`), or encode it: `pandas.get_dummies`"
+        if len(column) and hasattr(column.iloc[0], "__len__") and not isinstance(column.iloc[0], str):
+            cure = f"Its entries are arrays: pass them as a tensor of their own, `numpy.stack(frame[{column.name!r}])`"
         raise DataError(
-            f"`{argument}` must hold numbers, but column {odd[0]!r} does not"
+            f"`{argument}` must hold numbers, but column {_name_of(column.name)!r} does not"
             + (f" (nor do {len(odd) - 1} more)" if len(odd) > 1 else "")
-            + ". Select the numeric columns, `frame.select_dtypes('number')`, or encode it: `pandas.get_dummies`."
+            + f". {cure}."
         )
     if frame.isna().any(axis=None):
         return frame.to_numpy(dtype=np.float64, na_value=np.nan)
     return frame.to_numpy(dtype=np.float64 if "f" in kinds else np.int64 if frame.shape[1] else np.float64)
 
 
+def _holds_numbers(column: Any) -> bool:
+    """Whether a column of Python's objects, or of Arrow's decimals, holds real numbers and what is missing."""
+    is_decimal = str(column.dtype).startswith("decimal")
+    return is_decimal or (column.dtype == object and all(isinstance(value, _REAL) for value in column.dropna()))
+
+
 def _kind_of(dtype: Any) -> str:
     """NumPy's letter for the kind of a column, also of pandas' own dtypes that may hold missing or sparse numbers."""
     dtype = getattr(dtype, "subtype", dtype)
     kind = getattr(dtype, "kind", "O")
-    return kind if isinstance(kind, str) and getattr(dtype, "_is_numeric", True) else "O"
+    return kind if kind == "b" or (isinstance(kind, str) and getattr(dtype, "_is_numeric", True)) else "O"
 
 
 def _ids_of(index: Any, argument: str) -> np.ndarray:
@@ -180,26 +208,27 @@ def _array(part: Any, argument: str, masked: bool) -> np.ndarray:
     if isinstance(part, np.ma.MaskedArray):
         return _unmasked(part, argument, masked)
     if hasattr(part, "toarray") and hasattr(part, "nnz"):  # SciPy's sparse matrices and arrays
-        return _unpacked(part.toarray, part.shape, argument)
+        return _unpacked(part.toarray, part, argument)
     if isinstance(part, list) and any(getattr(item, "ndim", 0) > 0 for item in part):
         raise DataError(
             f"`{argument}` is a list of arrays, which may mean two things. If each is one row, stack them: "
             "`numpy.stack(rows)`; if they are several tensors of the same rows, pass a tuple: `tuple(rows)`."
         )
-    if isinstance(part, str | bytes):
+    if isinstance(part, str | bytes | PathLike):
         raise DataError(
-            f"`{argument}` must hold numbers, got the text {part!r}. A file or a data set by name is read by "
-            f"`pplvae.load_data({part!r})`."
+            f"`{argument}` must hold numbers, got {os.fspath(part)!r}. A file or a data set by name is read by "
+            f"`pplvae.load_data({os.fspath(part)!r})`."
         )
     if isinstance(part, PackedSequence):
         raise DataError(
             f"`{argument}` is a PackedSequence, which has no axis of rows. Pass the padded sequences and their "
             "lengths, `(padded, lengths)` (`pad_packed_sequence` gives both), and pack them inside the program."
         )
+    collect = "Call its `.collect()` first. " if hasattr(part, "collect") else ""  # lazy frames of polars
     if not hasattr(part, "__array__") and not isinstance(part, list | tuple | int | float | np.generic):
         raise DataError(
-            f"`{argument}` must hold numbers, got a {type(part).__name__}. Pass a tensor or an array of shape (row, "
-            "column), a pandas DataFrame, or a tuple of them."
+            f"`{argument}` must hold numbers, got a {type(part).__name__}. {collect}Pass a tensor or an array of shape "
+            "(row, column), a pandas DataFrame, or a tuple of them."
         )
     try:
         return np.asarray(part)
@@ -230,6 +259,9 @@ def _unmasked(part: np.ma.MaskedArray, argument: str, masked: bool) -> np.ndarra
 def _numbers(array: np.ndarray, argument: str) -> np.ndarray:
     if array.dtype.kind in "biuf":
         return array
+    if array.dtype == object and all(isinstance(value, _REAL) for value in array.flat):
+        integers = all(isinstance(value, Integral) for value in array.flat)
+        return array.astype(np.int64 if integers else np.float64)
     cure = "Select the numeric columns and convert them: `array.astype(float)`."
     if array.dtype.kind == "c":
         cure = "Pass real and imaginary part as columns of their own."
@@ -244,11 +276,12 @@ def _from_array(array: np.ndarray) -> Tensor:
     return torch.as_tensor(native, dtype=torch.get_default_dtype() if floating else None)
 
 
-def _unpacked(dense: Any, shape: Any, argument: str) -> Any:
+def _unpacked(dense: Any, part: Any, argument: str) -> Any:
+    check_fits(part.shape, part.dtype.itemsize, f"`{argument}`")
     try:
         return dense()
     except (MemoryError, RuntimeError) as error:
         raise DataError(
-            f"`{argument}` is sparse, and dense it would not fit into memory (its shape is {tuple(shape)}). Pass fewer "
-            "rows or columns."
+            f"`{argument}` is sparse, and dense it would not fit into memory (its shape is {tuple(part.shape)}). Pass "
+            "fewer rows or columns."
         ) from error

@@ -9,29 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pplvae.data.table import Table
+from pplvae.data.beside import further_of
+from pplvae.data.table import LABELS, Choice, Table
 from pplvae.errors import DataError, PplvaeWarning, UnknownNameError
 
-_LABELS = ("label", "labels", "y")
 _IDS = re.compile(r"(?i:(row[ _.-]?)?(id|ids|index|idx)|row([ _.-]?(no|nr|num|number))?|uuid|guid)")
 _OF_SOMETHING = re.compile(r".+(?i:[ _.-]id)|.*[a-z]I[dD]")  # customer_id, PassengerId; but not grid
 _LONG = 10  # rows; fewer are counted by chance
 _SHOWN = 60  # letters of a field, in a message
 _OTHER_MARK = re.compile(r"[+-]?\d*[.,]\d+")
 _NAMELESS = re.compile(r"(Unnamed: ?\d+(\.\d+)*)?")  # the longer form is pandas' own, when it writes what it has read
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which columns are no features, as the caller has it.
-
-    Attributes:
-        labels: name of the column of labels; None for one that is called so.
-        ids: name of the column that says which row is which; None for one that is called or looks so, "" for none.
-    """
-
-    labels: str | None
-    ids: str | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ def label_column(called: list[str], choice: Choice, file: str) -> int | None:
     """
     if choice.labels is not None:
         return _place(called, choice.labels, "label column", file)
-    return next((called.index(name) for name in _LABELS if name in called and len(called) > 1), None)
+    return next((called.index(name) for name in LABELS if name in called and len(called) > 1), None)
 
 
 def table_of(named: Named, choice: Choice, path: Path) -> Table:
@@ -76,7 +63,8 @@ def table_of(named: Named, choice: Choice, path: Path) -> Table:
     file, frame, called = path.name, named.frame, named.called
     label = label_column(called, choice, file)
     ids, aside, found = _ids(named, label, choice, file)
-    kept = [i for i in range(frame.shape[1]) if i != label and i not in aside]
+    asked = {role: _place(called, name, f"column of the {role}", file) for role, name in choice.further.items()}
+    kept = [i for i in range(frame.shape[1]) if i not in {label, *aside, *asked.values()}]
     if frame.empty or not kept:
         beside = "no rows" if frame.empty else "no columns beside labels and ids"
         raise DataError(f"{str(path)!r} has {beside}: nothing to fit.")
@@ -89,6 +77,7 @@ def table_of(named: Named, choice: Choice, path: Path) -> Table:
     return Table(
         {"all": numbers},
         {} if label is None else {"all": frame.iloc[:, label].to_numpy()},
+        {role: {"all": further_of(role, frame.iloc[:, i], called[i], repr(file))} for role, i in asked.items()},
         columns=None if named.names is None else np.array([called[i] for i in kept]),
         ids={} if ids is None else {"all": ids},
         found=(*named.found, *found),

@@ -19,6 +19,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ":
 _NUMBER = re.compile(r"[+-]?((\d++\.?\d*+|\.\d++)([eE][+-]?\d+)?|inf(inity)?)", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?(\d++|\d{1,3}(\.\d{3})++)?,\d++([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_BOTH = re.compile(_THOUSANDS.pattern + r"\.\d+")  # which nobody writes who writes decimal commas
 _SAMPLE = 100  # lines that decide, from all over the file
 _LONG = 4  # columns; a row counts to so many by chance too rarely to matter
 
@@ -125,7 +126,7 @@ def _fits(first: Sequence[str], width: int, separator: str) -> bool:
 
 def _may_be_number(field: str) -> bool:
     """Whether a field is a number, by either decimal mark, or stands for a missing one."""
-    return field in _ABSENT or bool(_NUMBER.fullmatch(field) or _COMMA.fullmatch(field))
+    return field in _ABSENT or any(kind.fullmatch(field) for kind in (_NUMBER, _COMMA, _BOTH))
 
 
 def _walked(lines: Sequence[str], before: int, separator: str, file: str) -> tuple[list[str], int, int, list[str]]:
@@ -192,6 +193,8 @@ def _names_in_comment(lines: Sequence[str], separator: str, width: int, header: 
 
 def _marks(fields: Sequence[str], separator: str) -> tuple[str, str | None]:
     """The decimal mark, and what stands between groups of digits."""
+    if any(map(_BOTH.fullmatch, fields)):
+        return ".", ","
     commas = [field for field in fields if _COMMA.fullmatch(field)]
     points = sum("." in field for field in fields if _NUMBER.fullmatch(field))
     if not commas or len(commas) < points:

@@ -4,17 +4,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pplvae.data.annotated import is_annotated
 from pplvae.data.missing import with_mask
 from pplvae.data.registry import DATA_SETS, DataSet, read_named
 from pplvae.data.rows import Data, Rows, few
 from pplvae.data.scaling import Scaling
 from pplvae.data.split import Part, split
-from pplvae.data.table import Table
+from pplvae.data.table import Choice, Table
 from pplvae.errors import DataError, UnknownNameError
 
 _BINARISE = ("none", "threshold", "fixed", "stochastic")
@@ -23,7 +25,7 @@ _AT_ONCE = 2048  # rows that are looked at together
 
 
 def load_data(
-    source: str | Path,
+    source: Any,
     *,
     seed: int = 0,
     valid: float = 0.1,
@@ -36,6 +38,9 @@ def load_data(
     image_shape: tuple[int, int] | None = None,
     missing: str | None = None,
     standardise: bool | None = None,
+    layer: str | None = None,
+    total: str | None = None,
+    batch: str | None = None,
 ) -> Data:
     """Load rows and split them.
 
@@ -51,9 +56,10 @@ def load_data(
     zeros, and int64 lengths. Names of genes, words and columns are in `rows.columns`.
 
     Args:
-        source: a name, or a path to a .npy, .npz, .parquet or text file (.csv, .tsv, .txt; also .csv.gz). An .npz may
-            name its parts: x_train, x_valid (or x_val, x_dev), x_test (labels y_train, ...). Of a text, separator,
-            decimal mark, header, encoding and marks of missing values are found; `data.read_as` says what is not plain.
+        source: a name, or a path to a .npy, .npz, .parquet, .h5ad, .zarr or text file (.csv, .tsv, .txt; also
+            .csv.gz); or an AnnData object. An .npz may name its parts: x_train, x_valid (or x_val, x_dev), x_test
+            (labels y_train, ...). Of a text, separator, decimal mark, header, encoding and marks of missing values are
+            found; `data.read_as` says what is not plain.
         seed: of the split and of the binarisation.
         valid: share of the rows for early stopping, where the data set has no such part.
         test: share of the rows held out, where the data set has no such part.
@@ -73,6 +79,10 @@ def load_data(
             air_quality_uci and penguins, and "refuse" otherwise.
         standardise: give each column mean 0 and standard deviation 1 over the observed values of the training part;
             `rows.scaling.restore` leads back. By default only for air_quality_uci and penguins.
+        layer: which matrix of AnnData: the name of a layer, or of an entry of `obsm`, or "raw"; by default X.
+        total: name of the column of totals (library sizes); of AnnData, of `obs`. Rows are then `(v, total)`.
+        batch: name of the column of batches, likewise. Rows are then `(v, batch)`, or `(v, total, batch)`, with the
+            number of each row's batch in the order of the categories.
 
     Returns:
         The data set: `.train`, `.valid`, `.test`. Values have torch's default dtype.
@@ -84,7 +94,7 @@ def load_data(
     >>> load_data("digits", seed=0).test
     Rows('test': (359, 64), binarisation threshold, images 8×8, labelled)
     """
-    name = str(source).replace("-", "_")
+    name = str(source).replace("-", "_") if isinstance(source, str | Path) else ""
     known = DATA_SETS.get(name, DataSet())
     how = _How(
         known.binarise if binarise is None else binarise,
@@ -94,7 +104,8 @@ def load_data(
         image_shape,
     )
     _check_options(how, seed, valid, test)
-    table = read_named(name, labels) if name in DATA_SETS else _read_file(Path(source), labels, ids, header)
+    choice = Choice(labels, ids, layer, total, batch)
+    table = _read_named(name, choice) if name in DATA_SETS else _read_source(source, choice, header)
     parts = split(table, np.random.default_rng([seed, 0]), valid, test)
     numbers = {part: _numbers(rows, table, how) for part, rows in parts.items()}
     scaling = Scaling.of(numbers["train"]) if how.standardise else None
@@ -102,7 +113,7 @@ def load_data(
         part: _rows(part, rows, numbers.pop(part), scaling, table, how, np.random.default_rng([seed, 1 + i]))
         for i, (part, rows) in enumerate(parts.items())
     }
-    called = name if name in DATA_SETS else str(source)
+    called = name if name in DATA_SETS else str(source) if isinstance(source, str | Path) else type(source).__name__
     return Data(made["train"], made["valid"], made["test"], called, known.about, ", ".join(table.found))
 
 
@@ -117,10 +128,24 @@ class _How:
     image_shape: tuple[int, int] | None
 
 
-def _read_file(path: Path, labels: str | None, ids: str | None, header: bool | None) -> Table:
-    from pplvae.data.files import read_file  # imported late: pandas takes half a second
+def _read_named(name: str, choice: Choice) -> Table:
+    asked = [given for given in ("layer", "total", "batch") if getattr(choice, given) is not None]
+    if asked:
+        raise DataError(f"`{asked[0]}` is for tables and AnnData; {name!r} is a data set that has its own form.")
+    return read_named(name, choice.labels)
 
-    return read_file(path, labels, ids, header)
+
+def _read_source(source: Any, choice: Choice, header: bool | None) -> Table:
+    from pplvae.data.files import read_annotated, read_file  # imported late: pandas takes half a second
+
+    if is_annotated(source):
+        return read_annotated(source, choice)
+    if isinstance(source, str | Path):
+        return read_file(Path(source), choice, header)
+    raise DataError(
+        f"`load_data` reads a file, a data set by name, or an AnnData object, got a {type(source).__name__}. Rows in "
+        "memory are passed on as they are: `fit(model, guide, rows)`."
+    )
 
 
 def _check_options(how: _How, seed: int, valid: float, test: float) -> None:
@@ -193,8 +218,8 @@ def _rows(
     further: dict[str, Tensor] = {}
     if how.missing == "mask":
         values, further["observed"] = with_mask(values)
-    if part.extra is not None:
-        further[table.role] = torch.as_tensor(part.extra, dtype=dtype if part.extra.dtype.kind == "f" else None)
+    for role, extra in part.extra.items():
+        further[role] = torch.as_tensor(extra, dtype=dtype if extra.dtype.kind == "f" else None)
     return Rows(
         (_binarised(values, how.binarise, rng), *further.values()),
         part.ids,

@@ -86,8 +86,7 @@ def pbmc_facs(files: Sequence[Path], labels: str | None) -> Table:
     return Table(
         {part: matrix[:, genes].toarray() for part, matrix in counts.items()},
         {"train": arrays[key], "test": arrays[f"test_{key}"]},
-        {part: _row_sums(matrix) for part, matrix in counts.items()},
-        "total",
+        {"total": {part: _row_sums(matrix) for part, matrix in counts.items()}},
         arrays["gene_symbol"][genes],
     )
 
@@ -96,7 +95,7 @@ def cortex_zeisel(files: Sequence[Path], _labels: str | None) -> Table:
     """Counts of 1000 genes; the total is the given library size, of all genes."""
     arrays = _arrays(files[0])
     total = arrays["library_size"][:, None].astype(np.float64)
-    return Table({"all": arrays["x"]}, {"all": arrays["cell_type"]}, {"all": total}, "total", arrays["gene"])
+    return Table({"all": arrays["x"]}, {"all": arrays["cell_type"]}, {"total": {"all": total}}, arrays["gene"])
 
 
 def newsgroups(files: Sequence[Path], _labels: str | None) -> Table:
@@ -104,7 +103,7 @@ def newsgroups(files: Sequence[Path], _labels: str | None) -> Table:
     arrays = _arrays(files[0])
     counts = {part: _sparse(arrays, f"{part}_", len(arrays["vocab"])) for part in ("train", "test")}
     totals = {part: _row_sums(matrix) for part, matrix in counts.items()}
-    return Table({part: matrix.toarray() for part, matrix in counts.items()}, {}, totals, "total", arrays["vocab"])
+    return Table({part: matrix.toarray() for part, matrix in counts.items()}, {}, {"total": totals}, arrays["vocab"])
 
 
 def chorales(files: Sequence[Path], _labels: str | None) -> Table:
@@ -114,7 +113,7 @@ def chorales(files: Sequence[Path], _labels: str | None) -> Table:
     longest = max(int(steps.max()) for steps in lengths.values())
     padded = {part: _padded(arrays[f"{part}_x"], lengths[part], longest) for part in _PARTS}
     notes = np.array([f"MIDI {21 + key}" for key in range(88)])
-    return Table(padded, {}, lengths, "lengths", notes, sequences=True)
+    return Table(padded, {}, {"lengths": lengths}, notes, sequences=True)
 
 
 def air_quality(files: Sequence[Path], _labels: str | None) -> Table:

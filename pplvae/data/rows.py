@@ -1,6 +1,6 @@
 """Rows in: what every public function accepts as `rows`, checked once at the door."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
+from pplvae.data.annotated import from_anndata, is_annotated
 from pplvae.data.arrays import Labelled, labelled
+from pplvae.data.given import Given, is_a, is_named
+from pplvae.data.huggingface import from_huggingface, is_huggingface
 from pplvae.data.scaling import Scaling
+from pplvae.data.torch_sets import from_torch
 from pplvae.errors import DataError, ShapeError
 
 # Keeps the pixels' random numbers apart from the latent noise, which `fit` seeds with (seed, epoch).
@@ -136,8 +140,9 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
     (half precision becomes the default one). Of a frame, index and names of the columns become `ids` and `columns`.
 
     Args:
-        rows: `Rows`; a tensor, an array, a pandas, polars or xarray table, a SciPy sparse matrix; a `TensorDataset`, or
-            a subset of one; or a tuple of tensors and the like with the same number of rows.
+        rows: `Rows`; a tensor, an array, a pandas, polars or xarray table, a SciPy sparse matrix; a `Dataset` or
+            `DataLoader` of torch; an AnnData object, a `Dataset` of Hugging Face; or a
+            tuple of tensors and the like with the same number of rows.
         argument: the caller's name for it, used in messages.
         name: of the split, where `rows` does not carry one.
 
@@ -155,8 +160,8 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
         raise DataError(
             f"`{argument}` is a whole data set; choose a part of it: `data.train`, `data.valid`, `data.test`."
         )
-    given, ids = _of_dataset(rows, argument)
-    parts = given if isinstance(given, tuple) and not isinstance(given, PackedSequence) else (given,)
+    given = _given(rows, argument)
+    parts = given.parts
     if not parts:
         raise DataError(f"`{argument}` is an empty tuple; pass at least one tensor of rows.")
     names = [f"{argument}[{i}]" if len(parts) > 1 else argument for i in range(len(parts))]
@@ -168,37 +173,44 @@ def as_rows(rows: Any, *, argument: str = "rows", name: str | None = None) -> Ro
         raise ShapeError(
             f"All tensors of `{argument}` must have the same number of rows, got {', '.join(map(str, lengths))}."
         )
-    if lengths[0] == 0:
-        raise DataError(f"`{argument}` has no rows: its shape is {tuple(found[0].tensor.shape)}.")
-    ids = _common_ids(found, argument) if ids is None else ids
-    return Rows(tuple(each.tensor for each in found), ids, name or "rows", columns=found[0].columns)
+    if found[0].tensor.numel() == 0:
+        lacks = "rows" if lengths[0] == 0 else "columns"
+        raise DataError(f"`{argument}` has no {lacks}: its shape is {tuple(found[0].tensor.shape)}.")
+    ids = _common_ids(found, argument) if given.ids is None else given.ids
+    columns = found[0].columns if given.columns is None else given.columns
+    return Rows(tuple(each.tensor for each in found), ids, name or "rows", given.labels, columns=columns)
 
 
-def _of_dataset(rows: Any, argument: str) -> tuple[Any, np.ndarray | None]:
-    """The tensors of one of torch's data sets, and the ids of its rows if it is a subset; other things as they are."""
-    if isinstance(rows, Subset):
-        whole, ids = _of_dataset(rows.dataset, argument)
-        index = np.asarray(rows.indices, dtype=np.int64)
-        if not isinstance(whole, tuple):
-            raise DataError(_no_tensors("Subset", argument))
-        return tuple(tensor[torch.from_numpy(index)] for tensor in whole), index if ids is None else ids[index]
-    if isinstance(rows, TensorDataset):
-        return rows.tensors, None
+def _given(rows: Any, argument: str) -> Given:
+    """The parts that an object consists of; what is neither a data set nor a tuple is one part by itself."""
+    if is_huggingface(rows):
+        return from_huggingface(rows, argument)
+    if is_annotated(rows):
+        return from_anndata(rows, argument)
     if isinstance(rows, Dataset | DataLoader):
-        raise DataError(_no_tensors(type(rows).__name__, argument))
-    if isinstance(rows, Mapping):
+        return from_torch(rows, argument)
+    if is_a(rows, "xarray", "Dataset"):
+        return _of_variables(rows, argument)
+    if is_named(rows):
         raise DataError(
             f"`{argument}` is a mapping ({few(map(str, rows))}), but one set of rows is expected. Pass one of its "
             "entries, or a tuple of those that are tensors of the same rows."
         )
-    return rows, None
+    return Given(rows if isinstance(rows, tuple) and not isinstance(rows, PackedSequence) else (rows,))
 
 
-def _no_tensors(kind: str, argument: str) -> str:
-    return (
-        f"`{argument}` is a {kind}, which gives rows one by one or in batches of its own. Pass the tensors behind it: "
-        "a `TensorDataset`, its `.tensors`, or `torch.stack([dataset[i] for i in range(len(dataset))])`."
-    )
+def _of_variables(dataset: Any, argument: str) -> Given:
+    """The variables of an xarray dataset: a table if each is a column, else a tensor each, of the same first axis."""
+    variables = list(dataset.data_vars.values())
+    first = {variable.dims[:1] for variable in variables}
+    if len(first) != 1 or first == {()}:
+        found = ", ".join(f"{name!r} {variable.dims}" for name, variable in dataset.data_vars.items())
+        raise ShapeError(
+            f"The variables of `{argument}` must have one first dimension, that of the rows; got {found or 'none'}. "
+            "Choose some, `dataset[['v', 'w']]`, and turn them: `dataset.transpose('row', ...)`."
+        )
+    is_table = all(variable.ndim == 1 for variable in variables)
+    return Given((dataset.to_pandas(),) if is_table else tuple(variables))
 
 
 def _common_ids(found: Sequence[Labelled], argument: str) -> np.ndarray:
@@ -220,7 +232,7 @@ def as_parts(rows: Any) -> dict[str, Rows]:
     """Named sets of rows: a data set's train and test part, a mapping's items, or the rows alone."""
     if isinstance(rows, Data):
         return {"train": rows.train, "test": rows.test}
-    if isinstance(rows, Mapping):
+    if is_named(rows):
         if not rows:
             raise DataError("`rows` is an empty mapping; expected {name: rows}, such as {'train': ..., 'test': ...}.")
         return {str(name): as_rows(part, argument=f"rows[{name!r}]", name=str(name)) for name, part in rows.items()}

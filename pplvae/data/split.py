@@ -1,6 +1,7 @@
 """Rows into train, validation and test part, by seed or as the source has them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +14,18 @@ class Part:
     """Rows of one part, with their place in the source.
 
     Attributes:
-        source: of which the part is some rows; it may lie in a file.
+        source: of which the part is some rows; it may lie in a file, or be a matrix of SciPy's.
         index: positions of these rows; None for all.
         ids: one per row.
         labels: one per row, or None.
-        extra: numbers beside the values, one entry per row, or None.
+        extra: numbers beside the values by their role, one entry per row.
     """
 
-    source: np.ndarray
+    source: Any
     index: np.ndarray | None
     ids: np.ndarray
     labels: np.ndarray | None
-    extra: np.ndarray | None
+    extra: dict[str, np.ndarray]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,12 +35,16 @@ class Part:
     def values(self, dtype: np.dtype) -> np.ndarray:
         """The values, in an array of their own."""
         some = self.source if self.index is None else self.source[self.index]
+        if hasattr(some, "toarray"):
+            return some.astype(dtype, copy=False).toarray()
         return some.astype(dtype, copy=self.index is None)
 
     def take(self, index: np.ndarray) -> "Part":
         """Some of the rows of a whole source."""
         labels = None if self.labels is None else self.labels[index]
-        return Part(self.source, index, self.ids[index], labels, None if self.extra is None else self.extra[index])
+        return Part(
+            self.source, index, self.ids[index], labels, {role: values[index] for role, values in self.extra.items()}
+        )
 
 
 def split(table: Table, rng: np.random.Generator, valid: float, test: float) -> dict[str, Part]:
@@ -57,11 +62,13 @@ def split(table: Table, rng: np.random.Generator, valid: float, test: float) -> 
     given: dict[str, Part] = {}
     start = 0
     for name, values in table.parts.items():
-        ids, labels = table.ids.get(name, start + np.arange(len(values))), table.labels.get(name)
-        if labels is not None and len(labels) != len(values):
-            raise DataError(f"There are {len(values)} rows but {len(labels)} labels; each row needs one.")
-        given[name] = Part(values, None, ids, labels, table.extra.get(name))
-        start += len(values)
+        ids: Any = table.ids.get(name, start + np.arange(values.shape[0]))
+        labels = table.labels.get(name)
+        if labels is not None and len(labels) != len(ids):
+            raise DataError(f"There are {len(ids)} rows but {len(labels)} labels; each row needs one.")
+        extra = {role: arrays[name] for role, arrays in table.extra.items()}
+        given[name] = Part(values, None, ids, labels, extra)
+        start += values.shape[0]
     whole = given["all"] if "all" in given else given["train"]
     order = rng.permutation(len(whole.ids))
     shares = {"valid": valid, "test": test}

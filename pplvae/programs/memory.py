@@ -1,12 +1,12 @@
 """How many rows are optimised together, so that what they need beside themselves fits into a stated memory."""
 
-import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from pplvae.data.limits import memory_of_machine
 
 _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _LEAST, _MOST = 3 * 2**29, 2**33
@@ -15,7 +15,6 @@ _RESERVE = 2**30
 # Draws, slopes and nodes of a row; and copies of the row itself, many more where it may be a sequence, of which a
 # program keeps all steps for a gradient. From peaks of the process, at 784 to 12544 columns and at 160 steps of 88.
 _PER_ROW, _COPIES, _COPIES_OF_SEQUENCES = 2**18, 32, 400
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def bytes_of(memory: int | str | None, device: torch.device | None = None) -> int:
@@ -66,8 +65,4 @@ def rows_in(memory: int, tensors: Sequence[Tensor]) -> int:
 def _of_machine(device: torch.device | None) -> int:
     if device is not None and device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [4 * 2**30]
-    for path in map(Path, _LIMITS):  # of a container
-        if path.exists() and path.read_text().strip().isdigit():
-            found.append(int(path.read_text()))
-    return min(found)
+    return memory_of_machine()

@@ -1,13 +1,13 @@
 """The one way in: a pair in a process state of its own, inspected, ready to be run on its rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pplvae.data import Rows, as_rows
+from pplvae.data import Rows, as_rows, is_named
 from pplvae.errors import DataError
 from pplvae.isolate import evaluation_mode, isolated
 from pplvae.programs.inspection import inspect_pair
@@ -46,7 +46,7 @@ def one_set(rows: Any, argument: str = "rows") -> Rows:
     Raises:
         DataError: several sets, or rows that cannot be used.
     """
-    if not isinstance(rows, Mapping):
+    if not is_named(rows):
         return as_rows(rows, argument=argument)
     if len(rows) != 1:
         names = ", ".join(map(repr, rows)) or "none"

@@ -11,11 +11,13 @@ import xarray as xr
 
 from pplvae.errors import StoreError, printable
 from pplvae.results.arviz import to_arviz
+from pplvae.results.observations import write_observations
 from pplvae.statistics.means import frame_of
 from pplvae.statistics.settings import settings_of
 from pplvae.store import open_datasets, write_datasets
 
 Datasets = Mapping[str, xr.Dataset]
+PREFIX = "pplvae_"  # of columns among those of others
 _Some = TypeVar("_Some", bound="Result")
 
 
@@ -91,6 +93,20 @@ class Result(ABC):
     def to_dataframe(self) -> Any:
         """The rows as a pandas `DataFrame`, one line each; what has several entries per row has a column for each."""
         return frame_of(self.rows)
+
+    def to_obs(self, adata: Any, *, prefix: str = PREFIX) -> None:
+        """Write the rows into `adata.obs`, a column for each, matched by the names of rows and never by their order.
+
+        A row of `adata` that this result does not have gets NaN; columns of the same name are replaced.
+
+        Args:
+            adata: an AnnData object.
+            prefix: of the columns' names.
+
+        Raises:
+            DataError: it has no `obs`, names a row twice, or has no row of this result.
+        """
+        write_observations(self.rows, adata, prefix)
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained HTML page: text, summary, settings, and the figures there are.

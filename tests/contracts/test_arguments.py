@@ -9,8 +9,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from docstrings import sentence_of, text_of
 from oracles import bad_guide, random_linear
+from torch.utils.data import DataLoader, TensorDataset
 
 import pplvae
 from pplvae.comparison import retraining
@@ -180,6 +182,8 @@ FORMS = {
     "mapping of rows": lambda: {"held": one("other")},
     "rows": lambda: one(labels=np.arange(ROWS)),
     "a table of data": lambda: data().test,
+    "xarray": lambda: xr.Dataset({f"column {i}": ("row", column) for i, column in enumerate(rows().numpy().T)}),
+    "loader": lambda: DataLoader(TensorDataset(rows()), batch_size=4, shuffle=True, drop_last=True),
 }
 
 
