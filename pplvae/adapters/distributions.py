@@ -1,0 +1,48 @@
+"""Distributions of torch, and of libraries built on it, as Pyro's."""
+
+import copy
+from functools import cache
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import distributions as td
+
+from pplvae.flows import ZukoFlow
+
+
+def as_pyro(fn: Any) -> Any:
+    """A distribution of torch as the one of Pyro, with the same tensors in it."""
+    if isinstance(fn, TorchDistributionMixin):
+        return fn
+    if isinstance(fn, td.Independent):
+        return as_pyro(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+    if type(fn).__module__.split(".")[0] == "zuko":
+        return ZukoFlow(fn)
+    found = copy.copy(fn)
+    found.__class__ = _class(type(fn))
+    return found
+
+
+def row_by_row(fn: Any) -> Any:
+    """A distribution whose first axis are the rows and all others one event."""
+    fn = as_pyro(fn)
+    return fn.to_event(len(fn.batch_shape) - 1)
+
+
+def of_every_row(fn: Any, rows: int, shape: torch.Size) -> Any:
+    """One distribution for all rows, of values of this shape; one of single numbers is that of each of them."""
+    fn = as_pyro(fn)
+    if not fn.batch_shape and not fn.event_shape:
+        fn = fn.expand(shape)
+    return fn.to_event(len(fn.batch_shape)).expand((rows,))
+
+
+@cache
+def _class(kind: type) -> type:
+    """Pyro's class of the same name, or one made of torch's."""
+    known = getattr(dist, kind.__name__, None)
+    if isinstance(known, type) and issubclass(known, kind):
+        return known
+    return type(kind.__name__, (kind, TorchDistributionMixin), {})
