@@ -81,6 +81,10 @@ ROOMS = {
     "priors": [],
     "guides": [],
     "models": [],
+    "adapters": [
+        *("networks", "conventions", "distributions", "quantities", "prior", "posterior", "declared", "given", "pair"),
+        *("loss_terms", "round_trip", "from_torch", "pythae", "diffusers", "lightning", "scvi"),
+    ],
     "objectives": [],
     "search": [
         *("density", "curvature", "gaussian", "gaussian_form", "nodes", "refinement", "climb", "shortfall", "judging"),

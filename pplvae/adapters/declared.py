@@ -54,7 +54,8 @@ def declared(name: str, output: Any, convention: Any, scale: Callable[[Tensor], 
     if name == "poisson":
         return _poisson(value, convention)
     if name == "categorical":  # torch has the classes along axis 1, as its `cross_entropy`
-        return CodedCategorical(**{"probs" if convention == "probs" else "logits": value.movedim(1, -1)})
+        value = value.movedim(1, -1)
+        return CodedCategorical(probs=value) if convention == "probs" else CodedCategorical(logits=value)
     if first:
         _check_binary(value, convention)
     return _binary(name, value, probs=convention == "probs")
@@ -126,8 +127,8 @@ def _check_binary(value: Tensor, convention: Any) -> None:
     within = 0 <= low and high <= 1
     if convention is None and within:
         raise ProgramError(
-            f"All that the decoder gives lies between {low:.3g} and {high:.3g}, as probabilities do, and it is not said "
-            "whether it does. Say `decoder_output='probs'` (its last layer is a sigmoid) or 'logits'."
+            f"All that the decoder gives lies between {low:.3g} and {high:.3g}, as probabilities do, but it is not said"
+            " whether they are. Say `decoder_output='probs'` (its last layer is a sigmoid) or 'logits'."
         )
     if convention == "probs" and not within:
         raise ProgramError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistributionMixin
 from torch import distributions as td
 
 from pplvae.flows import ZukoFlow
@@ -22,6 +22,8 @@ def as_pyro(fn: Any) -> Any:
         return ZukoFlow(fn)
     found = copy.copy(fn)
     found.__class__ = _class(type(fn))
+    if not found.batch_shape and not found.event_shape:
+        found._batch_shape = _shape_of_parameters(fn)
     return found
 
 
@@ -39,10 +41,25 @@ def of_every_row(fn: Any, rows: int, shape: torch.Size) -> Any:
     return fn.to_event(len(fn.batch_shape)).expand((rows,))
 
 
+def _shape_of_parameters(fn: Any) -> torch.Size:
+    """The batch shape of a distribution of single numbers whose class does not say it, as those of scvi-tools."""
+    parameters = (getattr(fn, name, None) for name in fn.arg_constraints)
+    return torch.broadcast_shapes(*(value.shape for value in parameters if isinstance(value, torch.Tensor)))
+
+
 @cache
 def _class(kind: type) -> type:
     """Pyro's class of the same name, or one made of torch's."""
     known = getattr(dist, kind.__name__, None)
     if isinstance(known, type) and issubclass(known, kind):
         return known
-    return type(kind.__name__, (kind, TorchDistributionMixin), {})
+    expanding = (_Expanding,) if kind.expand is td.Distribution.expand else ()
+    return type(kind.__name__, (*expanding, kind, TorchDistributionMixin), {})
+
+
+class _Expanding:
+    """The method that Pyro's plates need, for a class that lacks it."""
+
+    def expand(self: Any, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution for a larger batch."""
+        return self if batch_shape == self.batch_shape else ExpandedDistribution(self, torch.Size(batch_shape))

@@ -97,18 +97,15 @@ def _of_batch(model: Any, guide: Any, loss: Callable[..., Any], tensors: Sequenc
 @torch.no_grad()
 def _of_pair(model: Any, guide: Any, tensors: Sequence[Tensor]) -> Float[Tensor, "row 4"]:
     """Reconstruction, KL, drawn KL and log factorials of each row."""
-    with poutine.trace() as of_guide:
-        guide(*tensors)
-    with poutine.trace() as of_model, poutine.replay(trace=of_guide.trace):
-        model(*tensors)
-    q, p, given = (
-        trace.nodes[name]["fn"] for trace, name in ((of_guide.trace, "h"), (of_model.trace, "h"), (of_model.trace, "v"))
-    )
-    h, v = of_guide.trace.nodes["h"]["value"], of_model.trace.nodes["v"]["value"]
+    guides: Any = poutine.trace(guide).get_trace(*tensors).nodes
+    latent = guides["h"]
+    models: Any = poutine.trace(poutine.condition(model, {"h": latent["value"]})).get_trace(*tensors).nodes
+    of_prior, seen = models["h"], models["v"]
+    q, p, h, v = latent["fn"], of_prior["fn"], latent["value"], seen["value"]
     drawn = q.log_prob(h) - p.log_prob(h)
     counts = bool((v == v.round()).all() and (v >= 0).all())
     factorials = torch.lgamma(v + 1).flatten(1).sum(1) if counts else torch.zeros_like(drawn)
-    columns = (-given.log_prob(v), _closed(q, p, drawn), drawn, factorials)
+    columns = (-seen["fn"].log_prob(v), _closed(q, p, drawn), drawn, factorials)
     return torch.stack([column.double().cpu() for column in columns], 1)
 
 

@@ -121,8 +121,11 @@ def described(output: Any) -> str:
 
 def _owner(what: str, network: Any) -> tuple[nn.Module, str]:
     owner = getattr(network, "__self__", None)
-    if isinstance(owner, nn.Module):
-        return owner, network.__name__
+    if isinstance(owner, nn.Module):  # a decorator may have given the method another name
+        names = [network.__name__, *dir(type(owner))]
+        return owner, next(
+            name for name in names if getattr(getattr(owner, name, None), "__func__", None) is network.__func__
+        )
     given = f"the function {network.__name__!r}" if hasattr(network, "__name__") else f"a {type(network).__name__}"
     raise ProgramError(
         f"The {what} must be an `nn.Module`, or a method of one such as `vae.encode`, got {given}: what it holds "

@@ -33,14 +33,14 @@ class TorchPrior(nn.Module):
         super().__init__()
         if isinstance(prior, str) and prior != "standard-normal":
             raise UnknownNameError("prior", prior, ["standard-normal"])
-        self.prior = prior
+        self.prior: Any = prior
         if isinstance(prior, tuple):
             loc, scale = _two(prior)
             self.prior = nn.ModuleList([Held("prior", loc), positive("prior", scale)])
         elif isinstance(prior, td.Distribution):
             _check_fixed(prior)
         elif not isinstance(prior, (str, *_OURS)):
-            self.prior = Network("prior", prior)
+            self.prior = Network("prior", self.prior)
 
     def forward(self, shape: torch.Size, v: Tensor, *extra: Tensor) -> Any:
         """p(h) with batch shape (row,), of values of this shape."""

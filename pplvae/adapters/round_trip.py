@@ -159,21 +159,23 @@ def round_trip(pair: Any, loss: Callable[..., Any], tensors: Sequence[Tensor], d
     normaliser = None if scale is None else columns * (math.log(scale) + 0.5 * math.log(2 * math.pi))
     fits = [
         RoundTrip(
-            *_regressed(terms, kl, reconstruction, reductions),
-            len(terms.sizes),
-            draws,
-            columns,
-            without_factorials,
-            normaliser,
-            scale,
+            **_regressed(terms, kl, reconstruction, reductions),
+            batches=len(terms.sizes),
+            draws=draws,
+            columns=columns,
+            without_factorials=without_factorials,
+            normaliser=normaliser,
+            scale=scale,
         )
         for reductions, kl, (reconstruction, without_factorials) in options
     ]
     return min(fits, key=lambda fit: fit.left)
 
 
-def _regressed(terms: Terms, kl: Tensor, reconstruction: Tensor, reductions: tuple[Reduction, Reduction]) -> Any:
-    """Least squares, and how far to trust it: the first arguments of a `RoundTrip`."""
+def _regressed(
+    terms: Terms, kl: Tensor, reconstruction: Tensor, reductions: tuple[Reduction, Reduction]
+) -> dict[str, Any]:
+    """Least squares, and how far to trust it."""
     of_term = [terms.sizes if each == "sum" else torch.ones_like(terms.sizes) for each in reductions]
     of_one = of_term[0].expand_as(terms.loss)
     each = torch.stack([of_one * reconstruction, of_term[1] * kl, of_one], -1)
@@ -185,10 +187,14 @@ def _regressed(terms: Terms, kl: Tensor, reconstruction: Tensor, reductions: tup
     left, spread = _size(rest.mean(0)), loss.std()
     noise = _size(rest.std(0)) / len(rest) ** 0.5 if len(rest) > 1 else torch.zeros(())
     stderr = tuple((left * inverse.norm(dim=1) / units).tolist())
-    a, b, c = factors.tolist()
-    told_apart = max(stderr[:2]) <= _UNSURE * abs(a)
-    explained = bool(left <= _SAME * spread + _NOISE * noise)
-    return a, b, c, stderr, reductions, float(left / spread), explained, told_apart
+    return {
+        **dict(zip(("reconstruction", "kl", "constant"), factors.tolist(), strict=True)),
+        "stderr": stderr,
+        "reductions": reductions,
+        "left": float(left / spread),
+        "explained": bool(left <= _SAME * spread + _NOISE * noise),
+        "told_apart": max(stderr[:2]) <= _UNSURE * abs(float(factors[0])),
+    }
 
 
 def _size(numbers: Tensor) -> Tensor:
