@@ -53,12 +53,14 @@ def _class(kind: type) -> type:
     known = getattr(dist, kind.__name__, None)
     if isinstance(known, type) and issubclass(known, kind):
         return known
-    expanding = (_Expanding,) if kind.expand is td.Distribution.expand else ()
+    expands = next(each for each in kind.__mro__ if "expand" in vars(each))
+    # The method that is inherited makes an object of the class that has it, with that one's arguments.
+    expanding = () if kind.__init__ is expands.__init__ else (_Expanding,)
     return type(kind.__name__, (*expanding, kind, TorchDistributionMixin), {})
 
 
 class _Expanding:
-    """The method that Pyro's plates need, for a class that lacks it."""
+    """The method that Pyro's plates need, for a class without one of its own."""
 
     def expand(self: Any, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution for a larger batch."""

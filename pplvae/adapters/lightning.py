@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from pplvae.adapters.from_torch import from_torch
 from pplvae.adapters.networks import both_methods
 from pplvae.adapters.pair import TorchPair
@@ -34,9 +36,13 @@ def from_lightning(
     """
     encoder, decoder = (encoder, decoder) if decoder is not None else both_methods(module)
 
-    def loss(*tensors: Any) -> Any:
-        given = batch(*tensors) if batch is not None else tensors if len(tensors) > 1 else tensors[-1]
+    def loss(*tensors: Tensor) -> Any:
+        given = batch(*tensors) if batch is not None else _batch(*tensors)
         with unwarned():  # that what is logged goes nowhere without a trainer
             return module.training_step(given, 0)
 
     return from_torch(encoder, decoder, rows=rows, loss=loss, **said)
+
+
+def _batch(*tensors: Tensor) -> Any:
+    return tensors if len(tensors) > 1 else next(iter(tensors))
