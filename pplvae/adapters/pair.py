@@ -87,14 +87,16 @@ class TorchModel(nn.Module):
             )
         with pyro.plate("data", len(v)):
             h: Any = pyro.sample("h", self.prior(self._latent.known, v, *extra))
+            self._look(h, v, *extra)
             given, shown = self.given(h, v, *extra)
-            self._look(given, shown)
             pyro.sample("v", given, obs=shown)
 
-    def _look(self, given: Any, shown: Tensor) -> None:
+    @torch.enable_grad()
+    def _look(self, h: Tensor, v: Tensor, *extra: Tensor) -> None:
         """Refuse parameters that belong to neither network, once: they would be trained by nobody."""
-        if self._looked or not torch.is_grad_enabled():
+        if self._looked:
             return
+        given, shown = self.given(h.detach(), v, *extra)
         known = {id(parameter) for parameter in self.parameters()}
         if any(id(leaf) not in known for leaf in leaves_of(given.log_prob(shown)) if isinstance(leaf, nn.Parameter)):
             raise ProgramError(

@@ -62,10 +62,10 @@ def from_pythae(model: Any, *, likelihood: Any = None, scale: Any = None, rows: 
             "`from_torch(model.encoder, model.decoder, ...)`."
         )
     if name in REFUSED:
-        raise ProgramError(f"A {name} has no gap to be measured: {REFUSED[name]}.")
+        raise ProgramError(f"`{name}` has no gap to be measured: {REFUSED[name]}.")
     if name in UNDECLARED and likelihood is None:
         raise ProgramError(
-            f"A {name} is trained by {UNDECLARED[name]}, so that no density says what its decoder means. Declare one, "
+            f"`{name}` is trained by {UNDECLARED[name]}, so that no density says what its decoder means. Declare one, "
             "`likelihood='gaussian', scale=...`: it is then what is measured."
         )
     said = {"likelihood": likelihood, "scale": scale} if likelihood is not None else _own(model)
