@@ -109,7 +109,11 @@ def test_what_the_encoder_says_is_the_guide(name):
 UNSAID = {
     "two tensors": (lambda loc, scale: (loc, scale.log() - 5), None, "neither a scale nor a variance.*'loc-logvar'"),
     "positive ones": (lambda loc, scale: (loc, scale), None, r"between .* 'loc-var' .*'loc-scale'"),
-    "not positive": (lambda loc, scale: (loc, scale.log() - 5), "loc-scale", "down to -.*'loc-logvar' or 'loc-logscale'"),
+    "not positive": (
+        lambda loc, scale: (loc, scale.log() - 5),
+        "loc-scale",
+        "down to -.*'loc-logvar' or 'loc-logscale'",
+    ),
     "deterministic": (lambda loc, scale: loc[:, :1], None, "deterministic.*no density"),
     "deterministic, halved": (lambda loc, scale: loc[:, :1], "loc-logvar", "deterministic.*no density"),
     "three": (lambda loc, scale: (loc, scale, loc), "loc-scale", r"tuple of 3.*`encoder_output=function`"),
@@ -150,7 +154,13 @@ DECODERS = {
     ),
     "mean": (V, "gaussian", {"scale": 0.7}, lambda net: net, lambda net: td.Normal(net, 0.7)),
     "a scale by column": (V, "gaussian", {"scale": SCALE}, lambda net: net, lambda net: td.Normal(net, SCALE)),
-    "mean by name": (V, "gaussian", {"scale": 1.0}, lambda net: {"reconstruction": net}, lambda net: td.Normal(net, 1.0)),
+    "mean by name": (
+        V,
+        "gaussian",
+        {"scale": 1.0},
+        lambda net: {"reconstruction": net},
+        lambda net: td.Normal(net, 1.0),
+    ),
     "absolute error": (V, "laplace", {"scale": 0.7}, lambda net: net, lambda net: td.Laplace(net, 0.7)),
     "mean and log variance": (
         *(V, "gaussian", {"decoder_output": "loc-logvar"}, lambda net: (net, net - 1)),
@@ -166,7 +176,13 @@ DECODERS = {
     "a function": (V, lambda out: td.StudentT(3.0, out), {}, lambda net: net, lambda net: td.StudentT(3.0, net)),
     "ours": (V, pplvae.likelihoods.GaussianFixed(0.5), {}, lambda net: net, lambda net: td.Normal(net, 0.5)),
     "in another shape": (
-        *(V, "gaussian", {"scale": SCALE}, lambda net: net.reshape(-1, 1, COLUMNS, 1), lambda net: td.Normal(net, SCALE)),
+        *(
+            V,
+            "gaussian",
+            {"scale": SCALE},
+            lambda net: net.reshape(-1, 1, COLUMNS, 1),
+            lambda net: td.Normal(net, SCALE),
+        ),
     ),
 }
 
@@ -175,27 +191,44 @@ DECODERS = {
 def test_what_the_decoder_says_is_the_likelihood(name):
     rows, likelihood, said, form, law = DECODERS[name]
     decoder = Decoder(form)
-    h, *_, log_p = densities(pair_of(decoder=decoder, likelihood=likelihood, rows=rows, **{"decoder_output": None} | said), rows)
+    h, *_, log_p = densities(
+        pair_of(decoder=decoder, likelihood=likelihood, rows=rows, **{"decoder_output": None} | said), rows
+    )
     torch.testing.assert_close(log_p, law(decoder.net(h)).log_prob(rows).sum(1))
 
 
 REFUSED = {
     "no density": (V, {"likelihood": None}, ProgramError, "without a density"),
     "a name": (V, {"likelihood": "mse"}, UnknownNameError, "Unknown likelihood of a torch decoder 'mse'"),
-    "logits?": (BINARY, {"decoder": lambda: Decoder(torch.sigmoid), "decoder_output": None}, ProgramError, "not said whether"),
+    "logits?": (
+        BINARY,
+        {"decoder": lambda: Decoder(torch.sigmoid), "decoder_output": None},
+        ProgramError,
+        "not said whether",
+    ),
     "no probabilities": (BINARY, {"decoder_output": "probs"}, ProgramError, "says probabilities.*'logits'"),
     "a mean alone": (V, {"likelihood": "gaussian"}, ProgramError, r"squared error says one .*`scale=0.5 \*\* 0.5`"),
     "a scale of bits": (BINARY, {"scale": 1.0}, ProgramError, "`scale` goes with"),
     "not positive": (V, {"likelihood": "gaussian", "scale": -1.0}, ValueError, "must be positive.*exp"),
     "of another kind": (V, {"decoder_output": "rate"}, UnknownNameError, "Known: logits, probs"),
     "rate or log rate": (COUNTS, {"likelihood": "poisson"}, ProgramError, "'rate'` or .*'log-rate'"),
-    "too wide": (BINARY, {"decoder": lambda: nn.Linear(LATENT, 7)}, ShapeError, r"shape \(7,\) .* rows have shape \(3, 5\)"),
+    "too wide": (
+        BINARY,
+        {"decoder": lambda: nn.Linear(LATENT, 7)},
+        ShapeError,
+        r"shape \(7,\) .* rows have shape \(3, 5\)",
+    ),
     "bytes": (255 * BINARY, {}, DataError, "values from 0 to 255.*Scale bytes"),
     "a loss": (V, {"likelihood": lambda out: out}, ProgramError, "The likelihood gives Tensor"),
     "totals": (COUNTS, {"likelihood": pplvae.likelihoods.Poisson()}, ProgramError, "takes each row's total"),
     "a prior by name": (BINARY, {"prior": "vamp"}, UnknownNameError, "Known: standard-normal"),
     "another dimension": (BINARY, {"latent": 3}, ProgramError, r"shape \(2,\) .* `latent` says \(3,\)"),
-    "a function": (BINARY, {"decoder": lambda: torch.sigmoid}, ProgramError, "must be an `nn.Module`, or a method of one"),
+    "a function": (
+        BINARY,
+        {"decoder": lambda: torch.sigmoid},
+        ProgramError,
+        "must be an `nn.Module`, or a method of one",
+    ),
     "a loss without rows": (None, {"loss": sum}, ProgramError, "pass `rows=`"),
 }
 
@@ -395,4 +428,6 @@ def test_pictures_with_latents_in_maps():
 
 def test_the_text_says_what_the_pair_is_made_of():
     said = repr(pair_of(likelihood="gaussian", scale=0.5))
-    assert re.search("encoder Moments -> loc-scale; decoder Linear .*; likelihood gaussian, scale 0.5; prior standard", said)
+    assert re.search(
+        "encoder Moments -> loc-scale; decoder Linear .*; likelihood gaussian, scale 0.5; prior standard", said
+    )

@@ -17,7 +17,7 @@ from pplvae.programs.opening import floating_dtype
 
 _LARGEST = 64  # rows of a batch
 _FEWEST = 8  # rows at all
-_EACH = 6  # batches of each size and order of rows
+_EACH = 4  # batches of each size and order of rows
 
 
 @dataclass(frozen=True)

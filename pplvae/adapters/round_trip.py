@@ -15,6 +15,7 @@ _SAME = 1e-3  # of the spread of a loss between batches: as much is left by roun
 _FACTOR = 2e-3  # by which a factor may differ from 1
 _ERRORS = 4.0  # standard errors
 _NOISE = 1.5  # times what the draws leave
+_RANK = 1e-6  # below which terms are multiples of each other
 _UNSURE = 0.05  # of the first factor: what both must be known to
 
 Reduction = Literal["mean", "sum"]
@@ -74,6 +75,8 @@ class RoundTrip:
     def _formula(self) -> str:
         if not self.explained:
             return f"no sum of -log p(v | h) and KL explains it, {self.left:.1%} of its spread between batches is left."
+        if not self.told_apart:
+            return "-log p(v | h) and KL vary too little between these for their factors to be told."
         constant = f" {self.constant:+.4g}" if self._has_constant() else ""
         terms = f"{self.reconstruction:.4g} (-log p(v | h)) + {self.kl:.4g} KL{constant}"
         if self.reductions[0] == self.reductions[1]:
@@ -81,49 +84,39 @@ class RoundTrip:
         return f"{terms}, the first a {self.reductions[0]} over rows, the KL a {self.reductions[1]}."
 
     def _sentences(self) -> Iterator[str]:
-        if not self.explained:
+        if not self.explained or not self.told_apart:
             return
-        if not self.told_apart:
-            yield "The two terms vary too little between these batches for their factors to be told."
-            return
-        unit = self._unit()
         if self.is_elbo:
-            yield (
-                f"It is minus the ELBO{unit}."
-                if not self._left_out()
-                else f"It is minus the ELBO{unit}, {self._left_out()}."
-            )
+            yield f"It is minus the ELBO{', '.join([self._unit(), *self._left_out()])}."
             return
         if self.reductions[0] != self.reductions[1]:
             yield "One term is a mean over rows and the other a sum, so that their weights hang on the batch size."
             return
         yield f"The weight of its KL term is {self.weight:.4g}; pplvae measures the ELBO, whose weight is 1."
-        if _is(self.reconstruction * self.columns, 1.0, self.stderr[0] * self.columns) and _is(
-            self.kl, 1.0, self.stderr[1]
-        ):
+        if self._is_mean_over_columns() and _is(self.kl, 1.0, self.stderr[1]):
             yield f"The reconstruction is a mean over the {self.columns} columns, and the KL term is a sum."
         if self.scale is not None and self.weight > 0:
             yield f"With `scale={self.scale * math.sqrt(self.weight):.4g}` it would be that of this loss."
 
     def _unit(self) -> str:
-        factor, error = self.reconstruction, self.stderr[0]
-        if _is(factor, 1.0, error):
+        if _is(self.reconstruction, 1.0, self.stderr[0]):
             return ""
-        if _is(factor * self.columns, 1.0, error * self.columns):
+        if self._is_mean_over_columns():
             return f" divided by the {self.columns} columns"
-        return f" times {factor:.4g}"
+        return f" times {self.reconstruction:.4g}"
 
-    def _left_out(self) -> str:
-        said = ["without log v! of the counts"] if self.without_factorials else []
-        if self._has_constant():
-            missing = None if self.normaliser is None else -self.reconstruction * self.normaliser
-            is_normaliser = missing is not None and _is(self.constant, missing, self.stderr[2])
-            said.append(
-                f"without the Gaussian's normaliser, {self.normaliser:.4g} nats per row"
-                if is_normaliser
-                else f"and a constant of {self.constant:.4g} per row"
-            )
-        return ", ".join(said)
+    def _is_mean_over_columns(self) -> bool:
+        return _is(self.reconstruction * self.columns, 1.0, self.stderr[0] * self.columns)
+
+    def _left_out(self) -> Iterator[str]:
+        if self.without_factorials:
+            yield "without log v! of the counts"
+        if not self._has_constant():
+            return
+        if self.normaliser is not None and _is(self.constant, -self.reconstruction * self.normaliser, self.stderr[2]):
+            yield f"without the Gaussian's normaliser, {self.normaliser:.4g} nats per row"
+        else:
+            yield f"and a constant of {self.constant:.4g} per row"
 
     def _has_constant(self) -> bool:
         return abs(self.constant) > _ERRORS * self.stderr[2] + _FACTOR * abs(self.reconstruction)
@@ -181,7 +174,8 @@ def _regressed(
     each = torch.stack([of_one * reconstruction, of_term[1] * kl, of_one], -1)
     design, loss = each.mean(0), terms.loss.mean(0)
     units = design.abs().mean(0).clamp(min=1e-300)  # the terms may be of any size
-    inverse = torch.linalg.pinv(design / units)
+    inverse = torch.linalg.pinv(design / units, rtol=_RANK)
+    known = torch.linalg.matrix_rank(design / units, rtol=_RANK) == len(units)
     factors = (inverse @ loss) / units
     rest = terms.loss - each @ factors
     left, spread = _size(rest.mean(0)), loss.std()
@@ -193,7 +187,7 @@ def _regressed(
         "reductions": reductions,
         "left": float(left / spread),
         "explained": bool(left <= _SAME * spread + _NOISE * noise),
-        "told_apart": max(stderr[:2]) <= _UNSURE * abs(float(factors[0])),
+        "told_apart": bool(known) and max(stderr[:2]) <= _UNSURE * abs(float(factors[0])),
     }
 
 
