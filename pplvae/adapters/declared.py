@@ -128,7 +128,7 @@ def _check_binary(value: Tensor, convention: Any) -> None:
     if convention is None and within:
         raise ProgramError(
             f"All that the decoder gives lies between {low:.3g} and {high:.3g}, as probabilities do, but it is not said"
-            " whether they are. Say `decoder_output='probs'` (its last layer is a sigmoid) or `decoder_output='logits'`."
+            " whether they are. Say `decoder_output='probs'` (as after a sigmoid) or `decoder_output='logits'`."
         )
     if convention == "probs" and not within:
         raise ProgramError(

@@ -51,8 +51,8 @@ def _shape_of_parameters(fn: Any) -> torch.Size:
 def _class(kind: type) -> type:
     """Pyro's class of the same name, or one made of torch's."""
     known = getattr(dist, kind.__name__, None)
-    if isinstance(known, type) and issubclass(known, kind):
-        return known
+    if isinstance(known, type) and issubclass(known, kind) and known.__init__ is kind.__init__:
+        return known  # it holds no more than torch's
     expands = next(each for each in kind.__mro__ if "expand" in vars(each))
     # The method that is inherited makes an object of the class that has it, with that one's arguments.
     expanding = () if kind.__init__ is expands.__init__ else (_Expanding,)

@@ -1,7 +1,9 @@
 """Models of scvi-tools as Pyro pairs."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyro
@@ -55,8 +57,7 @@ def from_scvi(model: Any, tensors: Mapping[str, Tensor] | Iterable[Mapping[str, 
     module = getattr(model, "module", model)
     cells = _together(_own_cells(model) if tensors is None else tensors)
     if hasattr(module, "_get_fn_args_from_batch") and hasattr(module, "guide"):
-        arguments, _ = module._get_fn_args_from_batch(cells)
-        return ScviPair(module.model, module.guide, tuple(arguments), tuple(map(str, range(len(arguments)))))
+        return _written_in_pyro(module, cells)
     missing = [name for name in _NEEDED if not hasattr(module, name)]
     if missing or hasattr(module, "classifier"):
         raise ProgramError(
@@ -121,6 +122,14 @@ class ScviModel(nn.Module):
             return cells["X"].sum(1, keepdim=True).log()
         mean, variance = self.vae._compute_local_library_params(cells["batch"])
         return pyro.sample("library", row_by_row(dist.Normal(mean, variance.sqrt())))
+
+
+def _written_in_pyro(module: Any, cells: Mapping[str, Tensor]) -> ScviPair:
+    arguments, _ = module._get_fn_args_from_batch(cells)
+    names = tuple(inspect.signature(module.guide.forward).parameters)[: len(arguments)]
+    # Its plates have the size that training has told them; before any there is none.
+    sized = {"n_obs": len(arguments[0])} if "n_obs" in inspect.signature(module.guide.forward).parameters else {}
+    return ScviPair(partial(module.model, **sized), partial(module.guide, **sized), tuple(arguments), names)
 
 
 def _own_cells(model: Any) -> Iterable[Mapping[str, Tensor]]:
