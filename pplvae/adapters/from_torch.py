@@ -59,7 +59,7 @@ def from_torch(
         scale: standard deviation of "gaussian", scale of "laplace", where the decoder gives a mean alone: a number, a
             tensor, an `nn.Parameter`, or a function without arguments. Half a squared error means 1.
         latent: dimension or shape of h. Not needed where the guide is run before the model, as everywhere in pplvae.
-        rows: rows on which the pair is tried at once, and the loss compared.
+        rows: some rows, in any form that pplvae takes: the pair is tried on them at once, and the loss compared.
         loss: the user's own training loss of a batch, called as `loss(*rows)`. It is compared with the pair's ELBO on
             batches of the rows: see `TorchPair.round_trip`.
 
