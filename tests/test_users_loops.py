@@ -151,7 +151,7 @@ def test_what_a_loop_has_trained_is_what_is_compared(make, loop):
     start = pplvae.log_weights(model, guide, ROWS[:8], particles=200).mean()
     loop(model, guide)
     found = pplvae.amortisation_gap(model, guide, ROWS[:8], particles=500).rows
-    assert float(found["elbo_amortised"].mean()) > float(start) + 1
+    assert float(found["elbo_amortised"].mean()) > float(start) + 0.5
     assert (found["amortisation_gap"] > -3 * found["amortisation_gap_stderr"]).all()
     own = torch.tensor([-Trace_ELBO().loss(model, guide, ROWS[:8]) / 8 for _ in range(300)])
     error = 300**-0.5 * own.std() + float((found["elbo_amortised_stderr"] ** 2).mean() ** 0.5)
