@@ -218,6 +218,7 @@ REFUSED = {
         ShapeError,
         r"shape \(7,\) .* rows have shape \(3, 5\)",
     ),
+    "pictures": (BINARY.reshape(ROWS, 1, COLUMNS, 1), {}, ShapeError, r"takes them flat.*`rows.flatten\(1\)`"),
     "bytes": (255 * BINARY, {}, DataError, "values from 0 to 255.*Scale bytes"),
     "a loss": (V, {"likelihood": lambda out: out}, ProgramError, "The likelihood gives Tensor"),
     "totals": (COUNTS, {"likelihood": pplvae.likelihoods.Poisson()}, ProgramError, "takes each row's total"),

@@ -16,7 +16,7 @@ from pplvae.adapters.conventions import (
 )
 from pplvae.adapters.distributions import row_by_row
 from pplvae.adapters.networks import Network, described
-from pplvae.errors import ProgramError, UnknownNameError
+from pplvae.errors import ProgramError, ShapeError, UnknownNameError
 
 Convention = str | Callable[[Any], Any]
 
@@ -41,7 +41,7 @@ class Posterior(nn.Module):
 
     def forward(self, v: Tensor, *extra: Tensor) -> Any:
         """q(h | v) with batch shape (row,)."""
-        given = self.encoder(v, *extra)
+        given = self._encoded(v, *extra)
         if isinstance(given, Tensor) and self.output in (None, "distribution"):
             raise undeclared("encoder", given) if self.output is None else self._no_distribution(given)
         meant = self.output(given) if callable(self.output) else given
@@ -50,6 +50,24 @@ class Posterior(nn.Module):
             _check_rows(found, len(v), given)
             self._looked = True
         return found
+
+    def _encoded(self, v: Tensor, *extra: Tensor) -> Any:
+        try:
+            return self.encoder(v, *extra)
+        except RuntimeError as error:
+            if v.ndim > 2:
+                self._say_if_flat_rows_fit(v, *extra, error=error)
+            raise
+
+    def _say_if_flat_rows_fit(self, v: Tensor, *extra: Tensor, error: RuntimeError) -> None:
+        try:
+            self.encoder(v.flatten(1), *extra)
+        except Exception:  # then the shape is not the reason, or not all of it
+            return
+        raise ShapeError(
+            f"The encoder fails on rows of shape {tuple(v.shape)}, and takes them flat, as what calls it may pass them. "
+            "Pass `rows.flatten(1)`."
+        ) from error
 
     def _distribution(self, given: Any) -> td.Distribution:
         if isinstance(given, td.Distribution):
