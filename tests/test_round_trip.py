@@ -80,6 +80,33 @@ def drawn(vae, v):
     return bce(vae.decode(h), v) + (q.log_prob(h) - p.log_prob(h)).sum()
 
 
+class Drawing(nn.Module):
+    """An encoder that draws itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.decoder = nn.Linear(COLUMNS, 2 * LATENT), nn.Linear(LATENT, COLUMNS)
+
+    def encode(self, v):
+        mu, log_var = self.first(v).chunk(2, 1)
+        return mu + (0.5 * log_var).exp() * torch.randn_like(mu), mu, log_var
+
+    def decode(self, h):
+        return self.decoder(h)
+
+    def loss(self, v):
+        h, mu, log_var = self.encode(v)
+        return F.binary_cross_entropy_with_logits(self.decode(h), v, reduction="sum") + kl(mu, log_var)
+
+
+def test_an_encoder_that_draws_itself_has_the_same_noise():
+    torch.manual_seed(2)
+    vae = Drawing()
+    said = {"encoder_output": lambda out: (out[1], (0.5 * out[2]).exp()), "decoder_output": "logits"}
+    found = pplvae.from_torch(vae, likelihood="bernoulli", rows=BINARY, loss=vae.loss, **said).round_trip
+    assert (found.draws, found.is_elbo) == (1, True)
+
+
 ELBOS = {
     "sum": (of(bce), "bernoulli", "sum over rows.*It is minus the ELBO.$"),
     "mean": (of(bce, unit=lambda v: 1 / len(v)), "bernoulli", "mean over rows.*It is minus the ELBO.$"),

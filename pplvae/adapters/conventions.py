@@ -66,13 +66,14 @@ def undeclared(what: str, output: Any) -> ProgramError:
     options, seen, second = [*SCALES], "", _second(output)
     if second is not None:
         low, high = second.min().item(), second.max().item()
-        seen = f" The second tensor lies between {low:.3g} and {high:.3g} on these rows"
+        seen = f" The second lies between {low:.3g} and {high:.3g} on these rows"
         if low < 0:
             seen += ", so that it is neither a scale nor a variance"
             options = [name for name in SCALES if name not in POSITIVE]
         seen += "."
-    if isinstance(output, Tensor) and second is None:
-        seen = f" It has no two halves of columns to be a mean and a scale.{_NO_DENSITY if what == 'encoder' else ''}"
+    if isinstance(output, Tensor):
+        halves = f" If its halves are two:{seen}" if seen else " It has no two halves of columns."
+        seen = halves + (_NO_DENSITY if what == "encoder" else "")
     named = ", ".join(f"'{name}' ({WORDS[name]})" for name in options)
     return ProgramError(
         f"The {what} gives {described(output)}, and it is not said what that means.{seen} Say it by `{what}_output=`: "
@@ -133,6 +134,6 @@ def _plain(name: str) -> str:
 
 
 _NO_DENSITY = (
-    " An encoder without a scale is deterministic: it has no density q(h | v), so no ELBO and no gap. (So are plain "
+    " An encoder that gives no scale is deterministic: it has no density q(h | v), so no ELBO and no gap. (So are plain "
     "and regularised autoencoders, and those with a codebook.)"
 )

@@ -90,18 +90,18 @@ def _of_batch(model: Any, guide: Any, loss: Callable[..., Any], tensors: Sequenc
     reseed(draw)
     with in_users_words("loss", tensors):
         value = number(loss(*tensors))
-    reseed(draw)
-    return torch.cat([torch.tensor([value], dtype=torch.float64), _of_pair(model, guide, tensors).mean(0)])
+    return torch.cat([torch.tensor([value], dtype=torch.float64), _of_pair(model, guide, tensors, draw).mean(0)])
 
 
 @torch.no_grad()
-def _of_pair(model: Any, guide: Any, tensors: Sequence[Tensor]) -> Float[Tensor, "row 4"]:
+def _of_pair(model: Any, guide: Any, tensors: Sequence[Tensor], draw: int = 0) -> Float[Tensor, "row 4"]:
     """Reconstruction, KL, drawn KL and log factorials of each row."""
-    guides: Any = poutine.trace(guide).get_trace(*tensors).nodes
-    latent = guides["h"]
-    models: Any = poutine.trace(poutine.condition(model, {"h": latent["value"]})).get_trace(*tensors).nodes
-    of_prior, seen = models["h"], models["v"]
-    q, p, h, v = latent["fn"], of_prior["fn"], latent["value"], seen["value"]
+    q: Any = poutine.trace(guide).get_trace(*tensors).nodes["h"]["fn"]
+    reseed(draw)  # now, since an encoder may draw something itself, which the user's loss then goes on with
+    h = q()
+    models: Any = poutine.trace(poutine.condition(model, {"h": h})).get_trace(*tensors).nodes
+    p, seen = models["h"]["fn"], models["v"]
+    v = seen["value"]
     drawn = q.log_prob(h) - p.log_prob(h)
     counts = bool((v == v.round()).all() and (v >= 0).all())
     factorials = torch.lgamma(v + 1).flatten(1).sum(1) if counts else torch.zeros_like(drawn)

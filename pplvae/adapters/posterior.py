@@ -65,8 +65,8 @@ class Posterior(nn.Module):
         except Exception:  # then the shape is not the reason, or not all of it
             return
         raise ShapeError(
-            f"The encoder fails on rows of shape {tuple(v.shape)}, and takes them flat, as what calls it may pass them. "
-            "Pass `rows.flatten(1)`."
+            f"The encoder fails on rows of shape {tuple(v.shape)} and takes them flat, as whatever calls it may pass "
+            "them. Pass `rows.flatten(1)`."
         ) from error
 
     def _distribution(self, given: Any) -> td.Distribution:

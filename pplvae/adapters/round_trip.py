@@ -76,12 +76,18 @@ class RoundTrip:
         if not self.explained:
             return f"no sum of -log p(v | h) and KL explains it, {self.left:.1%} of its spread between batches is left."
         if not self.told_apart:
-            return "-log p(v | h) and KL vary too little between these for their factors to be told."
+            return f"-log p(v | h) and KL vary too little between these for their factors to be told{self._so_far()}."
         constant = f" {self.constant:+.4g}" if self._has_constant() else ""
         terms = f"{self.reconstruction:.4g} (-log p(v | h)) + {self.kl:.4g} KL{constant}"
         if self.reductions[0] == self.reductions[1]:
             return f"{self.reductions[0]} over rows of [{terms}]."
         return f"{terms}, the first a {self.reductions[0]} over rows, the KL a {self.reductions[1]}."
+
+    def _so_far(self) -> str:
+        if not all(map(math.isfinite, self.stderr)):
+            return ""
+        (a, b), (of_a, of_b) = (self.reconstruction, self.kl), self.stderr[:2]
+        return f": {a:.3g} ± {of_a:.2g} and {b:.3g} ± {of_b:.2g}, {self.reductions[0]} over rows"
 
     def _sentences(self) -> Iterator[str]:
         if not self.explained or not self.told_apart:
@@ -175,19 +181,19 @@ def _regressed(
     design, loss = each.mean(0), terms.loss.mean(0)
     units = design.abs().mean(0).clamp(min=1e-300)  # the terms may be of any size
     inverse = torch.linalg.pinv(design / units, rtol=_RANK)
-    known = torch.linalg.matrix_rank(design / units, rtol=_RANK) == len(units)
+    known = bool(torch.linalg.matrix_rank(design / units, rtol=_RANK) == len(units))
     factors = (inverse @ loss) / units
     rest = terms.loss - each @ factors
     left, spread = _size(rest.mean(0)), loss.std()
     noise = _size(rest.std(0)) / len(rest) ** 0.5 if len(rest) > 1 else torch.zeros(())
-    stderr = tuple((left * inverse.norm(dim=1) / units).tolist())
+    stderr = tuple((left * inverse.norm(dim=1) / units).tolist()) if known else (math.inf,) * 3
     return {
         **dict(zip(("reconstruction", "kl", "constant"), factors.tolist(), strict=True)),
         "stderr": stderr,
         "reductions": reductions,
         "left": float(left / spread),
         "explained": bool(left <= _SAME * spread + _NOISE * noise),
-        "told_apart": bool(known) and max(stderr[:2]) <= _UNSURE * abs(float(factors[0])),
+        "told_apart": max(stderr[:2]) <= _UNSURE * abs(float(factors[0])),
     }
 
 
