@@ -134,6 +134,6 @@ def _plain(name: str) -> str:
 
 
 _NO_DENSITY = (
-    " An encoder that gives no scale is deterministic: it has no density q(h | v), so no ELBO and no gap. (So are plain "
-    "and regularised autoencoders, and those with a codebook.)"
+    " An encoder that gives no scale is deterministic: it has no density q(h | v), so no ELBO and no gap. (So are "
+    "plain and regularised autoencoders, and those with a codebook.)"
 )
