@@ -380,6 +380,17 @@ def test_the_networks_are_trained_in_place_and_nothing_is_found_wrong():
     assert all(torch.equal(decoder[name], value) for name, value in vae.decoder.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("compiled", [lambda net: torch.compile(net, backend="eager"), torch.jit.script])
+def test_networks_that_are_compiled_are_read_as_they_are(compiled, monkeypatch):
+    monkeypatch.setattr(td.Distribution, "_validate_args", True)  # torch's compiler switches it off for the process
+    encoder, decoder = nn.Linear(COLUMNS, 2 * LATENT), nn.Linear(LATENT, COLUMNS)
+    said = {"encoder_output": "loc-logvar", "decoder_output": "logits", "rows": BINARY}
+    wanted = pplvae.log_weights(*pair_of(encoder, decoder, **said), BINARY)
+    found = pplvae.log_weights(*pair_of(compiled(encoder), compiled(decoder), **said), BINARY)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_running_means_of_training_are_left_alone():
     encoder = nn.Sequential(nn.BatchNorm1d(COLUMNS), nn.Linear(COLUMNS, 2 * LATENT), nn.Dropout())
     pair = pair_of(encoder, encoder_output="loc-logscale", rows=BINARY)

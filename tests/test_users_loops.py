@@ -55,9 +55,9 @@ class Written(VAE):
 
 
 def in_torch():
-    return tuple(
-        pplvae.from_torch(VAE(), likelihood="bernoulli", encoder_output="loc-logvar", decoder_output="logits", latent=2)
-    )
+    vae = VAE()
+    said = {"likelihood": "bernoulli", "encoder_output": "loc-logvar", "decoder_output": "logits", "latent": 2}
+    return tuple(pplvae.from_torch(vae.first, vae.last, **said))
 
 
 def in_pyro():
@@ -127,14 +127,17 @@ def by_fabric(model, guide):
         optimiser.step()
 
 
-def by_their_own_loss(model, _):
+def by_their_own_loss(model, guide):
     """Of torch alone; the pair shares the networks."""
-    vae = model.given.decoder.owner if isinstance(model, nn.Module) else model.__self__
-    optimiser = torch.optim.Adam(vae.parameters(), 0.02)
+    (first, *_), (*_, last) = (
+        [layer for layer in root.modules() if isinstance(layer, nn.Linear)]
+        for root in (getattr(guide, "__self__", guide), getattr(model, "__self__", model))
+    )
+    optimiser = torch.optim.Adam([*first.parameters(), *last.parameters()], 0.02)
     for _ in range(EPOCHS):
-        loc, log_var = vae.encode(ROWS)
+        loc, log_var = first(ROWS).chunk(2, 1)
         h = loc + (0.5 * log_var).exp() * torch.randn_like(loc)
-        loss = F.binary_cross_entropy_with_logits(vae.decode(h), ROWS, reduction="sum")
+        loss = F.binary_cross_entropy_with_logits(last(h), ROWS, reduction="sum")
         optimiser.zero_grad()
         (loss - 0.5 * (1 + log_var - loc**2 - log_var.exp()).sum()).backward()
         optimiser.step()
@@ -149,7 +152,10 @@ LOOPS = [by_svi, by_an_elbo_module, by_lightning, by_fabric, by_their_own_loss]
 def test_what_a_loop_has_trained_is_what_is_compared(make, loop):
     model, guide = make()
     start = pplvae.log_weights(model, guide, ROWS[:8], particles=200).mean()
+    weights = [*getattr(model, "__self__", model).parameters(), *getattr(guide, "__self__", guide).parameters()]
+    before = [weight.detach().clone() for weight in weights]
     loop(model, guide)
+    assert not any(torch.equal(weight, old) for weight, old in zip(weights, before, strict=True))
     found = pplvae.amortisation_gap(model, guide, ROWS[:8], particles=500).rows
     assert float(found["elbo_amortised"].mean()) > float(start) + 0.5
     assert (found["amortisation_gap"] > -3 * found["amortisation_gap_stderr"]).all()

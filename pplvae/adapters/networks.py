@@ -68,6 +68,11 @@ class Network(nn.Module):
 
 def inputs_of(call: Callable[..., Any]) -> tuple[int | None, list[str]]:
     """How many positional inputs a function asks for (None: any number), and the names of those with a default."""
+    schema = getattr(call, "schema", None)
+    if schema is not None:  # of what TorchScript has compiled, which has no signature
+        given = schema.arguments[1:]
+        left_out = [each.name for each in given if each.has_default_value()]
+        return len(given) - len(left_out), left_out
     parameters = inspect.signature(call).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
         return None, []
