@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pplvae.adapters.loss_terms import Terms, terms_of
 
-_SAME = 1e-3  # of the spread of a loss between batches: as much is left by rounding
+_SAME = 1e-3  # of the spread of a loss between batches: so much may be left
+_ROUNDING = 20 * torch.finfo(torch.float32).eps  # of the loss itself
 _FACTOR = 2e-3  # by which a factor may differ from 1
 _ERRORS = 4.0  # standard errors
 _NOISE = 1.5  # times what the draws leave
@@ -176,14 +177,14 @@ def _regressed(
 ) -> dict[str, Any]:
     """Least squares, and how far to trust it."""
     of_term = [terms.sizes if each == "sum" else torch.ones_like(terms.sizes) for each in reductions]
-    of_one = of_term[0].expand_as(terms.loss)
-    each = torch.stack([of_one * reconstruction, of_term[1] * kl, of_one], -1)
-    design, loss = each.mean(0), terms.loss.mean(0)
+    own = terms.loss / of_term[0]  # of a row, so that what batches differ in is not their size
+    each = torch.stack([reconstruction, of_term[1] / of_term[0] * kl, torch.ones_like(own)], -1)
+    design, loss = each.mean(0), own.mean(0)
     units = design.abs().mean(0).clamp(min=1e-300)  # the terms may be of any size
     inverse = torch.linalg.pinv(design / units, rtol=_RANK)
     known = bool(torch.linalg.matrix_rank(design / units, rtol=_RANK) == len(units))
     factors = (inverse @ loss) / units
-    rest = terms.loss - each @ factors
+    rest = own - each @ factors
     left, spread = _size(rest.mean(0)), loss.std()
     noise = _size(rest.std(0)) / len(rest) ** 0.5 if len(rest) > 1 else torch.zeros(())
     stderr = tuple((left * inverse.norm(dim=1) / units).tolist()) if known else (math.inf,) * 3
@@ -192,7 +193,7 @@ def _regressed(
         "stderr": stderr,
         "reductions": reductions,
         "left": float(left / spread),
-        "explained": bool(left <= _SAME * spread + _NOISE * noise),
+        "explained": bool(left <= _SAME * spread + _ROUNDING * loss.abs().mean() + _NOISE * noise),
         "told_apart": max(stderr[:2]) <= _UNSURE * abs(float(factors[0])),
     }
 
