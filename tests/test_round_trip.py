@@ -201,6 +201,14 @@ def test_terms_that_the_elbo_lacks_are_no_elbo():
         compared(loss)
 
 
+def test_a_small_term_is_not_hidden_by_the_sizes_of_the_batches():
+    def loss(vae, v):
+        return of(bce)(vae, v) + 0.01 * len(v) * vae.encode(v)[0].std(0).sum()
+
+    with pytest.raises(ProgramError, match=r"no sum of -log p\(v | h\) and KL explains it"):
+        compared(loss)
+
+
 def test_an_importance_weighted_bound_is_no_elbo():
     def loss(vae, v):
         mu, log_var = vae.encode(v)
