@@ -35,16 +35,15 @@ def library(name, pip=None):
     return pytest.importorskip(name, reason=f"{name} is no dependency; `pip install {pip or name}` to try it")
 
 
-def best_by_torch(elbo, loc, scale, steps=600, draws=256):
-    """Row by row the largest ELBO of a factorised Gaussian, by Adam on fixed draws, and that at the start; fresh draws.
+def best_by_torch(elbo, loc, scale, steps=300, draws=512):
+    """Row by row the largest ELBO of a factorised Gaussian, by Adam on fixed draws, and that at the start.
 
-    `elbo(h)` is log p(v, h) of draws of shape (draw, row, ...).
+    `elbo(h)` is log p(v, h) of draws of shape (draw, row, ...). Both are scored on fresh draws, with their errors.
     """
 
-    def mean_of(loc, log_scale, eps):
+    def of_draws(loc, log_scale, eps):
         h = loc + log_scale.exp() * eps
-        log_q = td.Normal(loc, log_scale.exp()).log_prob(h).flatten(2).sum(2)
-        return (elbo(h) - log_q).mean(0)
+        return elbo(h) - td.Normal(loc, log_scale.exp()).log_prob(h).flatten(2).sum(2)
 
     start = [loc.detach().clone(), scale.detach().log()]
     free = [each.clone().requires_grad_() for each in start]
@@ -53,20 +52,23 @@ def best_by_torch(elbo, loc, scale, steps=600, draws=256):
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     for _ in range(steps):
         optimiser.zero_grad()
-        (-mean_of(*free, torch.cat([half, -half])).sum()).backward()
+        (-of_draws(*free, torch.cat([half, -half])).mean(0).sum()).backward()
         optimiser.step()
         schedule.step()
     fresh = torch.randn(20_000, *loc.shape)
     with torch.no_grad():
-        return mean_of(*free, fresh), mean_of(*start, fresh)
+        found = [of_draws(*each, fresh) for each in (free, start)]
+    return [(each.mean(0), each.std(0) / len(fresh) ** 0.5) for each in found]
 
 
 def check_gap(pair, rows, elbo, loc, scale):
-    """Both ELBOs of a few rows are those of the loop."""
+    """Both ELBOs of a few rows are those of the loop, whose fixed draws keep it a little below the largest."""
     found = pplvae.amortisation_gap(*pair, rows, particles=4000).rows
-    best, own = best_by_torch(elbo, loc, scale)
-    for name, wanted in (("elbo_local", best), ("elbo_amortised", own)):
-        torch.testing.assert_close(torch.tensor(found[name].values), wanted.double(), rtol=0, atol=0.05)
+    for name, (wanted, error) in zip(("elbo_local", "elbo_amortised"), best_by_torch(elbo, loc, scale), strict=True):
+        above = torch.tensor(found[name].values) - wanted
+        error = 5 * (error**2 + torch.tensor(found[f"{name}_stderr"].values) ** 2).sqrt()
+        assert bool((above > -error).all()), (name, above, error)
+        assert bool((above < error + (0.05 if name == "elbo_local" else 0.0)).all()), (name, above, error)
 
 
 # ------------------------------------------------------------------------------ Pythae
@@ -217,6 +219,8 @@ def test_an_autoencoder_of_diffusers(make, single_precision):
     own = elbo(h) - td.Normal(moments.mean, moments.std).log_prob(h).flatten(2).sum(2)
     error = (own.var(0) + found.var(0)).div(500).sqrt()
     assert bool(((own.mean(0) - found.mean(0)).abs() < 5 * error).all())
+    if make is Moments:
+        check_gap(pair, rows, elbo, moments.mean, moments.std)
 
 
 def test_an_autoencoder_without_a_distribution_is_refused():
@@ -328,7 +332,15 @@ def test_a_module_with_scvis_interface(observed):
     own = own + td.Poisson(size.exp() * shares).log_prob(counts).sum(2)
     error = (own.var(0) + found.var(0)).div(2000).sqrt()
     assert bool(((own.mean(0) - found.mean(0)).abs() < 5 * error).all())
-    assert (pplvae.amortisation_gap(*pair, tuple(t[:3] for t in pair.rows)).rows["amortisation_gap"] > 0).all()
+    if not observed:
+        return
+
+    def elbo(z):
+        shares = module.net(torch.cat([z, tensors["batch"][:3].expand(len(z), -1, -1)], 2)).softmax(2)
+        given = td.Poisson(counts[:3].sum(1, keepdim=True) * shares).log_prob(counts[:3]).sum(2)
+        return td.Normal(0.0, 1.0).log_prob(z).sum(2) + given
+
+    check_gap(pair, tuple(each[:3] for each in pair.rows), elbo, outputs["qz"].loc[:3], outputs["qz"].scale[:3])
 
 
 def test_modules_of_scvi_that_are_not_read():

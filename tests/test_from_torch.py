@@ -14,6 +14,7 @@ from torch import nn
 
 import pplvae
 from pplvae.errors import DataError, PplvaeWarning, ProgramError, ShapeError, UnknownNameError
+from pplvae.isolate import import_zuko
 
 ROWS, COLUMNS, LATENT = 12, 5, 2
 V = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -104,6 +105,25 @@ def test_what_the_encoder_says_is_the_guide(name):
     h, log_q, log_p, _ = densities(pair_of(encoder, encoder_output=said, rows=BINARY), BINARY)
     torch.testing.assert_close(log_q, normal(h, *encoder.moments(BINARY)))
     torch.testing.assert_close(log_p, normal(h, torch.zeros(()), torch.ones(())))
+
+
+def test_a_flow_of_zuko_is_the_guide_and_its_context_lambda():
+    zuko = import_zuko()
+
+    class Flow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.flow = nn.Linear(COLUMNS, 3), zuko.flows.MAF(LATENT, 3, transforms=1, hidden_features=(4,))
+
+        def forward(self, v):
+            return self.flow(self.net(v))
+
+    encoder = Flow()
+    pair = pair_of(encoder, encoder_output=None, rows=BINARY)
+    h, log_q, *_ = densities(pair, BINARY)
+    torch.testing.assert_close(log_q, encoder(BINARY).log_prob(h))
+    found = pplvae.amortisation_gap(*pair, BINARY[:3], particles=200).rows
+    assert (found["amortisation_gap"] > -3 * found["amortisation_gap_stderr"]).all()
 
 
 UNSAID = {
@@ -321,12 +341,20 @@ def test_inputs_that_may_be_left_out_are_not_guessed():
         ((torch.ones(2), 3.0), td.Normal(1.0, 3.0)),
         (pplvae.priors.Laplace(LATENT), None),
         (Learned().double(), td.Normal(torch.tensor([1.0, -1.0]).double(), 2.0)),
+        (
+            td.MixtureSameFamily(
+                td.Categorical(torch.tensor([0.3, 0.7]).double()),
+                td.Independent(td.Normal(torch.tensor([[1.0, 0.0], [-1.0, 2.0]]).double(), 1.0), 1),
+            ),
+            None,
+        ),
     ],
-    ids=["numbers", "distribution", "loc and scale", "ours", "a module"],
+    ids=["numbers", "distribution", "loc and scale", "ours", "a module", "a mixture"],
 )
 def test_priors(prior, law):
     h, _, log_p, _ = densities(pair_of(prior=prior, rows=BINARY), BINARY)
-    wanted = prior(h).log_prob(h) if law is None else law.log_prob(h).sum(1)
+    own = prior if isinstance(prior, td.Distribution) else prior(h) if law is None else None
+    wanted = own.log_prob(h) if law is None else law.log_prob(h).sum(1)
     torch.testing.assert_close(log_p, wanted)
 
 
