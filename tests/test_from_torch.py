@@ -135,6 +135,8 @@ UNSAID = {
         "down to -.*'loc-logvar' or 'loc-logscale'",
     ),
     "deterministic": (lambda loc, scale: loc[:, :1], None, "deterministic.*no density"),
+    "one number": (lambda loc, scale: loc[:, 0], None, "deterministic.*no density"),
+    "halves": (lambda loc, scale: torch.cat([loc, scale], 1), None, "Of its halves the second lies.*deterministic"),
     "deterministic, halved": (lambda loc, scale: loc[:, :1], "loc-logvar", "deterministic.*no density"),
     "three": (lambda loc, scale: (loc, scale, loc), "loc-scale", r"tuple of 3.*`encoder_output=function`"),
     "no names": (lambda loc, scale: {"a": loc, "b": scale}, "loc-scale", "'a', 'b'.*not one name each"),

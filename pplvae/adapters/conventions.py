@@ -63,22 +63,26 @@ def named_convention(output: Any) -> str | None:
 
 def undeclared(what: str, output: Any) -> ProgramError:
     """That nobody has said what an output means: what was seen, and what may be said."""
-    options, seen, second = [*SCALES], "", _second(output)
-    if second is not None:
-        low, high = second.min().item(), second.max().item()
-        seen = f" The second lies between {low:.3g} and {high:.3g} on these rows"
-        if low < 0:
-            seen += ", so that it is neither a scale nor a variance"
-            options = [name for name in SCALES if name not in POSITIVE]
-        seen += "."
-    if isinstance(output, Tensor):
-        halves = f" If its halves are two:{seen}" if seen else " It has no two halves of columns."
-        seen = halves + (_NO_DENSITY if what == "encoder" else "")
+    second = _second(output)
+    negative = second is not None and bool((second < 0).any())
+    options = [name for name in SCALES if not (negative and name in POSITIVE)]
     named = ", ".join(f"'{name}' ({WORDS[name]})" for name in options)
     return ProgramError(
-        f"The {what} gives {described(output)}, and it is not said what that means.{seen} Say it by `{what}_output=`: "
-        f"{named}, or a function from the output to (loc, scale) or a distribution."
+        f"The {what} gives {described(output)}, and it is not said what that means.{_seen(what, output, second)} Say "
+        f"it by `{what}_output=`: {named}, or a function from the output to (loc, scale) or a distribution."
     )
+
+
+def _seen(what: str, output: Any, second: Tensor | None) -> str:
+    """What the numbers of an output, and its shape, tell of its meaning."""
+    whole = isinstance(output, Tensor)
+    deterministic = _NO_DENSITY if whole and what == "encoder" else ""
+    if second is None:
+        return f" It has no two halves of columns.{deterministic}" if whole else ""
+    low, high = second.min().item(), second.max().item()
+    neither = ", so that it is neither a scale nor a variance" if low < 0 else ""
+    which = "Of its halves the second" if whole else "The second"
+    return f" {which} lies between {low:.3g} and {high:.3g} on these rows{neither}.{deterministic}"
 
 
 def check_positive(what: str, convention: str, second: Tensor) -> None:
@@ -98,7 +102,7 @@ def check_positive(what: str, convention: str, second: Tensor) -> None:
 def _second(output: Any) -> Tensor | None:
     """The second of two tensors without names."""
     if isinstance(output, Tensor):
-        return None if output.shape[1] % 2 else output.chunk(2, 1)[1]
+        return None if output.ndim < 2 or output.shape[1] % 2 else output.chunk(2, 1)[1]
     pair = isinstance(output, Sequence) and len(output) == 2 and isinstance(output[1], Tensor)
     return output[1] if pair and named_parts(output) is None else None
 

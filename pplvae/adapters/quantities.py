@@ -1,15 +1,12 @@
 """A scale, or another quantity of a user's: a number, a tensor, a parameter, or what a function gives."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pplvae.errors import ProgramError
-
-Quantity = float | Tensor | Callable[[], Tensor]
 
 
 class Held(nn.Module):
