@@ -141,6 +141,7 @@ UNSAID = {
     "three": (lambda loc, scale: (loc, scale, loc), "loc-scale", r"tuple of 3.*`encoder_output=function`"),
     "no names": (lambda loc, scale: {"a": loc, "b": scale}, "loc-scale", "'a', 'b'.*not one name each"),
     "no distribution": (lambda loc, scale: (loc, scale), "distribution", "says a `torch.distributions` object"),
+    "a distribution": (td.Normal, "loc-scale", "gives Normal.*, a distribution of its own"),
     "not by row": (lambda loc, scale: td.Normal(loc.mean(0), scale.mean(0)), None, "first axis must be the rows"),
 }
 
@@ -233,6 +234,7 @@ REFUSED = {
     "a scale of bits": (BINARY, {"scale": 1.0}, ProgramError, "`scale` goes with"),
     "not positive": (V, {"likelihood": "gaussian", "scale": -1.0}, ValueError, "must be positive.*exp"),
     "of another kind": (V, {"decoder_output": "rate"}, UnknownNameError, "Known: logits, probs"),
+    "its own": (V, {"decoder": lambda: Decoder(lambda net: td.Normal(net, 1.0))}, ProgramError, "'distribution'"),
     "rate or log rate": (COUNTS, {"likelihood": "poisson"}, ProgramError, "'rate'` or .*'log-rate'"),
     "too wide": (
         BINARY,

@@ -42,6 +42,11 @@ def declared(name: str, output: Any, convention: Any, scale: Callable[[Tensor], 
         ProgramError: an output that is not as it is said to be, or of which too little is said.
     """
     if isinstance(output, td.Distribution):
+        if name != "distribution":
+            raise ProgramError(
+                f"The decoder gives {described(output)}, a distribution of its own: say `likelihood='distribution'` in "
+                f"place of {name!r}."
+            )
         return output
     if name == "distribution":
         raise ProgramError(

@@ -7,13 +7,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 from torch import distributions as td
 
-from pplvae.adapters.conventions import (
-    SCALES,
-    check_positive,
-    named_convention,
-    two_parts,
-    undeclared,
-)
+from pplvae.adapters.conventions import SCALES, WORDS, check_positive, named_convention, two_parts, undeclared
 from pplvae.adapters.distributions import row_by_row
 from pplvae.adapters.networks import Network, described
 from pplvae.errors import ProgramError, ShapeError, UnknownNameError
@@ -71,6 +65,11 @@ class Posterior(nn.Module):
 
     def _distribution(self, given: Any) -> td.Distribution:
         if isinstance(given, td.Distribution):
+            if self.output in SCALES:
+                raise ProgramError(
+                    f"`encoder_output={self.output!r}` says {WORDS[str(self.output)]}, and the encoder gives "
+                    f"{described(given)}, a distribution of its own. Say 'distribution', or nothing."
+                )
             return given
         if self.output == "distribution":
             raise self._no_distribution(given)
