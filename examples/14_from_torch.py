@@ -20,18 +20,23 @@ arguments = parser.parse_args()
 
 
 class VAE(nn.Module):
+    """As in PyTorch's own examples."""
+
     def __init__(self):
         super().__init__()
         self.first, self.moments = nn.Linear(64, 128), nn.Linear(128, 8)
         self.second, self.last = nn.Linear(4, 128), nn.Linear(128, 64)
 
     def encode(self, v):
+        """Mean and log variance of h."""
         return self.moments(F.relu(self.first(v))).chunk(2, dim=1)
 
     def decode(self, h):
+        """Probabilities of the pixels."""
         return torch.sigmoid(self.last(F.relu(self.second(h))))
 
     def loss(self, v, weight=1.0):
+        """Minus the ELBO where the weight is 1, per row."""
         mu, log_var = self.encode(v)
         shown = self.decode(mu + (0.5 * log_var).exp() * torch.randn_like(mu))
         kl = -0.5 * (1 + log_var - mu**2 - log_var.exp()).sum()
