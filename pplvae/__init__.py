@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pplvae._version import __version__
 
 if TYPE_CHECKING:  # for readers, editors and type checkers; `_HOMES` says the same to Python
-    from pplvae import guides, likelihoods, loggers, models, objectives, plots, priors
+    from pplvae import adapters, guides, likelihoods, loggers, models, objectives, plots, priors
+    from pplvae.adapters.from_torch import from_torch
     from pplvae.checking.check import check
     from pplvae.checking.graph import Graph, draw
     from pplvae.checking.result import Checked
@@ -59,6 +60,7 @@ __all__ = [
     "Rows",
     "Transport",
     "__version__",
+    "adapters",
     "amortisation_gap",
     "attribute",
     "calibrate",
@@ -70,6 +72,7 @@ __all__ = [
     "evidence_bracket",
     "fit",
     "flow",
+    "from_torch",
     "full_covariance",
     "gap_by_group",
     "gradient_noise",
@@ -93,8 +96,20 @@ __all__ = [
     "with_mask",
 ]
 
-_PACKAGES = ("data", "errors", "guides", "likelihoods", "loggers", "models", "objectives", "plots", "priors")
+_PACKAGES = (
+    "adapters",
+    "data",
+    "errors",
+    "guides",
+    "likelihoods",
+    "loggers",
+    "models",
+    "objectives",
+    "plots",
+    "priors",
+)
 _HOMES = {
+    "adapters.from_torch": ("from_torch",),
     "checking.check": ("check",),
     "checking.graph": (
         "Graph",

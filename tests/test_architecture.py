@@ -95,6 +95,10 @@ ROOMS = {
     "priors": [],
     "guides": [],
     "models": [],
+    "adapters": [
+        *("networks", "conventions", "distributions", "quantities", "prior", "posterior", "declared", "given", "pair"),
+        *("loss_terms", "round_trip", "from_torch", "pythae", "diffusers", "lightning", "scvi"),
+    ],
     "objectives": [],
     "search": [
         *(

@@ -57,6 +57,17 @@ CALLS = {
     "fit": lambda model, guide, rows: pplvae.fit(model, guide, rows, validation=rows, epochs=2, batch_size=2),
 }
 
+
+class Brought(torch.nn.Module):
+    """Networks of torch, and quantities beside them that must follow."""
+
+    def __init__(self):
+        super().__init__()
+        encoder, decoder = torch.nn.Linear(6, 4), torch.nn.Linear(2, 6)
+        said = {"encoder_output": "loc-logvar", "likelihood": "gaussian", "scale": torch.ones(6)}
+        self.model, self.guide = pplvae.from_torch(encoder, decoder, prior=(torch.zeros(2), 2.0), **said)
+
+
 # One for each way in which lambda is found: by second order, by first order, with sums over states, along a chain.
 PAIRS = {
     "gaussian": lambda: (composed_vae(6, 2, [5]), (bits(),)),
@@ -67,6 +78,7 @@ PAIRS = {
     "chain": lambda: (DeepMarkov(6, 2), (bits(ROWS, 3, 6),)),
     "incomplete": lambda: (IncompleteVAE(6, 2, [5]), (bits(), bits().bool().logical_not())),
     "beta": lambda: (composed_vae(6, 2, [5], likelihood="beta"), (0.8 * bits() + 0.1,)),
+    "from torch": lambda: (Brought(), (bits(),)),
 }
 
 
@@ -113,7 +125,7 @@ def test_every_call_gives_the_bits_of_the_cpu(call):
 @pytest.mark.parametrize(
     ("pair", "call"),
     [(pair, "log_weights") for pair in PAIRS]
-    + [(pair, "amortisation_gap") for pair in ("mixture", "beta")]
+    + [(pair, "amortisation_gap") for pair in ("mixture", "beta", "from torch")]
     + [("discrete", "compare, simulated")],
 )
 def test_every_kind_of_pair_gives_the_bits_of_the_cpu(pair, call):

@@ -33,6 +33,7 @@ REDUCED = {
     "11_grey_is_not_binary.py": ["--epochs", "3", "--rows", "40"],
     "12_gradient_noise.py": ["--epochs", "3", "--repeats", "5"],
     "13_real_data.py": ["digits", "--epochs", "3", "--rows", "40"],
+    "14_from_torch.py": ["--epochs", "3", "--rows", "20"],
 }
 
 

@@ -42,17 +42,26 @@ OTHER_DEFAULT = {
     ("check", "objective"): "nothing is fitted, and all can be looked at",
     ("attribute", "epochs"): "of one round of several",
     ("load_fit", "run"): "there is nothing else to load from",
+    ("from_torch", "rows"): "a pair can be made without any",
+    ("load_data", "scale"): "divides values; elsewhere it belongs to a distribution",
 }
 OTHER_WORDS = {
     ("attribute", "objective"): "what is maximised are its trainings",
     ("load_data", "seed"): "there is no noise, but a split",
     ("load_data", "labels"): "names a column, where others take the labels themselves",
     ("load_fit", "run"): "a folder that is there, and not one to be written",
+    ("load_data", "scale"): "divides values; elsewhere it belongs to a distribution",
+    ("from_torch", "rows"): "a sample, on which a pair is tried as it is made",
     ("fit", "compile"): "of a training step",
 }
-OTHER_ORDER = {"load_fit": "the folder is what is loaded", "load_data": "has no rows yet"}
+OTHER_ORDER = {
+    "load_fit": "the folder is what is loaded",
+    "load_data": "has no rows yet",
+    "from_torch": "has no pair yet",
+}
 WITHOUT_BAR = {
     "check": "runs the programs on a few rows",
+    "from_torch": "runs the networks on a few rows",
     "log_weights": "runs the programs once",
     "load_fit": "runs the programs on a few rows",
 }
