@@ -2,7 +2,8 @@
 
 import io
 import time
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
+from threading import Thread
 
 import pytest
 import torch
@@ -40,6 +41,38 @@ def test_parts_of_a_unit_are_counted_and_not_shown() -> None:
         for _ in range(3):
             bar.update(1 / 3)
     assert "| 1/1 [" in terminal.getvalue()
+
+
+def test_more_than_all_by_rounding_is_all() -> None:
+    with redirect_stderr(Terminal()) as terminal, progress_bar(1, "thinking", "row", progress=True) as bar:
+        bar.update(1 + 1e-9)  # tqdm's warning would be an error here
+        bar.refresh()
+    assert "100%" in terminal.getvalue()
+
+
+class Gone(Terminal):
+    """A terminal that is closed when the bar has been there for a while."""
+
+    def write(self, text: str) -> int:
+        if "[00:01<" in text or "[00:02<" in text:
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def test_a_terminal_that_goes_away_ends_the_work_and_blocks_nobody() -> None:
+    def work() -> None:
+        with suppress(BrokenPipeError), progress_bar(3, "thinking", "row", progress=True) as bar:
+            time.sleep(1.5)
+            bar.update(1)
+
+    with redirect_stderr(Gone()):
+        thread = Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(10)
+    assert not thread.is_alive()
+    with redirect_stderr(Terminal()) as terminal, progress_bar(1, "again", "row", progress=True) as bar:
+        bar.update(1)
+    assert "1/1" in terminal.getvalue()
 
 
 def test_a_price_is_named_once_and_only_where_it_is_long() -> None:

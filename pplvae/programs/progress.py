@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from threading import Event, Thread
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -11,6 +12,20 @@ _REDRAWN = 1.0  # seconds
 # As tqdm's own, but for parts of a unit, which are counted and not shown.
 _FORMAT = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 _DEAR = 30.0  # seconds of the whole, from which on a price is named beforehand
+
+
+class _Bar(tqdm):
+    """A bar that gives its lock back when it cannot be drawn; else all others would wait for it for ever."""
+
+    def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
+        """Draw the bar."""
+        if self.disable:
+            return None
+        with nullcontext() if nolock else self.get_lock():
+            if self.total:
+                self.n = min(self.n, self.total)  # sums of parts may be more by rounding, of which tqdm warns
+            self.display()
+        return True
 
 
 @contextmanager
@@ -30,7 +45,7 @@ def progress_bar(
         inside: another bar stands above this one, which vanishes at its end.
     """
     shown = {"total": total, "initial": done, "desc": doing, "unit": unit, "leave": not inside, "bar_format": _FORMAT}
-    with tqdm(**shown, disable=None if progress else True) as bar:
+    with _Bar(**shown, disable=None if progress else True) as bar:
         if bar.disable:
             yield bar
             return
@@ -45,8 +60,9 @@ def progress_bar(
 
 
 def _redraw(bar: tqdm, ended: Event) -> None:
-    while not ended.wait(_REDRAWN):
-        bar.refresh()
+    with suppress(OSError, ValueError):  # a terminal that is gone: who does the work will be told
+        while not ended.wait(_REDRAWN):
+            bar.refresh()
 
 
 class Progress:

@@ -61,6 +61,7 @@ OTHER_ORDER = {
 }
 WITHOUT_BAR = {
     "check": "runs the programs on a few rows",
+    "draw": "runs the programs on a few rows",
     "from_torch": "runs the networks on a few rows",
     "log_weights": "runs the programs once",
     "load_fit": "runs the programs on a few rows",
