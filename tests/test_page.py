@@ -143,6 +143,16 @@ def test_a_sentence_says_what_is_not_clear():
         assert said in remedy_of([summary.sel(part=name) for name in ("train", "test")])
 
 
+@pytest.mark.parametrize(("away", "said"), [(2.5, "2.5 standard errors: that may be chance"), (-2.5, "lose less than")])
+def test_a_difference_that_may_be_chance_is_called_so(away, said):
+    made = comparison()
+    noise = np.random.default_rng(1).normal(size=60)
+    train, test = ((some - some.mean()) / some.std(ddof=1) for some in (noise[:40], noise[40:]))
+    gap = np.concatenate([train, test + away * np.sqrt(1 / 40 + 1 / 20)])
+    summary = Comparison(made.rows.assign(amortisation_gap=("row", gap))).summary()
+    assert said in remedy_of([summary.sel(part=name) for name in ("train", "test")])
+
+
 # ------------------------------------------------------------------------------ findings
 
 

@@ -6,6 +6,7 @@ import xarray as xr
 
 from pplvae.errors import printable
 
+_USUAL = 2  # standard errors: so far apart are equal parts by chance, one time in twenty
 _CLEAR = 3  # standard errors
 _HELD_OUT = {"train": "training rows", "test": "held-out rows", "valid": "validation rows"}
 
@@ -62,9 +63,13 @@ def remedy_of(parts: Sequence[xr.Dataset], *, attributed: bool = False) -> str:
             f"encoder does that overfits. {ask}"
         ).rstrip()
     if abs(difference) <= _CLEAR * error:
+        size = f"{difference:+.3f} ± {error:.3f}"
+        if abs(difference) <= _USUAL * error:
+            return f"No clear difference between training and held-out rows ({size}). {ask}".rstrip()
         return (
-            f"No clear difference between training and held-out rows ({difference:+.3f} ± {error:.3f}). {ask}".rstrip()
-        )
+            f"Held-out rows lose {'more' if difference > 0 else 'less'} than training rows ({size}), by "
+            f"{abs(difference) / error:.1f} standard errors: that may be chance. {ask}"
+        ).rstrip()
     return ask
 
 
