@@ -167,6 +167,17 @@ def test_a_finding_says_which_rows_it_concerns():
     assert found["PV109", ""].is_caution
 
 
+def test_rows_that_float32_has_wrong_are_told_apart_from_those_that_lack_steps():
+    made = comparison()
+    status = made.rows["status"].values.copy()
+    status[2] = "imprecise"
+    made = Comparison(made.rows.assign(status=("row", status)))
+    found = {(finding.code, finding.part): finding for finding in made.findings}
+    assert "2.5 % of the rows float32 has the ELBO wrong" in found["PV111", "train"].sentence
+    assert np.flatnonzero(concerned(made.rows, found["PV111", "train"])).tolist() == [2]
+    assert not concerned(made.rows, found["PV105", "train"])[2]
+
+
 def test_every_finding_is_explained_here_and_in_the_docs():
     page = (Path(__file__).parents[1] / "docs" / "findings.md").read_text(encoding="utf-8")
     for code, (meaning, helps) in EXPLANATIONS.items():

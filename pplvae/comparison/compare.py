@@ -91,9 +91,9 @@ def amortisation_gap(
         `<name>_stderr` (Monte Carlo), the number of `draws` that they took, and how each row's optimisation ended:
         `shortfall`, nats that a further step would win at the returned guide by draws that the search has not seen,
         with `shortfall_stderr`; `status`, "converged" if the upper 95 % end of that is below the tolerance, else
-        "short", "untested" (discrete latents are drawn), "max_steps" or "nonfinite" (see `Status`); `steps` and
-        `method`, "second_order" for Gaussian guides, "first_order" (Adam) for all others and for rows that the former
-        did not settle.
+        "short", "untested" (discrete latents are drawn), "max_steps", "imprecise" or "nonfinite" (see `Status`);
+        `steps` and `method`, "second_order" for Gaussian guides, "first_order" (Adam) for all others and for rows that
+        the former did not settle.
 
     Raises:
         DataError: rows that cannot be used; ShapeError if their numbers differ.

@@ -69,14 +69,14 @@ class Comparison(Result):
             Over dimensions "part", "term" and "quantile": `mean` in nats per row; `stderr`, its standard error over
             rows (for a gap from paired differences, Monte Carlo noise included); `mc_stderr`, the part of it that more
             draws would remove; `quantiles` over rows. Per part: `count`; `nonfinite` and `skipped`, the numbers of rows
-            left out; `unconverged`, the share of rows whose search did not converge; `untested`, of those of which that
-            cannot be told; `negative`, the share of gaps below -3 standard errors by more than the tolerance; with
-            evidence `unreliable`, the share of rows whose k-hat is above 0.7: their log evidence may be too low by more
-            than its standard error says. With a screen `gap_at_most`, the mean gap over all rows at most. For each
-            family `unnested`, the share of rows whose optimum in it lies below that of the guide's own, which it
-            contains, by more than 3 standard errors and the tolerance. The attributes are the settings; `simulated` and
-            `missed` say on how many simulated rows better optima were looked for, and in how many the search had missed
-            one.
+            left out; `unconverged`, the share of rows whose search did not converge; `imprecise`, of those that float32
+            has wrong; `untested`, of those of which that cannot be told; `negative`, the share of gaps below -3
+            standard errors by more than the tolerance; with evidence `unreliable`, the share of rows whose k-hat is
+            above 0.7: their log evidence may be too low by more than its standard error says. With a screen
+            `gap_at_most`, the mean gap over all rows at most. For each family `unnested`, the share of rows whose
+            optimum in it lies below that of the guide's own, which it contains, by more than 3 standard errors and the
+            tolerance. The attributes are the settings; `simulated` and `missed` say on how many simulated rows better
+            optima were looked for, and in how many the search had missed one.
         """
         return summary_of(self.rows)
 

@@ -67,6 +67,12 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "given, so that nothing is known of missed modes.",
         "Give the model latents and observations that it can draw itself, and a plate that follows the rows.",
     ),
+    "PV111": (
+        "Float32 has the ELBO of these rows wrong by more than five times the tolerance: at the same draws, float64 "
+        "gives another number. A guide that had won by this alone is taken back, and the encoder's stands in for it.",
+        "Run in float64: `rows.double()` and `network.double()`. `pplvae.check` says at which site the digits are "
+        "lost.",
+    ),
 }
 
 
@@ -115,10 +121,11 @@ def concerned(rows: xr.Dataset, finding: Finding) -> np.ndarray:
         "PV102": lambda: status == "nonfinite",
         "PV103": lambda: status == "skipped",
         "PV104": lambda: is_below(rows, f"family_gap_{finding.family}"),
-        "PV105": lambda: ~np.isin(status, ("converged", "untested", "nonfinite", "skipped")),
+        "PV105": lambda: ~np.isin(status, ("converged", "untested", "imprecise", "nonfinite", "skipped")),
         "PV106": lambda: status == "untested",
         "PV107": lambda: is_below(rows, "amortisation_gap"),
         "PV108": lambda: rows[k_hat].values > 0.7,
+        "PV111": lambda: status == "imprecise",
     }
     mask = masks[finding.code]() if finding.code in masks else np.zeros(len(status), dtype=bool)
     return mask & (rows["part"].values == finding.part)
@@ -154,6 +161,12 @@ def _of_part(name: str, part: xr.Dataset) -> Iterator[Finding]:
             "much may be left): their gaps are lower bounds."
         )
         yield Finding("PV105", sentence, name)
+    if float(part["imprecise"]) > 0:
+        sentence = (
+            f"{name}: of {_share(part['imprecise'])} of the rows float32 has the ELBO wrong by several times the "
+            "tolerance: run in float64."
+        )
+        yield Finding("PV111", sentence, name)
     if float(part["untested"]) > 0:
         sentence = (
             f"{name}: of {_share(part['untested'])} of the rows nothing can say how much is left to the optimum, since "

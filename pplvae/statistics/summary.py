@@ -52,7 +52,8 @@ def summary_of(rows: xr.Dataset) -> xr.Dataset:
         "count": ("part", [part.sizes["row"] for part in everything]),
         "nonfinite": ("part", [int((part["status"] == "nonfinite").sum()) for part in everything]),
         "skipped": ("part", [int((part["status"] == "skipped").sum()) for part in everything]),
-        "unconverged": share(lambda part: ~part["status"].isin(["converged", "untested"])),
+        "unconverged": share(lambda part: ~part["status"].isin(["converged", "untested", "imprecise"])),
+        "imprecise": share(lambda part: part["status"] == "imprecise"),
         "untested": share(lambda part: part["status"] == "untested"),
         "negative": share(lambda part: is_below(part, "amortisation_gap")),
     }
