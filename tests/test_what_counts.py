@@ -1,6 +1,7 @@
 """What counts in log p and log q of a row: masks, scales of plates, and terms of a guide that are no latents."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pyro
@@ -206,6 +207,35 @@ def test_objectives_that_cut_the_graph_refuse_such_terms(objective):
     guide = guide_with(factor_of_the_draw)
     with pytest.raises(ProgramError, match=r"\['extra'\] of the guide would lose their gradients"):
         pplvae.fit(nn_model(), guide, V, objective=objective, epochs=1)
+
+
+@pytest.mark.parametrize("objective", ["StickingTheLanding", "DReG"])
+def test_a_latent_that_is_masked_changes_no_gradient(objective):
+    """It is drawn in both programs, as in a step behind the end of a sequence, and counts in neither."""
+    weights = []
+    for masked in (False, True):
+
+        def unused(v, masked=masked):
+            if masked:
+                with pyro.plate("data", len(v)):
+                    scale = pyro.param("scale", torch.ones(()), constraint=dist.constraints.positive)
+                    pyro.sample("unused", dist.Normal(v.new_zeros(1), scale).to_event(1).mask(False))
+
+        torch.manual_seed(0)
+        linear = nn_model()
+
+        def both(v, linear=linear, unused=unused):
+            linear(v)
+            unused(v)
+
+        def guide(v, unused=unused):
+            exact_guide(v + pyro.param("bias", torch.zeros(1)))
+            unused(v)
+
+        found = pplvae.fit(both, guide, V, objective=objective, epochs=1, optimiser=partial(torch.optim.SGD, lr=0.1))
+        weights.append(found.guide.store["params"]["bias"].detach())
+    assert weights[0].abs() > 0.001
+    torch.testing.assert_close(*weights)
 
 
 def nn_model():

@@ -69,6 +69,11 @@ def _along_path(cutting: CutDraws, target: Tensor) -> Tensor:
     """Sum of (d target / d draw) draw, with the derivative taken through latents that follow, and held fixed."""
     total = torch.zeros_like(target)
     for name in reversed(cutting.drawn):
-        (slope,) = torch.autograd.grad(target + total, cutting.cut[name], retain_graph=True)
+        (slope,) = torch.autograd.grad(
+            target + total,
+            cutting.cut[name],
+            retain_graph=True,
+            materialize_grads=True,  # of a latent that is masked, none
+        )
         total = total + (slope.detach() * cutting.drawn[name]).sum()
     return total
