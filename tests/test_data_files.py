@@ -286,3 +286,28 @@ def test_names_of_a_file_cannot_move_the_cursor_in_python_either(tmp_path):
     with pytest.raises(UnknownNameError, match=r"Known: \\x1b\[2Ja, b") as refused:
         load(tmp_path / "x.csv", "\x1b[2Ja,b\n1,2\n3,4\n", labels="c")
     assert str(refused.value).isprintable()
+
+
+def test_columns_of_names_become_codes(tmp_path):
+    path = tmp_path / "people.csv"
+    path.write_text("age,sex,region,code\n30, male,north,7\n41,female,south,3\n25,,north,3\n61,male,west,7\n")
+    data = pplvae.load_data(path, classes="sex, region,code", missing="mask", valid=0, test=0)
+    values, observed = data.train.tensors
+    assert values.tolist() == [[30, 1, 0, 1], [41, 0, 1, 0], [25, 0, 0, 0], [61, 1, 2, 1]]
+    assert (observed == 0).nonzero().tolist() == [[2, 1]]
+    assert "classes of 'sex': 0 = female, 1 = male" in data.read_as
+    assert "classes of 'region': 0 = north, 1 = south, 2 = west" in data.read_as
+    assert "classes of 'code': 0 = 3, 1 = 7" in data.read_as
+    with pytest.raises(DataError, match=r"`classes='sex'`"):
+        pplvae.load_data(path)
+    with pytest.raises(UnknownNameError, match=r"column of classes 'sexes'.*Did you mean 'sex'"):
+        pplvae.load_data(path, classes="sexes")
+    with pytest.raises(DataError, match="`classes` names columns of a table"):
+        pplvae.load_data("digits", classes="sex")
+
+
+def test_too_many_names_are_no_classes(tmp_path):
+    path = tmp_path / "people.csv"
+    path.write_text("age,town\n" + "".join(f"{i},town {i}\n" for i in range(101)))
+    with pytest.raises(DataError, match="101 different values, too many"):
+        pplvae.load_data(path, classes="town")

@@ -29,7 +29,7 @@ ROWS = "gap.parquet"  # beside it, for other tools
 _WEIGHTS = "weights_digest"  # of the fit, in its results
 # Of what a fit was asked for.
 _KINDS = {"model": str, "data": str, "latent": (int, type(None)), "seed": int, "scale": (int, float)}
-_TEXTS = ("likelihood", "prior", "guide", "binarise", "labels", "ids", "missing", "layer", "total")
+_TEXTS = ("likelihood", "prior", "guide", "binarise", "classes", "labels", "ids", "missing", "layer", "total")
 _KINDS |= dict.fromkeys(_TEXTS, (str, type(None)))
 _KINDS |= dict.fromkeys(("header", "standardise"), (bool, type(None)))
 

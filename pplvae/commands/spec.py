@@ -20,6 +20,7 @@ Spec = dict[str, Any]  # model, data, latent and the rest, as they were asked fo
 
 OF_DATA = (  # options of `load_data`
     "binarise",
+    "classes",
     "labels",
     "ids",
     "header",

@@ -16,6 +16,7 @@ from pplvae.errors import DataError, PplvaeWarning, UnknownNameError
 _IDS = re.compile(r"(?i:(row[ _.-]?)?(id|ids|index|idx)|row([ _.-]?(no|nr|num|number))?|uuid|guid)")
 _OF_SOMETHING = re.compile(r".+(?i:[ _.-]id)|.*[a-z]I[dD]")  # customer_id, PassengerId; but not grid
 _LONG = 10  # rows; fewer are counted by chance
+_MOST_CLASSES = 100  # of a column
 _SHOWN = 60  # letters of a field, in a message
 _OTHER_MARK = re.compile(r"[+-]?\d*[.,]\d+")
 _NAMELESS = re.compile(r"(Unnamed: ?\d+(\.\d+)*)?")  # the longer form is pandas' own, when it writes what it has read
@@ -70,10 +71,19 @@ def table_of(named: Named, choice: Choice, path: Path) -> Table:
         raise DataError(f"{str(path)!r} has {beside}: nothing to fit.")
     if choice.ids is None and ids is None:
         _warn_of_a_count(named, kept, file)
+    coded = {}
+    for name in (choice.classes or "").split(",") if choice.classes else ():
+        i = _place(called, name.strip(), "column of classes", file)
+        coded[i], names = _coded(frame.iloc[:, i], name.strip(), file)
+        found.append(f"classes of {name.strip()!r}: {names}")
     for i in kept:
-        _check_numeric(frame.iloc[:, i], called[i], path)
+        if i not in coded:
+            _check_numeric(frame.iloc[:, i], called[i], path)
     # A column of integers with missing values (parquet) would become Python objects.
-    numbers = frame.iloc[:, kept].to_numpy(dtype=np.float64, na_value=np.nan)
+    with_codes = frame.copy(deep=False)
+    for i, codes in coded.items():
+        with_codes[frame.columns[i]] = codes
+    numbers = with_codes.iloc[:, kept].to_numpy(dtype=np.float64, na_value=np.nan)
     return Table(
         {"all": numbers},
         {} if label is None else {"all": frame.iloc[:, label].to_numpy()},
@@ -166,6 +176,19 @@ def _place(called: list[str], name: str, kind: str, file: str) -> int:
     return called.index(name)
 
 
+def _coded(column: Any, name: str, file: str) -> tuple[np.ndarray, str]:
+    """Codes 0, 1, ... of a column's values, NaN where there is none; and which is which, in words."""
+    texts = column.where(column.isna(), column.astype(str).str.strip()) if column.dtype.kind in "OUT" else column
+    known = pd.Categorical(texts)
+    if len(known.categories) > _MOST_CLASSES:
+        raise DataError(
+            f"Column {name!r} of {file!r} has {len(known.categories)} different values, too many for names of classes "
+            f"({_MOST_CLASSES} at most). Drop it, or join those that are rare."
+        )
+    codes = np.where(known.codes < 0, np.nan, known.codes)
+    return codes, ", ".join(f"{code} = {value}" for code, value in enumerate(known.categories))
+
+
 def _check_numeric(column: Any, name: str, path: Path) -> None:
     dtype = column.dtype
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
@@ -185,6 +208,6 @@ def _check_numeric(column: Any, name: str, path: Path) -> None:
             '`missing="mask"`; else correct it.'
         )
     raise DataError(
-        f"{where}; the rows must be numbers. Drop or encode the column. If it holds the labels, name it, "
-        f"`labels={name!r}`; if it says which row is which, `ids={name!r}`."
+        f"{where}; the rows must be numbers. If the column holds names of classes, say so, `classes={name!r}`; if it "
+        f"holds the labels, `labels={name!r}`; if it says which row is which, `ids={name!r}`. Else drop it."
     )

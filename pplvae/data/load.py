@@ -41,6 +41,7 @@ def load_data(
     layer: str | None = None,
     total: str | None = None,
     batch: str | None = None,
+    classes: str | None = None,
 ) -> Data:
     """Load rows and split them.
 
@@ -83,6 +84,8 @@ def load_data(
         total: name of the column of totals (library sizes); of AnnData, of `obs`. Rows are then `(v, total)`.
         batch: name of the column of batches, likewise. Rows are then `(v, batch)`, or `(v, total, batch)`, with the
             number of each row's batch in the order of the categories.
+        classes: names of columns of a table that hold names of classes ("sex,region", with commas between them). Their
+            values become the codes 0, 1, ..., in the order of the names; `data.read_as` says which is which.
 
     Returns:
         The data set: `.train`, `.valid`, `.test`. Values have torch's default dtype.
@@ -104,8 +107,10 @@ def load_data(
         image_shape,
     )
     _check_options(how, seed, valid, test)
-    choice = Choice(labels, ids, layer, total, batch)
+    choice = Choice(labels, ids, layer, total, batch, classes)
     table = _read_named(name, choice) if name in DATA_SETS else _read_source(source, choice, header)
+    if classes is not None and not any(said.startswith("classes of ") for said in table.found):
+        raise DataError(f"`classes` names columns of a table, a text or a .parquet file; {str(source)!r} is none.")
     parts = split(table, np.random.default_rng([seed, 0]), valid, test)
     numbers = {part: _numbers(rows, table, how) for part, rows in parts.items()}
     scaling = Scaling.of(numbers["train"]) if how.standardise else None

@@ -18,6 +18,7 @@ class Choice:
         layer: name of the matrix, where a source has several; None for the first.
         total: name of the column of totals, if any.
         batch: name of the column of batches, if any.
+        classes: names of columns whose values are names of classes, with commas between them; None for none.
     """
 
     labels: str | None = None
@@ -25,6 +26,7 @@ class Choice:
     layer: str | None = None
     total: str | None = None
     batch: str | None = None
+    classes: str | None = None
 
     @property
     def further(self) -> dict[str, str]:
