@@ -300,7 +300,7 @@ def test_columns_of_names_become_codes(tmp_path):
     assert "classes of 'code': 0 = 3, 1 = 7" in data.read_as
     with pytest.raises(DataError, match=r"`classes='sex'`"):
         pplvae.load_data(path)
-    with pytest.raises(UnknownNameError, match=r"column of classes 'sexes'.*Did you mean 'sex'"):
+    with pytest.raises(UnknownNameError, match=r"column of classes .*'sexes'.*Did you mean 'sex'"):
         pplvae.load_data(path, classes="sexes")
     with pytest.raises(DataError, match="`classes` names columns of a table"):
         pplvae.load_data("digits", classes="sex")
@@ -308,6 +308,6 @@ def test_columns_of_names_become_codes(tmp_path):
 
 def test_too_many_names_are_no_classes(tmp_path):
     path = tmp_path / "people.csv"
-    path.write_text("age,town\n" + "".join(f"{i},town {i}\n" for i in range(101)))
+    path.write_text("age,town\n" + "".join(f"{i % 50},town {i}\n" for i in range(101)))
     with pytest.raises(DataError, match="101 different values, too many"):
         pplvae.load_data(path, classes="town")
