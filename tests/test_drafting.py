@@ -296,6 +296,24 @@ def test_what_cannot_be_drafted_is_refused(asked, error, words):
         draft(ROWS["real"](), "2 fast.py", "rows.csv", {})
 
 
+def test_names_from_files_cannot_become_code():
+    """Not by the names of columns, nor by that of the file: quotes, line breaks, marks that turn the direction."""
+    frame = table()
+    frame.columns = ["a\nimport os", "b\r\nx = 1", 'c"""', "d\\", "e\u202eevil", "f\x0cg", "# h"]
+    file = 'rows"""\nimport os\n".csv'
+    found = draft(rows_of(frame), "my_model.py", file, {"ids": 'i"); import os; ("'})
+    tree = ast.parse(found.text)
+    imports = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    assert sorted(set(imports)) == ["pplvae", "pyro", "pyro.distributions", "torch"]
+    kinds = {type(node).__name__ for node in tree.body}
+    assert kinds == {"Expr", "Import", "ImportFrom", "Assign", "ClassDef", "FunctionDef", "If"}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (load,) = (call for call in calls if getattr(call.func, "attr", "") == "load_data")
+    assert load.args[0].value == file
+    assert "\u202e" not in found.text + " ".join(found.reasons)
+    assert not any("\n" in reason for reason in found.reasons)
+
+
 def test_the_commands_that_are_printed_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table(holes=0.1).to_csv("my rows.csv", index=False)

@@ -1,6 +1,5 @@
 """A program for rows: what they hold, what is proposed for them and why, and the text of it."""
 
-import json
 import keyword
 import re
 import shlex
@@ -13,7 +12,7 @@ import torch
 
 from pplvae.data import Rows
 from pplvae.drafting.latent import LATENT
-from pplvae.drafting.lines import lines_of
+from pplvae.drafting.lines import lines_of, one_line
 from pplvae.drafting.observed import OBSERVED, PROPOSED
 from pplvae.drafting.values import (
     BINARY,
@@ -40,6 +39,7 @@ _KINDS = {
     COUNTS: "counts",
     REAL: "real numbers",
 }
+_FAMILY = "factorised-gaussian"
 _SHOWN = 5  # names of columns, in a reason
 
 
@@ -99,56 +99,53 @@ def draft(
     if likelihood is not None and likelihood not in OBSERVED:
         raise UnknownNameError("likelihood of a draft", likelihood, OBSERVED)
     module, name = _named_after(Path(file))
+    family = _family(rows, guide)
     values, observed = _flat(rows)
-    apart = rows.columns is not None and rows.image_shape is None and not {"total", "lengths"} & set(rows.roles)
-    groups = columns_of(values, observed, apart=apart and values.shape[1] <= _MOST_APART and likelihood is None)
+    count = values.shape[1]
+    latent = latent or max(1, min(8, count // 2))
+    groups = columns_of(values, observed, apart=likelihood is None and _has_columns_apart(rows, count))
     chosen = {columns.kind: _chosen(columns, likelihood) for columns in groups}
-    reading = dict(reading)
-    reasons = _reasons(rows, groups, chosen, values, observed)
-    if _wants_units(groups, chosen, reading):
-        reading["standardise"] = True
-        reasons.append(
-            "The columns are in units of their own: `standardise` gives each mean 0 and standard deviation 1."
-        )
-    latent = latent or max(1, min(8, values.shape[1] // 2))
-    reasons.append(f"{latent} latents, to begin with; `pplvae latents` says how many a fit makes use of.")
-    if "lengths" in rows.roles:
-        if guide not in (None, "factorised-gaussian"):
-            raise ProgramError(
-                f"The draft for sequences has one guide, a factorised Gaussian for each step; got {guide!r}."
-            )
-        template, family = "sequence.py.jinja", "factorised-gaussian"
-        reasons.append(
-            "Steps in order: a latent for each step, which follows from the one before (a deep Markov model)."
-        )
-    else:
-        template, family = "program.py.jinja", guide or "factorised-gaussian"
-        reasons.append(f"Guide {family}: {LATENT[family].why}.")
-    lines = lines_of(rows, groups, chosen)
+    wants_units = _wants_units(groups, chosen, reading)
+    reading = dict(reading) | ({"standardise": True} if wants_units else {})
+    reasons = _about_columns(rows, groups, chosen, values, observed) + _about_programs(
+        rows, wants_units, latent, family
+    )
+    flags = _flags(reading)
     said = {
         "name": name,
         "module": module,
         "file": Path(file).name,
-        "data_name": Path(data).name,
-        "shell_data": shlex.quote(data),
-        "flags": _flags(reading),
+        "data_name": _in_docstring(Path(data).name),
+        "shell_data": _in_docstring(shlex.quote(data)),
+        "flags": f" {_in_docstring(flags)}" if flags else "",
         "load": ", ".join([_quoted(data), *(f"{key}={_quoted(value)}" for key, value in reading.items())]),
         "epochs": max(20, min(1000, 10 * round(_STEPS * _BATCH / len(rows) / 10))),
         "latent": latent,
+        "hidden": 64 if count < 20 else 256 if count >= 200 else 128,
         "guide": LATENT[family],
         "guide_name": family.replace("-", " "),
-        "objective": ""
-        if LATENT[family].objective == "TraceMeanField_ELBO"
-        else f', objective="{LATENT[family].objective}"',
-        "rows": _in_words(rows, groups, values.shape[1]),
-        "columns": values.shape[1],
+        "rows": _in_words(rows, groups, count),
+        "columns": count,
         "whole": len(groups) == 1,
         "arguments": ", ".join(["v", *rows.roles]),
-        "hidden": 64 if values.shape[1] < 20 else 256 if values.shape[1] >= 200 else 128,
-        **vars(lines),
-        "parameters": [*lines.parameters, *LATENT[family].parameters],
+        **vars(lines_of(rows, groups, chosen)),
     }
-    return Draft(_rendered(template, said), name, chosen, family, latent, reading, said["flags"], tuple(reasons))
+    text = _rendered("sequence.py.jinja" if "lengths" in rows.roles else "program.py.jinja", said)
+    return Draft(text, name, chosen, family, latent, reading, flags, reasons)
+
+
+def _family(rows: Rows, guide: str | None) -> str:
+    if "lengths" in rows.roles and guide not in (None, _FAMILY):
+        raise ProgramError(
+            f"The draft for sequences has one guide, a factorised Gaussian for each step; got {guide!r}."
+        )
+    return guide or _FAMILY
+
+
+def _has_columns_apart(rows: Rows, count: int) -> bool:
+    """Whether columns may be of different kinds: those of a table with names."""
+    alike = rows.columns is None or rows.image_shape is not None or {"total", "lengths"} & set(rows.roles)
+    return not alike and count <= _MOST_APART
 
 
 def _flat(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,9 +176,9 @@ def _chosen(columns: Columns, likelihood: str | None) -> str:
     return likelihood
 
 
-def _reasons(
+def _about_columns(
     rows: Rows, groups: Sequence[Columns], chosen: Mapping[str, str], values: torch.Tensor, observed: torch.Tensor
-) -> list[str]:
+) -> tuple[str, ...]:
     found = []
     for columns in groups:
         law = chosen[columns.kind]
@@ -205,11 +202,23 @@ def _reasons(
             f"{100 * share:.2g} % of the values are missing: they are left out of the likelihood, and the encoder is "
             "shown which they are."
         )
-    return found
+    return tuple(found)
+
+
+def _about_programs(rows: Rows, wants_units: bool, latent: int, family: str) -> tuple[str, ...]:
+    found = []
+    if wants_units:
+        found.append("The columns are in units of their own: `standardise` gives each mean 0 and standard deviation 1.")
+    found.append(f"{latent} latents, to begin with; `pplvae latents` says how many a fit makes use of.")
+    if "lengths" in rows.roles:
+        found.append("Steps in order: a latent for each step, which follows from the one before (a deep Markov model).")
+    else:
+        found.append(f"Guide {family}: {LATENT[family].why}.")
+    return tuple(found)
 
 
 def _names(rows: Rows, places: Sequence[int]) -> str:
-    names = [str(k if rows.columns is None else rows.columns[k]) for k in places]
+    names = [one_line(k if rows.columns is None else rows.columns[k]) for k in places]
     more = f", ... ({len(names)} columns)" if len(names) > _SHOWN else ""
     return ("Columns " if len(names) > 1 else "Column ") + ", ".join(names[:_SHOWN]) + more
 
@@ -233,7 +242,13 @@ def _in_words(rows: Rows, groups: Sequence[Columns], count: int) -> str:
 
 def _quoted(value: Any) -> str:
     """As Python code, with the quotes that formatters prefer."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    code = repr(value)
+    return f'"{code[1:-1]}"' if code[:1] == "'" and '"' not in code else code
+
+
+def _in_docstring(text: str) -> str:
+    """A text that cannot end the docstring that it stands in, whatever a file is called."""
+    return one_line(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _flags(reading: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from pplvae.data import Rows
 from pplvae.drafting.observed import OBSERVED, Observed
 from pplvae.drafting.values import SHARE, Columns
+from pplvae.errors import printable
 
 _WIDTH = 120
 _INDENTED = 16  # letters before a line of the programs, at most
@@ -109,7 +110,7 @@ class _Part:
 
     def constants(self) -> Iterator[str]:
         if not self.whole:
-            names = [str(k if self.rows.columns is None else self.rows.columns[k]) for k in self.columns.places]
+            names = [one_line(k if self.rows.columns is None else self.rows.columns[k]) for k in self.columns.places]
             more = ", ..." if len(names) > _SHOWN else ""
             yield "# " + textwrap.shorten(f"{', '.join(names[:_SHOWN])}{more}", _WIDTH - 10, placeholder=" ...")
             yield from _assigned(self.name, self.columns.places)
@@ -192,6 +193,11 @@ class _Part:
             if self.has_means
             else f"{total}.clamp(min=1).log() + torch.log_softmax(logits{s}, -1)",
         }
+
+
+def one_line(text: object) -> str:
+    """What comes from a file, for a comment: it cannot begin a line of its own, or turn the direction of reading."""
+    return " ".join(printable(str(text)).split())
 
 
 def _assigned(name: str, numbers: Sequence[float]) -> list[str]:
