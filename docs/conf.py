@@ -32,7 +32,7 @@ extensions = [
     "llms",
     *([] if FULL else ["smaller"]),
 ]
-exclude_patterns = ["_sphinx", "kept", "pages", "figures"]
+exclude_patterns = ["_sphinx", "_templates", "kept", "pages", "figures"]
 default_role = "code"
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
@@ -47,15 +47,19 @@ nb_merge_streams = True
 nb_ipywidgets_js = {}  # nothing is fetched from elsewhere
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "inherited-members": "Module,Enum,Exception,str"}
+autodoc_default_options = {"members": True}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autosummary_generate = True
-autosummary_ignore_module_all = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-nitpick_ignore_regex = [("py:.*", r"(?!pplvae\.).*")]  # names of other libraries: their sites are not asked
+napoleon_use_ivar = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!pplvae\.).*"),  # names of other libraries: their sites are not asked
+    ("py:.*", r"pplvae\..*\.(Base|Batch|Branch|CutDraws|Fitted|Layout|_Some)"),  # what stands in annotations only
+]
 
+templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = "pplvae"
 html_static_path = ["_static"]
@@ -71,5 +75,5 @@ html_theme_options = {
     "navigation_with_keys": False,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
 }
