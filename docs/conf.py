@@ -28,7 +28,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "equations",
     "sources",
-    "lecture",
+    "beside",
     "llms",
     *([] if FULL else ["smaller"]),
 ]

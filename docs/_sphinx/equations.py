@@ -17,6 +17,7 @@ _LOGGER = logging.getLogger(__name__)
 def mathml(node: nodes.math | nodes.math_block, as_block: bool) -> str:
     """The equation; one that cannot be read is a warning, which a strict build refuses."""
     text = re.sub(r"\\[Bb]ig(?=[\[\](){}|])", "", node.astext()).replace(r"\dots", r"\ldots")
+    text = re.sub(r"\\(log|max)(?= )", r"\\\1\\,", text)
     try:
         return tex2mathml(text, as_block=as_block)
     except MathError as error:

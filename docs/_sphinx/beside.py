@@ -1,14 +1,15 @@
-"""An equation of the lecture beside the code that is it, and the test that holds it.
+"""An equation beside the code that is it, and the test that holds it.
 
-    ```{lecture} 53
+    ```{beside} 53
     :code: pplvae/models/vae.py:VAE.model
-    :line: h = pyro.sample(
+    :line: 'h = pyro.sample('
     :test: tests/test_models.py:test_elbo
 
     the equation
     ```
 
-The line is shown as it stands in the file, so that the page cannot tell an older one.
+The numbers are the lecture's; an equation that has none there goes without. The line is shown as it stands in the file,
+so that the page cannot tell an older one.
 """
 
 import textwrap
@@ -23,10 +24,10 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 
-class Lecture(SphinxDirective):
-    """The directive `lecture`."""
+class Beside(SphinxDirective):
+    """The directive `beside`."""
 
-    required_arguments = 1
+    optional_arguments = 1
     final_argument_whitespace = True
     has_content = True
     option_spec: ClassVar = {
@@ -37,11 +38,15 @@ class Lecture(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """A box of equation, line and links."""
-        numbers = self.arguments[0].split()
-        box = nodes.container(classes=["lecture"], ids=[f"eq-{number}" for number in numbers])
-        many = "Equations" if len(numbers) > 1 else "Equation"
-        box += nodes.paragraph("", f"{many} {', '.join(numbers)}", classes=["lecture-number"])
+        numbers = " ".join(self.arguments).split()
+        box = nodes.container(classes=["beside"], ids=[f"eq-{number}" for number in numbers])
+        if numbers:
+            many = "Equations" if len(numbers) > 1 else "Equation"
+            box += nodes.paragraph("", f"{many} {', '.join(numbers)} of the lecture", classes=["beside-number"])
         box += self.parse_content_to_nodes()
+        missing = {"code", "test"} - set(self.options)
+        if missing:
+            raise self.error(f"`beside` needs {' and '.join(sorted(missing))}.")
         try:
             code = place(self.options["code"])
             code = code.line(self.options["line"]) if "line" in self.options else code
@@ -52,7 +57,7 @@ class Lecture(SphinxDirective):
             text = textwrap.dedent("\n".join(code.lines))
             box += nodes.literal_block(text, text, language="python")
         docname = self.env.docname
-        places = nodes.paragraph(classes=["lecture-places"])
+        places = nodes.paragraph(classes=["beside-places"])
         places += [nodes.Text("Code: "), link(code, docname, f"{code.path}, line {code.first}")]
         places += [nodes.Text(" · Test: "), link(test, docname, test.name)]
         box += places
@@ -61,5 +66,5 @@ class Lecture(SphinxDirective):
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Called by Sphinx."""
-    app.add_directive("lecture", Lecture)
+    app.add_directive("beside", Beside)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
