@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,9 +63,12 @@ def test_equations_stand_beside_code_and_tests_that_exist(tools):
 )
 def test_a_place_that_is_not_there_is_refused(tools, where, line):
     places = tools("places")
+
+    def found():
+        return places.place(where).line(line)
+
     with pytest.raises(places.PlaceError):
-        found = places.place(where)
-        found.line(line)
+        found()
 
 
 def test_every_public_name_has_a_page():
@@ -102,3 +106,15 @@ def test_a_broken_link_and_a_foreign_script_are_found(tools, tmp_path):
     assert len(found) == 4
     for part in ("#there", "cdn.org", "gone.html", "c.html"):
         assert any(part in sentence for sentence in found), part
+
+
+@pytest.mark.parametrize("library", ["numpyro", "pythae", "scvi"])
+def test_programs_of_other_libraries_run(library, tmp_path):
+    """Beside ours on the page for those who come from there."""
+    pytest.importorskip(library)
+    page = (DOCS / "coming_from.md").read_text(encoding="utf-8")
+    blocks = [code for code in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if f"import {library}" in code]
+    blocks += [code for code in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if f"from {library}." in code]
+    done = subprocess.run([sys.executable, "-c", blocks[0]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ELBO" in done.stdout
