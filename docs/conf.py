@@ -43,6 +43,7 @@ nb_execution_mode = "cache" if FULL else "force"
 nb_execution_cache_path = str(HERE / "kept")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 3600
+nb_execution_in_temp = True
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # nothing is fetched from elsewhere
 
