@@ -31,7 +31,7 @@ extensions = [
     "sources",
     "beside",
     "llms",
-    *([] if FULL else ["smaller"]),
+    "kept" if FULL else "smaller",
 ]
 exclude_patterns = ["_sphinx", "_templates", "kept", "pages", "figures"]
 default_role = "code"
