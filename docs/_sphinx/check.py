@@ -1,4 +1,4 @@
-"""What a built site links to is there, and no page fetches anything from elsewhere: `python docs/_sphinx/check.py SITE`."""
+"""What a built site links to is there, and no page fetches anything from elsewhere: `check.py SITE`."""
 
 import re
 import sys
