@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pplvae
@@ -106,6 +107,44 @@ def test_a_broken_link_and_a_foreign_script_are_found(tools, tmp_path):
     assert len(found) == 4
     for part in ("#there", "cdn.org", "gone.html", "c.html"):
         assert any(part in sentence for sentence in found), part
+
+
+def test_what_start_says_to_type_works(tmp_path):
+    """Its own model and its commands, on rows of its size, with fewer epochs and steps."""
+    page = (DOCS / "start.md").read_text(encoding="utf-8")
+    program, in_python = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    (tmp_path / "my_vae.py").write_text(program)
+    np.savetxt(tmp_path / "rows.csv", np.random.default_rng(0).normal(size=(40, 13)), delimiter=",")
+    reduced = {"fit": "--epochs 1", "compare": "--max-steps 1 --simulated 0 --particles 10", "check": "", "report": ""}
+    typed = [
+        line.split() for block in re.findall(r"^```sh\n(.*?)^```", page, re.S | re.M) for line in block.splitlines()
+    ]
+    typed = [words for words in typed if words[0] == "pplvae" and words[1] in reduced]
+    assert [words[1] for words in typed] == ["fit", "compare", "report", "check", "fit", "compare", "report"]
+    steps = [f"main({[*words[1:], *reduced[words[1]].split()]})" for words in typed]
+    lines = [
+        "import sys",
+        "from pplvae.cli import main as run",
+        "def main(words):",
+        "    sys.argv = ['pplvae', *words]",
+    ]
+    lines += [
+        "    try:",
+        "        run()",
+        "    except SystemExit as left:",
+        "        assert not left.code, (words, left.code)",
+    ]
+    quick = in_python.replace("seed=0)\ngap =", "epochs=1, seed=0)\ngap =").replace(
+        "fit.guide, data,", "fit.guide, data.test[:4],"
+    )
+    assert quick.count("epochs=1") == quick.count("[:4]") == 1
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*lines, *steps, quick])], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "amortisation_gap" in done.stdout
+    assert {"gap.html", "runs"} <= {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "runs/a/report.html").exists()
 
 
 @pytest.mark.parametrize("library", ["numpyro", "pythae", "scvi"])
