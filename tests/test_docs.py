@@ -84,7 +84,7 @@ def test_every_public_name_has_a_page():
     assert (names | own) - registers - elsewhere - entries == set()
 
 
-def test_pages_of_the_site_are_found_from_its_first(tools):
+def test_pages_of_the_site_are_found_from_its_first():
     """A page that no table of contents has would not be found by readers."""
     listed = {"index"}
     for path in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md")]:
