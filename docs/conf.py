@@ -11,6 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_sphinx"), str(HERE.parent)]
 os.environ.setdefault("PYTHONPATH", str(HERE.parent))  # of the kernels that run notebooks
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small steps: two threads wait for each other where a core is busy
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # bars of tqdm are plain text there
 
 from pplvae._version import __version__  # noqa: E402
