@@ -80,7 +80,7 @@ class DiscreteVAE(nn.Module):
             pyro.sample("h", family, infer=infer)  # pyright: ignore[reportArgumentType]
 
     def given(self, h: Float[Tensor, "*state row latent classes"], total: Tensor | None = None) -> Distribution:
-        """p(v | h) with batch shape (*state, row), of rows with these totals where the likelihood is one of counts."""
+        """p(v | h) with batch shape `(*state, row)`; counts, of rows with these totals."""
         batch = h.shape[:-2]
         if total is not None:
             total = total.expand(*batch, 1).reshape(-1, 1)
