@@ -75,7 +75,7 @@ def test_a_place_that_is_not_there_is_refused(tools, where, line):
 def test_every_public_name_has_a_page():
     pages = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md"))
     entries = set(re.findall(r"^   (pplvae\.\S+)$", pages, re.M))
-    rooms = ("data", "guides", "likelihoods", "models", "objectives", "plots", "priors")
+    rooms = ("adapters", "data", "guides", "likelihoods", "models", "objectives", "plots", "priors")
     names = {f"pplvae.{room}.{name}" for room in rooms for name in getattr(pplvae, room).__all__}
     own = {f"pplvae.{name}" for name in pplvae.__all__ if name not in (*rooms, "__version__", "loggers")}
     registers = {name for name in names if f"`{name.split('.')[-1]}`" in pages}
