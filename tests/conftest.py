@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 from torch.nn.modules import module
 from typecheck import watch
 
+collect_ignore = ["files/make_anndata.py"]  # a script for old versions of anndata
 watch("pplvae")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()  # what tests name is not what the user has named

@@ -491,7 +491,7 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(here):
 def test_numbers_of_each_epoch_go_to_tensorboard(here, monkeypatch):
     told = {}
     monkeypatch.setattr(
-        "pplvae.cli.TensorBoard", lambda folder: lambda epoch, _: told.setdefault(folder, []).append(epoch)
+        "pplvae.commands.fitting.TensorBoard", lambda folder: lambda epoch, _: told.setdefault(folder, []).append(epoch)
     )
     assert called(here, *"fit --data rows.csv --epochs 2 --run runs/c --tensorboard logs".split())[0] == 0
     assert told == {Path("logs"): [0, 1]}
@@ -578,7 +578,7 @@ def test_the_examples_in_the_help_work(here, short_attribution, request, command
         assert called(here, "calibrate", "runs/a", *SMALL["calibrate"])[0] == 0
     if command == "fit":
         shutil.rmtree(here / "runs")
-    if command == "check":
+    if command in ("check", "draw"):
         (here / "my_file.py").write_text(MINE + FUNCTIONS)
     for example in examples:
         program, *words = shlex.split(example)

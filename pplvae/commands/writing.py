@@ -28,7 +28,7 @@ from pplvae.objectives import OBJECTIVES
     ROWS,
     examples=(
         "pplvae new my_model.py --data rows.csv",
-        "pplvae new my_model.py --data digits --guide full-covariance --latent 4",
+        "pplvae new digits_model.py --data digits --guide full-covariance --latent 4",
     ),
 )
 def new(
@@ -91,7 +91,7 @@ def check(
     ROWS,
     examples=(
         "pplvae draw my_file.py:MyVAE --data rows.csv",
-        "pplvae draw my_file.py:my_model,my_guide --data rows.csv --to model.svg",
+        "pplvae draw my_file.py:my_model,my_guide --data rows.csv --to model.dot",
     ),
 )
 def draw(
