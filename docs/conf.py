@@ -59,7 +59,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!pplvae\.).*"),  # names of other libraries: their sites are not asked
-    ("py:.*", r"pplvae\..*\.(Base|Batch|Branch|CutDraws|Fitted|Layout|TorchGuide|TorchModel|_Some)"),  # what stands in annotations only
+    # What stands in annotations only.
+    ("py:.*", r"pplvae\..*\.(Base|Batch|Branch|CutDraws|Fitted|Layout|TorchGuide|TorchModel|_Some)"),
 ]
 
 templates_path = ["_templates"]
