@@ -412,7 +412,7 @@ def test_the_networks_are_trained_in_place_and_nothing_is_found_wrong():
     assert all(torch.equal(decoder[name], value) for name, value in vae.decoder.state_dict().items())
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
 @pytest.mark.parametrize("compiled", [lambda net: torch.compile(net, backend="eager"), torch.jit.script])
 def test_networks_that_are_compiled_are_read_as_they_are(compiled, monkeypatch):
     monkeypatch.setattr(td.Distribution, "_validate_args", True)  # torch's compiler switches it off for the process
