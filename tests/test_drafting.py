@@ -21,7 +21,7 @@ from pplvae.drafting.draft import draft
 from pplvae.drafting.latent import LATENT
 from pplvae.drafting.observed import OBSERVED, PROPOSED
 from pplvae.drafting.values import kind_of
-from pplvae.errors import ProgramError, UnknownNameError
+from pplvae.errors import DataError, ProgramError, UnknownNameError
 from pplvae.programs.simulation import draw_rows
 
 COUNT = 240
@@ -239,6 +239,15 @@ def test_the_encoder_is_shown_zero_where_a_measurement_is_missing():
     assert bool(missing.any())
     assert not bool(real[missing].any())
     torch.testing.assert_close(shown[0][:, -7:], rows.tensors[1])
+
+
+def test_a_class_that_no_training_row_has_is_refused():
+    rows = rows_of(table())
+    _, pair = made(rows)
+    other = rows.tensors[0].clone()
+    other[3, 4] = 0.0
+    with pytest.raises(DataError, match=r"Rows 3 .*'v_classes'"):
+        pplvae.log_weights(pair.model, pair.guide, other)
 
 
 def test_padding_of_sequences_changes_nothing():

@@ -7,7 +7,7 @@ from typing import Any
 
 from pplvae.data import Rows
 from pplvae.drafting.observed import OBSERVED, Observed
-from pplvae.drafting.values import SHARE, Columns
+from pplvae.drafting.values import Columns
 from pplvae.errors import printable
 
 _WIDTH = 120
@@ -147,12 +147,13 @@ class _Part:
         names = self._names("v[:, t]" if in_steps else "v")
         label = 'f"v_{t}"' if in_steps else f'"v{self.suffix}"'
         before = [line.format(**names) for line in self.law.before]
-        law, value = self.law.law.format(**names), self.law.value.format(**names)
+        law = self.law.law.format(**names)
         known = "inside" if in_steps else "known" if self.missing else ""
         if self.missing:
             before.append(f"known = {self._observed}.bool()")
-        if self.missing and self.columns.kind == SHARE:  # the filler, 0, is no value of such a density
-            value = f"torch.where(known, {value}, 0.5)"
+        if self.missing and self.law.inside:
+            names["x"] = f"torch.where(known, {names['x']}, {self.law.inside.format(**names)})"
+        value = self.law.value.format(**names)
         ending = ".to_event(1).mask(inside)" if in_steps else ".mask(known).to_event(1)" if known else ".to_event(1)"
         line = f"pyro.sample({label}, {law}{ending}, obs={value})"
         if _fits(line):

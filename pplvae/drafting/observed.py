@@ -29,6 +29,7 @@ class Observed:
         before: lines before the distribution.
         features: what the encoder is shown, an expression.
         value: what is observed, an expression.
+        inside: a number of its support, in place of the filler of missing values, 0, where that is none.
     """
 
     kinds: tuple[str, ...]
@@ -39,6 +40,7 @@ class Observed:
     before: tuple[str, ...] = ()
     features: str = "{x}"
     value: str = "{x}"
+    inside: str = ""
 
 
 OBSERVED = {
@@ -59,6 +61,7 @@ OBSERVED = {
             "mean{s} = 0.001 + 0.998 * torch.sigmoid(logits{s})",
             "concentration{s} = 0.1 + F.softplus(self.free_concentration{s})",
         ),
+        inside="0.5",
     ),
     "categorical": Observed(
         (CLASSES, BINARY),
@@ -67,7 +70,8 @@ OBSERVED = {
         "classes without an order, each with a probability of its own",
         ('self.register_buffer("codes{s}", torch.arange({first}, {first} + {classes}))',),
         features="({x}.unsqueeze(-1) == self.codes{s}).flatten(-2).to(v.dtype)",
-        value="({x} - {first}).clamp(min=0).long()",
+        value="({x} - {first}).long()",
+        inside="{first}",
     ),
     "poisson": Observed(
         _COUNT_KINDS,
