@@ -7,7 +7,7 @@ import torch
 
 from pplvae.isolate import isolated
 from pplvae.programs.batch import Batch
-from pplvae.programs.factorisations import row_by_row
+from pplvae.programs.factorisations import nan_where_it_fails
 from pplvae.programs.inspection import inspect_pair
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.optimum import Optimum, Schedule, Status
@@ -61,7 +61,7 @@ def test_matrices_without_a_factor_are_nan_and_the_others_are_as_they_were():
         broken = bad if work is torch.linalg.cholesky else bad * torch.tensor([1.0, 0.0, 1.0]).reshape(3, 1, 1)
         with pytest.raises(torch.linalg.LinAlgError):
             work(broken)
-        found = row_by_row(lambda work=work, broken=broken: work(broken))
+        found = nan_where_it_fails(lambda work=work, broken=broken: work(broken))
         assert found[1].isnan().all()
         torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], rtol=0, atol=0)
 

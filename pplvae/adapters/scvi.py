@@ -1,7 +1,7 @@
 """Models of scvi-tools as Pyro pairs."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -68,8 +68,8 @@ def from_scvi(model: Any, tensors: Mapping[str, Tensor] | Iterable[Mapping[str, 
     return ScviPair(ScviModel(module, names), ScviGuide(module, names), tuple(cells[name] for name in names), names)
 
 
-class ScviGuide(nn.Module):
-    """q(h | v) of a module of scvi-tools: latent site "z", and "library" where its size is not observed.
+class _Program(nn.Module):
+    """A program of a module of scvi-tools.
 
     Args:
         module: of scvi-tools.
@@ -80,10 +80,17 @@ class ScviGuide(nn.Module):
         super().__init__()
         self.vae, self._names = module, names
 
+    def _cells(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        pyro.module(unique_name(self), self)
+        return dict(zip(self._names, tensors, strict=True))
+
+
+class ScviGuide(_Program):
+    """q(h | v) of a module of scvi-tools: latent site "z", and "library" where its size is not observed."""
+
     def forward(self, *tensors: Tensor) -> None:
         """Draw each cell's latents."""
-        pyro.module(unique_name(self), self)
-        cells = dict(zip(self._names, tensors, strict=True))
+        cells = self._cells(tensors)
         found = self.vae.inference(**self.vae._get_inference_input(cells))
         with pyro.plate("data", len(tensors[0])):
             pyro.sample("z", row_by_row(found["qz"]))
@@ -91,22 +98,12 @@ class ScviGuide(nn.Module):
                 pyro.sample("library", row_by_row(found["ql"]))
 
 
-class ScviModel(nn.Module):
-    """p(v, h) of a module of scvi-tools: latent sites as in `ScviGuide`, observed site "x".
-
-    Args:
-        module: of scvi-tools.
-        names: of the tensors that it is called with.
-    """
-
-    def __init__(self, module: Any, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.vae, self._names = module, names
+class ScviModel(_Program):
+    """p(v, h) of a module of scvi-tools: latent sites as in `ScviGuide`, observed site "x"."""
 
     def forward(self, *tensors: Tensor) -> None:
         """Draw each cell's latents, and observe its counts."""
-        pyro.module(unique_name(self), self)
-        cells = dict(zip(self._names, tensors, strict=True))
+        cells = self._cells(tensors)
         counts = cells["X"]
         zeros = torch.zeros(len(counts), self.vae.n_latent, dtype=counts.dtype, device=counts.device)
         with pyro.plate("data", len(counts)):

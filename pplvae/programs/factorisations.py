@@ -29,7 +29,7 @@ class _Unfailing(TorchFunctionMode):
         return found.masked_fill(failed, torch.nan)
 
 
-def row_by_row(work: Callable[[], _T]) -> _T:
+def nan_where_it_fails(work: Callable[[], _T]) -> _T:
     """What a function gives; where linear algebra fails in it for some rows, theirs is NaN.
 
     Args:

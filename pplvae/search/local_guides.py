@@ -11,7 +11,7 @@ from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.discrete import joint_states
-from pplvae.programs.factorisations import row_by_row
+from pplvae.programs.factorisations import nan_where_it_fails
 from pplvae.programs.families import unconstrained
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Kind
@@ -144,12 +144,12 @@ class LocalGuides:
             sites, log_q, log_p = self._log_densities(moving, address, kind, given)
             return values_of(sites), widened(log_p - log_q).unflatten(0, (-1, len(self.batch)))
 
-        drawn, narrow = row_by_row(lambda: log_weights(self._given))
+        drawn, narrow = nan_where_it_fails(lambda: log_weights(self._given))
         if self._layout.redrawn or all(offset.dtype != torch.float32 for offset in offsets.values()):
             return narrow, narrow
         try:
             with wide_operations():
-                return narrow, row_by_row(lambda: log_weights(drawn))[1]
+                return narrow, nan_where_it_fails(lambda: log_weights(drawn))[1]
         except Exception:  # of a stranger's program, which need not run in float64
             return narrow, narrow
 
@@ -183,7 +183,7 @@ class LocalGuides:
     def _one_run(self, moving: Localise, address: tuple[int, ...], kind: Kind) -> tuple[Tensor, Tensor]:
         batch, layout = self._run_batch, self._layout
         # A step may leave one row a covariance that has no Cholesky factor.
-        sites, log_q, log_p = row_by_row(lambda: self._log_densities(moving, address, kind, self._given))
+        sites, log_q, log_p = nan_where_it_fails(lambda: self._log_densities(moving, address, kind, self._given))
         weights = (log_p - log_q).unflatten(0, (batch.repeats, batch.particles, len(batch)))
         if not layout.discrete:
             return weights[0], weights[0]
