@@ -45,6 +45,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> Path:
     try:
         write(Path(name))
         Path(name).chmod(0o644)  # mkstemp makes it private
+        _reach_the_disk(Path(name))
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -75,6 +76,12 @@ def write_folder_whole(path: Path, write: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def _reach_the_disk(path: Path) -> None:
+    """Wait until the disk holds the file: after a power cut, one that was moved into place would else be empty."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def _beside(path: Path) -> str:

@@ -306,6 +306,13 @@ def test_best_weights_are_kept_and_stopping_is_early():
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), shorter.parameters(), strict=True))
 
 
+def test_one_row_held_out_has_no_error_of_a_mean():
+    model, v = linear_pair(rows=9)
+    result = pplvae.fit(model.model, model.guide, v[:8], validation=v[8:], epochs=2)
+    assert result.history["elbo_validation"].notnull().all()
+    assert result.history["elbo_validation_stderr"].isnull().all()
+
+
 def test_two_models_with_the_same_names_both_train():
     for _ in range(2):
         model, guide, rows = bound_methods_with_pyro_module()

@@ -115,3 +115,21 @@ TestStore.settings = settings(
     database=None,
     suppress_health_check=[*HealthCheck],
 )
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    """So that a power cut leaves the old file or the new one."""
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        done.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def noted_replace(source, target):
+        done.append(("replaced by", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    inode = write_json(tmp_path / "a", {"x": 1}).stat().st_ino
+    assert done == [inode, ("replaced by", inode)]

@@ -166,7 +166,7 @@ class Loop:
         row = {
             "objective": objective,
             "elbo_validation": value if elbo is not None else float("nan"),
-            "elbo_validation_stderr": float(elbo.std() / len(elbo) ** 0.5) if elbo is not None else float("nan"),
+            "elbo_validation_stderr": _error_of_mean(elbo) if elbo is not None else float("nan"),
             "kl_weight": weight,
             "seconds": seconds,
         }
@@ -235,6 +235,11 @@ class Loop:
         self._history.columns = found.columns
         self.epoch, self.best_epoch, self._best_value = found.epoch, found.best_epoch, found.best_value
         self._optimiser.load_state_dict(found.optimiser)
+
+
+def _error_of_mean(values: Tensor) -> float:
+    """The standard error of a mean over rows; NaN for one row, which says nothing of others."""
+    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
 def _alike(first: int, size: int, rows: int, epochs: int) -> int:
