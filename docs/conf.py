@@ -39,7 +39,6 @@ default_role = "code"
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]  # a page of findings has two first headings
 
 nb_execution_mode = "cache" if FULL else "force"
 nb_execution_cache_path = str(HERE / "kept")

@@ -11,7 +11,7 @@ class _Coded:
 
     Args:
         text: the message.
-        code: of a finding, such as "PV220" (`docs/findings.md`); empty for all that is not about programs.
+        code: of a finding, such as "PV220" (`docs/findings`); empty for all that is not about programs.
         at: which program, and which of its sites, plates or parameters; empty where it is about neither or no one.
         instead: what to write.
     """

@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 
 import pplvae
+from pplvae.checking.codes import CODES
+from pplvae.statistics.findings import EXPLANATIONS
 
 DOCS = Path(__file__).parent.parent / "docs"
 LECTURE = range(6, 57)  # numbers of its equations
 OPTION = r"^:{}: '?(.*?)'?$"
+
+
+def test_every_code_has_a_page_with_its_own_words(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    pages = importlib.import_module("findings").pages()
+    assert set(CODES) | set(EXPLANATIONS) | {"index"} == set(pages)
+    assert {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "findings").iterdir()} == pages
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Every finding of a program, by code: how bad it is, what it means, a line that is wrong and one that is right.
 
-`docs/findings.md` shows the same text. A code keeps its meaning from version to version.
+`docs/findings.py` writes the pages of `docs/findings` from it. A code keeps its meaning from version to version.
 """
 
 from typing import Literal, NamedTuple

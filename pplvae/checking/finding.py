@@ -12,7 +12,7 @@ class Finding:
     """One thing that is wrong, or worth knowing.
 
     Attributes:
-        code: stays the same from version to version; `docs/findings.md` explains it.
+        code: stays the same from version to version; `docs/findings` explains it.
         sentence: what is wrong, with names and numbers.
         program: "model" or "guide"; empty where it is about both, or about the rows.
         name: of the site, plate or parameters.

@@ -81,7 +81,7 @@ class Checked:
             left_out = ", ".join(str(finding).split("\n")[0] for finding in self.ignored)
             lines += ["", f"Left out, as comments ask: {left_out}."]
         if self.findings:
-            lines += ["", "docs/findings.md says what each code means."]
+            lines += ["", "docs/findings says what each code means."]
         return "\n".join(map(printable, lines))
 
     def __repr__(self) -> str:

@@ -47,7 +47,7 @@ class Comparison(Result):
 
     @property
     def findings(self) -> list[Finding]:
-        """The same with their codes, which `docs/findings.md` explains."""
+        """The same with their codes, which `docs/findings` explains."""
         return findings_of(self.summary())
 
     @property

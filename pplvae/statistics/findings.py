@@ -9,7 +9,7 @@ import xarray as xr
 K_HATS = ("pareto_k_ais", "pareto_k_importance")  # of the weights that the evidence rests on
 _RARE = 0.01  # share of rows: so many are below zero, or unreliable, by chance
 
-# Of each code: what it means, and what helps. `docs/findings.md` and every page show the same text.
+# Of each code: what it means, and what helps. `docs/findings.py` writes the pages of `docs/findings` from it.
 EXPLANATIONS: dict[str, tuple[str, str]] = {
     "PV101": (
         "A latent of the model belongs to all rows at once, such as a global weight. No row has a guide of its own for "
@@ -80,7 +80,7 @@ class Finding(NamedTuple):
     """One thing to know.
 
     Attributes:
-        code: stays the same from version to version; `docs/findings.md` explains it and says what helps.
+        code: stays the same from version to version; `docs/findings` explains it and says what helps.
         sentence: with the numbers.
         part: whose rows it is about; empty for all.
         family: the richer family that it is about, if it is about one.
