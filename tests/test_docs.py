@@ -1,6 +1,7 @@
 """The site tells the truth: equations stand beside lines and tests that exist, every public name has a page."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -23,6 +24,20 @@ def test_every_code_has_a_page_with_its_own_words(monkeypatch):
     pages = importlib.import_module("findings").pages()
     assert set(CODES) | set(EXPLANATIONS) | {"index"} == set(pages)
     assert {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "findings").iterdir()} == pages
+
+
+def test_outputs_that_are_kept_are_of_the_code_that_stands_there():
+    """A notebook that was edited is run again at full size: CONTRIBUTING says how."""
+    cell = re.compile(r"^```\{code-cell\}[^\n]*\n(?::[^\n]*\n)*(.*?)^```", re.S | re.M)
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in (DOCS / "kept").glob("executed/*/base.ipynb")]
+    run = {tuple("".join(cell["source"]).strip() for cell in notebook["cells"]) for notebook in kept}
+    written = {}
+    for path in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md")]:
+        cells = tuple(code.strip() for code in cell.findall(path.read_text(encoding="utf-8")))
+        written |= {cells: path.name} if cells else {}
+    assert len(written) >= 10
+    assert [name for cells, name in written.items() if cells not in run] == []
+    assert len(run) == len(written)
 
 
 @pytest.fixture
