@@ -59,7 +59,7 @@ QUICK = {
     "test_cli.py::test_fit_compare_report_of_a_model_of_ones_own",
     "test_checking.py::test_a_comment_leaves_a_finding_out",
     "test_checking.py::test_every_code_is_planted",
-    "test_checking.py::test_the_docs_have_a_section_for_every_code",
+    "test_docs.py::test_every_code_has_a_page_with_its_own_words",
     "test_checking.py::test_what_is_planted_is_found_with_its_line",
     "test_drafting.py::test_a_mixed_table_has_the_density_that_is_meant",
     "test_drafting.py::test_the_graph_of_a_pair",
