@@ -182,6 +182,12 @@ def test_every_finding_is_explained():
     assert {finding.code for finding in findings_of(comparison().summary())} <= set(EXPLANATIONS)
 
 
+def test_the_page_says_how_long_training_took(tmp_path):
+    history = xr.Dataset({"seconds": ("epoch", [1.5, 2.0, 0.75])}, {"epoch": np.arange(3)})
+    page = comparison().report(tmp_path / "page.html", history=history).read_text(encoding="utf-8")
+    assert "<dt>training took</dt><dd>4.2 s, 3 epochs</dd>" in page
+
+
 # ------------------------------------------------------------------------------ other results on it
 
 

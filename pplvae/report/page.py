@@ -69,7 +69,7 @@ def write_report(
         findings=findings_of(summary),
         unchecked=_unchecked(rows),
         tables=[_table(part) for part in parts],
-        run=_provenance(rows, settings or {}, about or {}),
+        run=_provenance(rows, history, settings or {}, about or {}),
         content=_packed(json.dumps(content).encode()),
         libraries=[_packed(text_of("vendor", name).encode()) for name in _LIBRARIES],
         style=text_of("vendor", "tabulator_simple.min.css") + text_of("page.css"),
@@ -117,11 +117,15 @@ def _table(part: xr.Dataset) -> dict[str, Any]:
     return {"name": part_in_words(part), "count": int(part["count"]), "lines": lines, "quantiles": quantiles}
 
 
-def _provenance(rows: xr.Dataset, settings: Mapping[str, Any], about: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+def _provenance(
+    rows: xr.Dataset, history: xr.Dataset | None, settings: Mapping[str, Any], about: Mapping[str, Any]
+) -> Sequence[tuple[str, Any]]:
     """How the numbers were made, as name and value."""
     found: dict[str, Any] = {"page written": datetime.now().astimezone().isoformat(timespec="minutes")}
     found |= {"commit of this folder": commit} if (commit := _commit()) else {}
     found |= about
+    if history is not None and "seconds" in history:
+        found["training took"] = f"{float(history['seconds'].sum()):.1f} s, {history.sizes['epoch']} epochs"
     found |= {f"fit: {name}": value for name, value in settings.items()}
     found |= {f"comparison: {name}": value for name, value in rows.attrs.items()}
     found["Python"] = platform.python_version()
