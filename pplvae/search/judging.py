@@ -124,7 +124,7 @@ class Judge:
         for count in (_sure_counts if closely else _test_counts)(start.mean.shape[1]):
             for some in pieces_of(rows, start, count):
                 old, new, here = start.take(some), found.take(some), batch.take(some)
-                sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1))
+                sets = nodes_in_sets(old, here, count, (self._seed, Stream.SELECT, attempt, count, 1), most=1)
                 gain[some], stderr[some] = mean_over(sets, partial(self.gain, old, new, here))
             rows = rows[(gain[rows] < 4 * stderr[rows]) & (stderr[rows] > self._tolerance)]
             if len(rows) == 0:

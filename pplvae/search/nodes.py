@@ -67,7 +67,7 @@ def nodes_of(
 
 
 def nodes_in_sets(
-    like: Gaussians, batch: Batch, count: int, address: tuple[int, ...], *, reach: float = _REACH
+    like: Gaussians, batch: Batch, count: int, address: tuple[int, ...], *, reach: float = _REACH, most: int = _SETS
 ) -> list[Nodes]:
     """Nodes that say how far a mean can be trusted: independent sets of matched draws, or two grids half a step apart.
 
@@ -79,16 +79,17 @@ def nodes_in_sets(
         count: of each set.
         address: names the draws; see `RowNoise`.
         reach: of a grid, in standard deviations on either side.
+        most: sets of draws.
     """
     elements = like.mean.shape[1]
     if _is_grid(elements, count):
         return [_grid(like, elements, count, offset, reach) for offset in (0.5, 0.0)]
-    return [nodes_of(like, batch, count, (*address, k), "matched") for k in range(_SETS)]
+    return [nodes_of(like, batch, count, (*address, k), "matched") for k in range(most)]
 
 
 def mean_over(sets: Sequence[Nodes], values: Callable[[Nodes], PerDraw]) -> tuple[PerRow, PerRow]:
-    """The mean of values at the nodes of the first set, or of both grids, with its standard error."""
-    if len(sets[0].weight) == 1:
+    """The mean of values at the nodes of one set, or of both grids, with its standard error."""
+    if len(sets) == 1:
         return mean_and_stderr(values(sets[0]))
     one, other = (nodes.mean(values(nodes)) for nodes in sets)
     return 0.5 * (one + other), 0.5 * (one - other).abs()
