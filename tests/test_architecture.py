@@ -27,7 +27,19 @@ ROOMS = {
     "holding": [],
     "run_folders": [],
     "data": [
-        *("limits", "mapped", "given", "arrays", "table", "scaling", "download", "readers", "originals", "split"),
+        *(
+            "limits",
+            "mapped",
+            "given",
+            "digits",
+            "arrays",
+            "table",
+            "scaling",
+            "download",
+            "readers",
+            "originals",
+            "split",
+        ),
         *(
             "torch_sets",
             "annotated",

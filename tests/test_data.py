@@ -1,5 +1,7 @@
 """Rows in: files, splits, binarisation, and every kind of bad input."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -233,6 +235,38 @@ def test_arrays_become_default_dtype_and_tensors_keep_theirs():
     assert as_rows(np.ones((2, 2), dtype=np.float32)).values.dtype == torch.float64
     assert as_rows(torch.ones(2, 2, dtype=torch.float32)).values.dtype == torch.float32
     assert as_rows((np.ones((2, 2)), np.array([0, 1]))).tensors[1].dtype == torch.int64
+
+
+@pytest.mark.usefixtures("single_precision")
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (1e6, 1e6 + 1e-3),
+        (0, 1),
+        (-1e-9, 1e-9),
+        (1.6e9, 1.7e9),
+        (5, 5),
+        (-(2.0**40) - 900, -(2.0**40)),
+        (1e7, 1e7 + 900),
+    ],
+)
+def test_columns_that_single_precision_would_merge_are_named(low, high, tmp_path):
+    """Held against the numbers that float32 has between both ends, counted one by one."""
+    there, ends = 0, np.float32([low, high])
+    while ends[0] < ends[1] and there < 1000:
+        there, ends[0] = there + 1, np.nextafter(ends[0], ends[1])
+    merged = low < high and there < 999
+    frame = pd.DataFrame({"plain": np.linspace(0, 1, 20), "column": np.linspace(low, high, 20)})
+    frame.loc[3, "column"] = np.nan
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    for measure in (lambda: as_rows(frame.dropna()), lambda: pplvae.load_data(tmp_path / "rows.csv", missing="mask")):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            measure()
+        assert [str(one.message).count("'column'") for one in said] == [1] * merged
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pplvae.load_data(tmp_path / "rows.csv", missing="mask", standardise=True)
 
 
 def test_parts():

@@ -209,6 +209,15 @@ def test_parts_of_an_npz_under_their_usual_names(name, tmp_path):
     assert data.valid.labels.tolist() == list(range(7))
 
 
+def test_parts_of_an_npz_under_bare_names(tmp_path):
+    np.savez(
+        tmp_path / "x.npz", train=np.ones((20, 3)), val=np.zeros((7, 3)), test=np.full((5, 3), 2.0), y_test=range(5)
+    )
+    data = pplvae.load_data(tmp_path / "x.npz")
+    assert [part.values.unique().tolist() for part in (data.train, data.valid, data.test)] == [[1], [0], [2]]
+    assert data.test.labels.tolist() == list(range(5))
+
+
 def test_what_an_npz_holds_besides(tmp_path):
     path, x = tmp_path / "x.npz", np.ones((20, 3))
     np.savez(path, x_train=x, x_val=x, x_valid=x)

@@ -43,7 +43,7 @@ def read_npy(path: Path, labels: str | None) -> Table:
 
 
 def read_npz(path: Path, labels: str | None) -> Table:
-    """Arrays by name: x and y; or x_train, x_valid (x_val, x_dev), x_test and their y; or a SciPy sparse matrix.
+    """Arrays by name: x and y; x_train, x_valid (x_val, x_dev), x_test and their y, or train, ...; or a sparse matrix.
 
     Raises:
         DataError: damaged, or not clear which array the rows are.
@@ -85,6 +85,7 @@ def _in_parts(arrays: dict[str, np.ndarray], kind: str, path: Path) -> dict[str,
     for name in arrays:
         match = _PART.fullmatch(name)
         part = _PARTS.get(match[2].lower()) if match and match[1].lower() == kind else None
+        part = _PARTS.get(name.lower()) if kind == "x" and part is None else part
         if part in found:
             raise DataError(
                 f"{path.name!r} holds {found[part]!r} and {name!r}, which are both its {part} part. Take one out."

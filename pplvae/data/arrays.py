@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from pplvae.data.digits import warn_of_lost_digits
 from pplvae.data.given import is_a
 from pplvae.data.limits import check_fits
 from pplvae.data.mapped import is_in_chunks, unpacked, writable
@@ -63,7 +64,7 @@ def labelled(part: Any, argument: str, *, masked: bool = False) -> Labelled:
             part, ids, columns = _taken_apart(frame, argument)
         elif is_a(part, "xarray", "DataArray"):
             ids = _ids_of_first_axis(part, argument)
-        tensor = _from_array(_numbers(_array(part, argument, masked), argument))
+        tensor = _from_array(_numbers(_array(part, argument, masked), argument), argument, columns)
     if tensor.ndim == 0:
         raise ShapeError(f"`{argument}` must have shape (row, ...), got a single number.")
     return Labelled(_computable(tensor, argument), ids, columns)
@@ -268,9 +269,11 @@ def _numbers(array: np.ndarray, argument: str) -> np.ndarray:
     raise DataError(f"`{argument}` must hold numbers, got an array of dtype {array.dtype}. {cure}")
 
 
-def _from_array(array: np.ndarray) -> Tensor:
+def _from_array(array: np.ndarray, argument: str, columns: np.ndarray | None) -> Tensor:
     """A tensor of torch's default dtype; integers keep theirs."""
     floating = array.dtype.kind in "bf"
+    if array.dtype.kind == "f":
+        warn_of_lost_digits(array, f"`{argument}`", columns)
     kind = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
     native = np.require(writable(array), kind.newbyteorder("="), requirements=["C", "W"])
     return torch.as_tensor(native, dtype=torch.get_default_dtype() if floating else None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pplvae.data.annotated import is_annotated
+from pplvae.data.digits import warn_of_lost_digits
 from pplvae.data.missing import with_mask
 from pplvae.data.registry import DATA_SETS, DataSet, read_named
 from pplvae.data.rows import Data, Rows, few
@@ -111,6 +112,9 @@ def load_data(
     table = _read_named(name, choice) if name in DATA_SETS else _read_source(source, choice, header)
     if classes is not None and not any(said.startswith("classes of ") for said in table.found):
         raise DataError(f"`classes` names columns of a table, a text or a .parquet file; {str(source)!r} is none.")
+    for values in table.parts.values():
+        if isinstance(values, np.ndarray) and not how.standardise:
+            warn_of_lost_digits(values, repr(str(source)), table.columns)
     parts = split(table, np.random.default_rng([seed, 0]), valid, test)
     numbers = {part: _numbers(rows, table, how) for part, rows in parts.items()}
     scaling = Scaling.of(numbers["train"]) if how.standardise else None
