@@ -22,11 +22,11 @@ from pplvae.data import as_parts
 from pplvae.evidence.annealing import Annealing
 from pplvae.evidence.log_evidence import (
     annealed_evidence,
+    around_encoder,
     check_density,
     check_local,
     check_method,
     importance_evidence,
-    mixture,
 )
 from pplvae.programs.estimates import log_mean_exp
 from pplvae.programs.noise import Stream
@@ -223,7 +223,7 @@ class _Asked:
         check_density(chunk)
         everyone = torch.arange(len(chunk.batch))
         elbo, log_weights = chunk.scores("amortised")(self.precision.fewest, index=everyone, stream=Stream.SCREEN)
-        weigh = mixture(chunk, chunk.encoded)
+        weigh = around_encoder(chunk)
         if weigh is not None:  # which may have met modes that the encoder does not know
             log_weights, (evidence, stderr) = weigh(self.precision.fewest, everyone, Stream.SCREEN)
         else:

@@ -75,7 +75,7 @@ class AnnealingPath:
     Attributes:
         temperatures: from 0 to 1.
         step_sizes: of the move at each temperature, in units of `scale`.
-        scale: standard deviations of u under the base.
+        scale: standard deviations of u under the base, within a mode.
         spread: standard deviation of the log weights of the pilot run.
     """
 
@@ -136,7 +136,7 @@ class Annealer:
         settings = self._settings
         address = (self._seed, Stream.PILOT)
         u = self._start(address)
-        scale = u.std(0)
+        scale = u.std(0) if settings.start == "prior" else self._space.scale(u)
         count = settings.temperatures or _PILOT_TEMPERATURES
         grid = _grid("linear" if settings.schedule == "adaptive" else settings.schedule, count, scale)
         point = self._at(u)

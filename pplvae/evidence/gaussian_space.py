@@ -1,13 +1,15 @@
 """The latents of rows as vectors under Gaussians that have the posterior's own shape: where annealing starts.
 
 A factorised guide is narrower than the posterior wherever latents are correlated, and chains that start there begin
-with weights of a heavy tail. The search knows the mean curvature, and with it a Gaussian that is not.
+with weights of a heavy tail. The search knows the mean curvature, and with it a Gaussian that is not. Chains do not
+cross from one mode to another, so they start at all of them: from a mixture.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
@@ -26,7 +28,7 @@ class GaussianSpace:
         model: p(v, h; theta).
         layout: of the pair.
         parts: the latents, in the order in which they stand in a vector.
-        gaussians: of every row.
+        modes: Gaussians of every row, whose mixture is the base. As many draws begin at each, but for one.
         batch: the rows, at the number of draws that every call here will have.
         dtype: of the latents in the model.
     """
@@ -36,33 +38,48 @@ class GaussianSpace:
         model: Program,
         layout: Layout,
         parts: Sequence[Part],
-        gaussians: Gaussians,
+        modes: Sequence[Gaussians],
         batch: Batch,
         dtype: torch.dtype,
     ) -> None:
         self._model, self._layout, self._parts, self._batch = model, layout, parts, batch
-        self._mean = gaussians.mean.to(dtype)
-        root = torch.linalg.cholesky_ex(gaussians.precision_matrices())[0]
-        self._constant = root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(dtype)
-        self._root = root.to(dtype)
+        self._means = [mode.mean.to(dtype) for mode in modes]
+        roots = [torch.linalg.cholesky_ex(mode.precision_matrices())[0] for mode in modes]
+        self._roots = [root.to(dtype) for root in roots]
+        # The k-th draw begins at the k-th mode, and those after the last at the first again.
+        self._counts = [len(range(k, batch.particles, len(modes))) for k in range(len(modes))]
+        shares = [math.log(max(count, 1) / batch.particles) for count in self._counts]
+        volumes = [root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(dtype) for root in roots]
+        self._constants = [volume + share for volume, share in zip(volumes, shares, strict=True)]
 
     def draw(self, address: tuple[int, ...]) -> tuple[Vectors, PerDraw]:
-        """Draws of the Gaussians, with their log-density."""
-        count, (rows, elements) = self._batch.particles, self._mean.shape
-        blank = self._mean.new_zeros(()).expand(count * rows, elements)
+        """Draws of the mixture, with their log-density; those of a mode stand together."""
+        count, (rows, elements) = self._batch.particles, self._means[0].shape
+        blank = self._means[0].new_zeros(()).expand(count * rows, elements)
         noise = RowNoise(self._batch.keys, count, address).normals(blank).unflatten(0, (count, rows))
-        away = torch.linalg.solve_triangular(self._root.mT, noise.permute(1, 2, 0), upper=True).permute(2, 0, 1)
-        u = self._mean + away
+        drawn = [
+            mean + torch.linalg.solve_triangular(root.mT, some.permute(1, 2, 0), upper=True).permute(2, 0, 1)
+            for mean, root, some in zip(self._means, self._roots, noise.split(self._counts), strict=True)
+        ]
+        u = torch.cat(drawn)
         return u, self.log_guide(u)
+
+    def scale(self, u: Vectors) -> Float[Tensor, "row element"]:
+        """Standard deviations within a mode, the mean over modes."""
+        inverses = [torch.cholesky_inverse(root) for root in self._roots]
+        return torch.stack([inverse.diagonal(dim1=-2, dim2=-1).sqrt() for inverse in inverses]).mean(0)
 
     def draw_prior(self, address: tuple[int, ...]) -> Vectors:
         """Draws of the latents from the model itself."""
         return self.vectors(values_of(run_guide(self._model, self._batch, self._layout.model, address)))
 
     def log_guide(self, u: Vectors) -> PerDraw:
-        """Log-density of the Gaussians."""
-        standard = torch.einsum("rkl,srk->srl", self._root, u - self._mean)
-        return self._constant - 0.5 * (standard.square() + math.log(2 * math.pi)).sum(-1)
+        """Log-density of the mixture."""
+        each = []
+        for mean, root, constant in zip(self._means, self._roots, self._constants, strict=True):
+            standard = torch.einsum("rkl,srk->srl", root, u - mean)
+            each.append(constant - 0.5 * (standard.square() + math.log(2 * math.pi)).sum(-1))
+        return torch.stack(each).logsumexp(0)
 
     def log_joint(self, u: Vectors) -> PerDraw:
         """Log p(v, u) of the model."""

@@ -25,8 +25,9 @@ from pplvae.results.base import Result
 from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.precision import FEWEST_WEIGHTS, Precision
 from pplvae.scoring.tables import Columns, add, merged
-from pplvae.search.optimum import Optimum, Schedule
-from pplvae.search.own_gaussian import Encoded
+from pplvae.search.gaussian import Gaussians
+from pplvae.search.optimum import Schedule
+from pplvae.search.other_modes import Modes
 from pplvae.statistics.evidence import evidence_lines, evidence_summary, evidence_warnings
 
 METHODS = ("importance", "ais")
@@ -178,13 +179,14 @@ def check_density(chunk: Chunk) -> None:
 
 def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
     """The importance-weighted bound, from a mixture around each row's own guide, or from it if there can be none."""
-    weigh = mixture(chunk, chunk.optimum) or _around_guide(chunk) or _own_guide(chunk)
-    precision = replace(precision, pilot=_PILOT_WEIGHTS)
+    modes, precision = chunk.modes, replace(precision, pilot=_PILOT_WEIGHTS)
+    weigh = mixture(chunk, chunk.optimum.gaussians, modes) or _around_guide(chunk) or _own_guide(chunk)
     everyone = torch.arange(len(chunk.batch))
-    pilot = None if precision.is_exact else _weighed(weigh(precision.pilot, everyone, Stream.PILOT))
-    groups = []
-    for count, index in precision.groups(everyone, pilot):
-        groups.append((index, _weighed(weigh(count, index, Stream.EVIDENCE))))
+    groups: list[tuple[Tensor, Columns]] = []
+    for some in modes.alike(everyone) if modes is not None else [everyone]:
+        pilot = None if precision.is_exact else _weighed(weigh(precision.pilot, some, Stream.PILOT))
+        for count, index in precision.groups(some, pilot):
+            groups.append((index, _weighed(weigh(count, index, Stream.EVIDENCE))))
     return merged(groups, len(chunk.batch))
 
 
@@ -192,21 +194,28 @@ Drawn = tuple[PerDraw, tuple[PerRow, PerRow]]  # log weights; log of their mean,
 Weigh = Callable[[int, Tensor, Stream], Drawn]  # from a number of draws, positions of rows, and the noise's name
 
 
-def mixture(chunk: Chunk, around: Optimum | Encoded | None) -> Weigh | None:
-    """Weights from a mixture around Gaussian guides of a chunk's rows, their own or the encoder's; None for others."""
+def mixture(chunk: Chunk, around: Gaussians | None, modes: Modes | None) -> Weigh | None:
+    """Weights from a mixture around Gaussian guides of a chunk's rows and their modes; None for other guides."""
     encoded, own = chunk.encoded, chunk.own.gaussian
-    if own is None or encoded is None or around is None or around.gaussians is None or around.curvature is None:
+    if own is None or encoded is None or around is None or modes is None:
         return None
-    gaussians, curvature = around.gaussians, around.curvature
 
     def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
         batch, density = chunk.batch.take(index), own.density
-        guides = gaussians.take(index), encoded.gaussians.take(index)
-        components = around_gaussians(density, *guides, curvature[index], batch)
+        guides = around.take(index), encoded.gaussians.take(index)
+        components = around_gaussians(density, *guides, modes.take(index), batch)
         weights = Proposal(components, lambda u: density.value(u, batch), chunk.own.seed)(particles, stream)
         return weights.log_weights, weights.estimate()
 
     return draw
+
+
+def around_encoder(chunk: Chunk) -> Weigh | None:
+    """Weights from a mixture around the encoder's guides of a chunk's rows; None where they are not Gaussian."""
+    encoded = chunk.encoded
+    if encoded is None:
+        return None
+    return mixture(chunk, encoded.gaussians, Modes.one(encoded.gaussians, encoded.curvature))
 
 
 def _around_guide(chunk: Chunk) -> Weigh | None:

@@ -1,6 +1,6 @@
 """Rows of a chunk along their annealing paths: a pilot first, then rows of equally long paths together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +12,7 @@ from pplvae.evidence.gaussian_space import GaussianSpace
 from pplvae.programs.latents import LatentSpace
 from pplvae.scoring.chunks import Chunk
 from pplvae.scoring.tables import Columns, merged
-from pplvae.search.gaussian import FullCovariance
+from pplvae.search.other_modes import Modes
 
 
 def per_path(
@@ -28,7 +28,7 @@ def per_path(
     """
     groups = []
     with chunk.own.progress.bar(len(chunk.batch) * passes, "annealing", "path", inside=True) as bar:
-        for piece in torch.arange(len(chunk.batch)).split(settings.rows_at_once()):
+        for piece in _pieces(chunk, settings):
             began = perf_counter()
             pilot = annealer_of(chunk, piece, settings)
             path = pilot.pilot()
@@ -45,6 +45,14 @@ def per_path(
     return merged(groups, len(chunk.batch))
 
 
+def _pieces(chunk: Chunk, settings: Annealing) -> Iterator[Tensor]:
+    """Positions of rows that go through memory together; those with one mode first, then those with several."""
+    everyone = torch.arange(len(chunk.batch))
+    modes = chunk.modes if settings.start == "guide" else None
+    for some in modes.alike(everyone) if modes is not None else [everyone]:
+        yield from some.split(settings.rows_at_once())
+
+
 def annealer_of(
     chunk: Chunk, index: Tensor, settings: Annealing, tell: Callable[[float], Any] | None = None
 ) -> Annealer:
@@ -55,7 +63,7 @@ def annealer_of(
 
 
 def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentSpace | GaussianSpace:
-    """The latents of some rows: under Gaussians of the posterior's shape, if the guide is Gaussian, else under it.
+    """The latents of some rows: under Gaussians of the posterior's shape at its modes, or the guide if not Gaussian.
 
     Args:
         chunk: the rows.
@@ -63,11 +71,11 @@ def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentS
         start: as in `Annealing`; from the prior, the rows' own guides are not needed.
         particles: draws of each row.
     """
-    around = chunk.encoded if start == "prior" else chunk.optimum
-    own = chunk.own.gaussian
-    if own is not None and around is not None and around.gaussians is not None and around.curvature is not None:
-        shape = FullCovariance(around.gaussians.mean[index], around.curvature[index])
+    own, encoded = chunk.own.gaussian, chunk.encoded
+    if own is not None and encoded is not None:
+        known = (chunk.modes if start == "guide" else None) or Modes.one(encoded.gaussians, encoded.curvature)
         batch = chunk.batch.take(index).times(particles)
-        return GaussianSpace(chunk.own.model, chunk.own.layout, own.form.parts, shape, batch, own.density.dtype)
+        pair = chunk.own.model, chunk.own.layout, own.form.parts
+        return GaussianSpace(*pair, known.take(index), batch, own.density.dtype)
     offsets = chunk.zeros if start == "prior" else chunk.optimum.offsets
     return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})

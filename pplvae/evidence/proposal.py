@@ -2,9 +2,9 @@
 
 A factorised guide is a poor proposal where latents are correlated: its weights have a heavy tail, and an estimate that
 has missed the tail is too low, and looks precise. The search knows the mean curvature, and with it the shape of the
-posterior. The mixture has a Gaussian and a Student t of that shape, both guides, and the prior. A guide of another
-family is joined by a Student t with its moments, in coordinates on the whole space, and by the prior. No weight exceeds
-what a component alone would give it, over its share; and the prior reaches modes that no guide has met.
+posterior. The mixture has a Gaussian and a Student t of that shape at each mode, both guides, and the prior. A guide of
+another family is joined by a Student t with its moments, in coordinates on the whole space, and by the prior. No weight
+exceeds what a component alone would give it, over its share; and the prior reaches wide modes that no search has met.
 
 References:
     Safe and effective importance sampling (Owen and Zhou, 2000), for mixtures drawn in strata; Monte Carlo theory,
@@ -23,7 +23,7 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import RowNoise
-from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
+from pplvae.programs.shapes import PerDraw, PerRow, Vectors
 from pplvae.programs.widening import widened
 from pplvae.search.density import Density
 from pplvae.search.gaussian import FullCovariance, Gaussians, inverse_of, times
@@ -96,21 +96,20 @@ class Proposal:
 
 
 def around_gaussians(
-    density: Density, own: Gaussians, encoder: Gaussians, curvature: Matrices, batch: Batch
+    density: Density, own: Gaussians, encoder: Gaussians, modes: Sequence[Gaussians], batch: Batch
 ) -> list[Component]:
-    """The mixture for Gaussian guides: of the posterior's shape, as the curvature says, both guides, and the prior.
+    """The mixture for Gaussian guides: of the posterior's shape at its modes, both guides, and the prior.
 
     Args:
         density: log p(v_i, u).
         own: each row's own guide.
         encoder: the encoder's guide.
-        curvature: the mean of minus the second derivative of log p under the own guides, positive definite.
+        modes: Gaussians at the modes of every row; one that stands twice has twice the share.
         batch: the rows.
     """
-    shape = FullCovariance(own.mean, curvature)
     return [
-        Component(0.4, _normals(shape, batch), _at(shape)),
-        Component(0.3, _students(shape, batch), _student(shape)),
+        *(Component(0.4 / len(modes), _normals(shape, batch), _at(shape)) for shape in modes),
+        *(Component(0.3 / len(modes), _students(shape, batch), _student(shape)) for shape in modes),
         Component(0.1, _normals(own, batch), _at(own)),
         Component(0.1, _normals(encoder, batch), _at(encoder)),
         Component(0.1, partial(density.draw_prior, batch), lambda u: density.prior(u, batch)),
@@ -171,12 +170,12 @@ def _at(gaussians: Gaussians) -> Callable[[Vectors], PerDraw]:
     return lambda u: gaussians.log_density(u - gaussians.mean)
 
 
-def _student(shape: FullCovariance) -> Callable[[Vectors], PerDraw]:
+def _student(shape: Gaussians) -> Callable[[Vectors], PerDraw]:
     """Log-density of a multivariate Student t with the matrix of a Gaussian."""
 
     def log_density(u: Vectors) -> PerDraw:
         away, elements = u - shape.mean, u.shape[-1]
-        square = (times(shape.precision, away) * away).sum(-1)
+        square = (times(shape.precision_matrices(), away) * away).sum(-1)
         constant = math.lgamma((_DEGREES + elements) / 2) - math.lgamma(_DEGREES / 2)
         constant -= elements / 2 * math.log(_DEGREES * math.pi)
         return constant - shape.log_volume() - (_DEGREES + elements) / 2 * (square / _DEGREES).log1p()

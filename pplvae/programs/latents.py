@@ -78,6 +78,10 @@ class LatentSpace:
         _, log_det = self._values(u)
         return u, self._fold(log_guide(sites, self._layout)) + log_det
 
+    def scale(self, u: Vectors) -> Float[Tensor, "row element"]:
+        """Standard deviations of draws of the guide."""
+        return u.std(0)
+
     def draw_prior(self, address: tuple[int, ...]) -> Vectors:
         """Draws of the latents from the model itself."""
         sites = run_guide(self._model, self._batch, self._layout.model, address)

@@ -33,6 +33,7 @@ from pplvae.search.first_order import MakeGuides
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.missed import look_for_missed
 from pplvae.search.optimum import Optimum, Schedule
+from pplvae.search.other_modes import Modes
 from pplvae.search.own_gaussian import Encoded
 from pplvae.search.own_guides import OwnGuides
 
@@ -67,6 +68,14 @@ class Chunk:
     def optimum(self) -> Optimum:
         """Each row's own guide; the search runs when it is first asked for."""
         return self.own(self.batch, self.encoded, self._earlier)
+
+    @cached_property
+    def modes(self) -> Modes | None:
+        """Each row's modes, where its own guide is Gaussian."""
+        optimum = self.optimum
+        if self.own.gaussian is None or optimum.gaussians is None or optimum.curvature is None:
+            return None
+        return self.own.gaussian.modes(optimum, self.batch)
 
     @cached_property
     def own_lambda(self) -> Lambda:

@@ -18,6 +18,7 @@ from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.judging import Found
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.optimum import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
+from pplvae.search.other_modes import Modes, modes_of
 from pplvae.search.refinement import per_row
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
@@ -115,6 +116,12 @@ class OwnGaussians:
         truth = widened(vectors_of(self.form.parts, latents))
         _, _, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
         return gain > self._schedule.tolerance + 3 * stderr
+
+    def modes(self, optimum: Optimum, batch: Batch) -> Modes:
+        """Each row's modes, beginning with that of its own guide."""
+        assert optimum.gaussians is not None
+        assert optimum.curvature is not None
+        return modes_of(self._search, optimum.gaussians, optimum.curvature, batch)
 
     def _fill(
         self,

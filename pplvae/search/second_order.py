@@ -46,6 +46,7 @@ class SecondOrder:
         seed: names the noise.
 
     Attributes:
+        density, seed: see above.
         judge: of its answers.
         most_steps: refinements of a row from one start at most.
         steps_of_all: from all starts at most.
@@ -53,7 +54,7 @@ class SecondOrder:
 
     def __init__(self, density: Density, curvature: Curvature, tolerance: float, max_steps: int, seed: int) -> None:
         self.density, self._curvature = density, curvature
-        self._tolerance, self._seed = tolerance, seed
+        self._tolerance, self.seed = tolerance, seed
         self.steps_of_all = (1 + len(_CLIMBS)) * min(_MOST_REFINEMENTS, max_steps)
         self._max_steps, self.most_steps = max_steps, min(_MOST_REFINEMENTS, max_steps)
         self._refine = Refinement(density, _REFINED * tolerance, self.most_steps, seed)
@@ -83,7 +84,7 @@ class SecondOrder:
             some, rows, best = start.take(again), batch.take(again), found.take(again)
             begin, known = best.gaussians, best.curvature
             if jittered:
-                noise = nodes_of(some, rows, 2, (self._seed, Stream.STEP, attempt), grid=False).noise
+                noise = nodes_of(some, rows, 2, (self.seed, Stream.STEP, attempt), grid=False).noise
                 begin = type(some)(some.mean + some.deviations(noise)[0], some.precision)
                 known = self.curvature_at(begin.mean, rows)
             other = self._climbed(some, begin, known, rows, attempt, size)
@@ -122,7 +123,7 @@ class SecondOrder:
         if self.most_steps < _MOST_REFINEMENTS or not bool(affordable.any()):
             return found
         attempt = ELSEWHERE + 1
-        draws = self.density.draw_prior(batch, _PRIOR_DRAWS, (self._seed, Stream.STEP, attempt))
+        draws = self.density.draw_prior(batch, _PRIOR_DRAWS, (self.seed, Stream.STEP, attempt))
         value, best = self.density.value(draws, batch).nan_to_num(-torch.inf).max(0)
         own = self.density.value(found.gaussians.mean.unsqueeze(0), batch)[0]
         likely = value > own - _LIKELY - draws.shape[2]
@@ -146,7 +147,7 @@ class SecondOrder:
     def found_elsewhere(self, start: Gaussians, gaussians: Gaussians, batch: Batch, steps: Tensor) -> Found:
         """What another search has found, tested as if it were of this one."""
         known = self.curvature_at(gaussians.mean, batch)
-        nodes = nodes_of(gaussians, batch, 8 * TEST_DRAWS, (self._seed, Stream.STEP, ELSEWHERE), "matched")
+        nodes = nodes_of(gaussians, batch, 8 * TEST_DRAWS, (self.seed, Stream.STEP, ELSEWHERE), "matched")
         known = positive(slope_and_curvature(self.density, gaussians, known, batch, nodes)[1])
         return self.judge.tested(start, gaussians, known, batch, steps, ELSEWHERE)
 
@@ -170,7 +171,7 @@ class SecondOrder:
     ) -> Int64[Tensor, " row"]:
         """Go on, in place, from guides of an earlier search where they are better; how many refinements that took."""
         attempt, steps = ELSEWHERE + 2, torch.zeros_like(batch.keys)
-        nodes = nodes_of(found, batch, TEST_DRAWS, (self._seed, Stream.SELECT, attempt), grid=False)
+        nodes = nodes_of(found, batch, TEST_DRAWS, (self.seed, Stream.SELECT, attempt), grid=False)
         better = nodes.mean(self.judge.gain(found, earlier, batch, nodes)) > self._tolerance  # NaN is not
         rows = torch.nonzero(better).flatten()
         if len(rows):
@@ -190,7 +191,7 @@ class SecondOrder:
         steps, known = torch.zeros_like(batch.keys), known.clone()
         for rows in pieces_of(torch.arange(len(batch), device=known.device), found, count):
             some, curvature, here = found.take(rows), known[rows], batch.take(rows)
-            nodes = nodes_of(some, here, count, (self._seed, Stream.STEP, attempt, 1), "matched")
+            nodes = nodes_of(some, here, count, (self.seed, Stream.STEP, attempt, 1), "matched")
             steps[rows] = climb(self.density, some, curvature, here, nodes, self._tolerance, self.most_steps)
             found.put(rows, some)
             known[rows] = curvature
@@ -211,7 +212,7 @@ class SecondOrder:
             mean[rows] = self._risen(found.mean[rows], step[rows], batch.take(rows))
             here[rows] = self.curvature_at(mean[rows], batch.take(rows))
         laplace = type(found)(mean, found.own_form(here).clone())
-        nodes = nodes_of(found, batch, TEST_DRAWS // 2, (self._seed, Stream.SELECT, 0), grid=False)
+        nodes = nodes_of(found, batch, TEST_DRAWS // 2, (self.seed, Stream.SELECT, 0), grid=False)
         better = nodes.mean(self.judge.gain(found, laplace, batch, nodes)) > 0
         far = torch.zeros_like(better).index_fill(0, rows, True)
         chosen = torch.nonzero(better | far).flatten()
