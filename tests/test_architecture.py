@@ -127,6 +127,7 @@ ROOMS = {
         ),
         *(
             "second_order",
+            "other_modes",
             "localise",
             "local_guides",
             "first_order",

@@ -118,8 +118,9 @@ def log_evidence(
 
     Returns:
         An `Evidence`. Both methods give a lower bound in expectation: low by about half the squared standard error
-        (`log_evidence_bias`) while k-hat is below 0.7, and by more than that above. Neither sees a mode that none of
-        its draws has met.
+        (`log_evidence_bias`) while k-hat is below 0.7, and by more than that above. Where the guide is Gaussian, other
+        modes are looked for beforehand, from draws of the prior. Neither method sees a mode that was not found, nor
+        does its standard error.
 
     Raises:
         UnknownNameError: an unknown method.
