@@ -13,6 +13,7 @@ from pplvae.data import as_rows
 from pplvae.isolate import isolated
 from pplvae.programs.batch import Batch
 from pplvae.programs.inspection import inspect_pair
+from pplvae.search import other_modes
 from pplvae.search.known_latents import NearLatents
 from pplvae.search.missed import look_for_missed
 from pplvae.search.optimum import Schedule
@@ -44,7 +45,26 @@ def test_modes_that_the_encoder_does_not_know_are_missed():
 def test_nothing_is_missed_where_there_is_one_mode(seed):
     model, guide, v = bad_pair(seed, rows=10)
     rows = pplvae.compare(model.model, guide, v, simulated=100, **SHORT).rows
-    assert (rows.attrs["simulated"], rows.attrs["missed"]) == (100, 0)
+    assert (rows.attrs["simulated"], rows.attrs["missed"], rows.attrs["unseen"]) == (100, 0, 0)
+
+
+def squared(v):
+    """Either sign of the latent explains a row as well."""
+    with pyro.plate("data", len(v)):
+        h = pyro.sample("h", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("v", dist.Normal(h.square(), 0.05).to_event(1), obs=v)
+
+
+def test_modes_that_no_estimate_of_the_evidence_starts_from_are_counted(monkeypatch):
+    def found():
+        return pplvae.compare(squared, positive, torch.ones(4, 1), simulated=300, **SHORT).rows.attrs
+
+    about = found()
+    assert about["missed"] == 0  # both modes are equally good
+    assert about["unseen"] <= 3
+    monkeypatch.setattr(other_modes, "_TRIES", 0)
+    # Half of the rows come from the other mode; close to zero there is but one.
+    assert_frequency(found()["unseen"], 300, 0.5 - (stats.norm.cdf(0.25) - 0.5), 0.5)
 
 
 def heavy_tailed(v):

@@ -65,7 +65,7 @@ def comparison(count: int = 60, *, hostile: bool = False, families: bool = True)
     part = np.where(np.arange(count) < count * 2 // 3, "train", HOSTILE[0] if hostile else "test")
     ids = np.array([f"{HOSTILE[i % 4]} {i}" if hostile else f"r{i}" for i in range(count)])
     coordinates = {"row": ids, "part": ("row", part), "label": ("row", names), "key": ("row", np.arange(count))}
-    about = {"tolerance": 0.01, "simulated": 40, "missed": 2, "evidence": "importance", "families": "flow"}
+    about = {"tolerance": 0.01, "simulated": 40, "missed": 2, "unseen": 1, "evidence": "importance", "families": "flow"}
     rows = xr.Dataset({name: ("row", values) for name, values in columns.items()}, coordinates, about)
     chosen = np.arange(0, count, 5 if count < 500 else count // 96)
     place = np.where(chosen < count * 2 // 3, chosen, chosen - count * 2 // 3)

@@ -174,7 +174,8 @@ def compare(
         family, whose members include the row's own guide, `elbo_local_<family>` and `family_gap_<family>` =
         elbo_local_<family> - elbo_local, what the guide's own family costs against it: where that is below zero by more
         than 3 standard errors and the tolerance, the search has failed. The attributes `simulated` and `missed` say on
-        how many simulated rows better optima were looked for, and in how many the search had missed one.
+        how many simulated rows better optima were looked for, and in how many the search had missed one; `unseen`, in
+        how many estimates of log p(v) would have missed the mode that the row came from.
 
     Raises:
         UnknownNameError: an unknown `evidence` or family.

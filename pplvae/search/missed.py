@@ -28,7 +28,8 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
 
     Returns:
         `simulated`, how many rows that were, and `missed`, in how many the search from the encoder ended lower;
-        `not_simulated_because`, why it could not be tried, in a clause, empty where it could.
+        `unseen`, where the guide is Gaussian: in how many the latents lay in a mode that no estimate of log p(v)
+        starts from; `not_simulated_because`, why it could not be tried, in a clause, empty where it could.
     """
     if own.layout.points or own.layout.held:
         return _found(0, 0, "the guide has point masses, or latents of all rows")
@@ -42,7 +43,8 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
         why = str(error).split(": ")[0].rstrip(".")
         return _found(0, 0, why[:1].lower() + why[1:])
     missed = own.missed(made.batch, made.values)
-    return _found(len(missed), int(missed.sum()), "")
+    found = _found(len(made.batch), int(missed.better.sum()), "")
+    return found if missed.unseen is None else found | {"unseen": int(missed.unseen.sum())}
 
 
 def _found(rows: int, missed: int, reason: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
-from pplvae.programs.shapes import Matrices, PerDraw, Vectors
+from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
 from pplvae.search.gaussian import FullCovariance, Gaussians, times
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
@@ -48,6 +48,11 @@ class Modes:
             if len(some):
                 yield some
 
+    def lack(self, other: Gaussians, gain: PerRow) -> Bool[Tensor, " row"]:
+        """Rows that have another mode, whose ELBO is so much higher, which is none of those that are known."""
+        apart = torch.stack([one.divergence(other) > _APART for one in self.gaussians]).all(0)
+        return apart & (gain > -_WORTH) & other.is_proper()
+
     def take(self, index: Tensor) -> list[Gaussians]:
         """The Gaussians of rows of one such group."""
         known = self.gaussians if bool(self.several[index].any()) else self.gaussians[:1]
@@ -75,8 +80,8 @@ def modes_of(search: SecondOrder, own: Gaussians, curvature: Matrices, batch: Ba
             here = batch.take(rows)
             ended, known, gain, stderr, _ = search.gain_elsewhere(own.take(rows), place[rows], here, attempt)
             shape = FullCovariance(ended.mean, known)
-            new = torch.stack([one.take(rows).divergence(shape) > _APART for one in found]).all(0)
-            new = torch.nonzero(new & (gain > -_WORTH) & (stderr < _WORTH) & shape.is_proper()).flatten()
+            so_far = Modes([one.take(rows) for one in found], several[rows.cpu()])
+            new = torch.nonzero(so_far.lack(shape, gain) & (stderr < _WORTH)).flatten()
             other.put(rows[new], shape.take(new))
             several[rows[new].cpu()] = True
         found.append(other)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -23,6 +24,19 @@ from pplvae.search.refinement import per_row
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
 FirstOrder = Callable[[Batch, Schedule, Lambda], Optimum]  # a search of some rows from offsets
+
+
+class Missed(NamedTuple):
+    """What the search misses of rows whose latents are known.
+
+    Attributes:
+        better: rows whose search ends clearly lower than one that begins at the latents.
+        unseen: rows whose latents lie in a mode that estimates of log p(v) do not start from; None where these do not
+            look for modes.
+    """
+
+    better: Bool[Tensor, " row"]
+    unseen: Bool[Tensor, " row"] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +114,8 @@ class OwnGaussians:
             self._fill(optimum, rows, encoded.take(rows), batch.take(rows), first_order, known)
         return optimum
 
-    def missed(
-        self, encoded: Encoded, latents: Mapping[str, Tensor], batch: Batch, first_order: FirstOrder
-    ) -> Bool[Tensor, " row"]:
-        """Of rows whose latents are known, those whose search ends clearly lower than one that begins at the latents.
+    def missed(self, encoded: Encoded, latents: Mapping[str, Tensor], batch: Batch, first_order: FirstOrder) -> Missed:
+        """What is missed of rows whose latents are known: a search that begins at the latents says.
 
         Args:
             encoded: the encoder's guides.
@@ -114,8 +126,9 @@ class OwnGaussians:
         optimum = self(encoded, batch, first_order)
         assert optimum.gaussians is not None
         truth = widened(vectors_of(self.form.parts, latents))
-        _, _, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
-        return gain > self._schedule.tolerance + 3 * stderr
+        ended, known, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
+        better = gain > self._schedule.tolerance + 3 * stderr
+        return Missed(better, self.modes(optimum, batch).lack(Modes.one(ended, known).gaussians[0], gain))
 
     def modes(self, optimum: Optimum, batch: Batch) -> Modes:
         """Each row's modes, beginning with that of its own guide."""

@@ -21,7 +21,7 @@ from pplvae.search.further import prove, untested
 from pplvae.search.known_latents import offsets_at
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.optimum import Optimum, Schedule, Status, joined
-from pplvae.search.own_gaussian import Encoded, OwnGaussians
+from pplvae.search.own_gaussian import Encoded, Missed, OwnGaussians
 from pplvae.search.refinement import per_row
 
 _DRAWS = 512  # by which two ends of a search are compared
@@ -112,8 +112,8 @@ class OwnGuides:
                     offset[row] = offset[row] if wins[k] else 0.0
         return optimum
 
-    def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"]:
-        """Of rows whose latents are known, those whose search ends clearly lower than one that begins at the latents.
+    def missed(self, batch: Batch, latents: Mapping[str, Tensor]) -> Missed:
+        """What is missed of rows whose latents are known.
 
         Args:
             batch: the rows.
@@ -122,7 +122,7 @@ class OwnGuides:
         encoded = self.encoded(batch)
         if self.gaussian is not None and encoded is not None:
             return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
-        return self._missed_by_first_order(batch, latents)
+        return Missed(self._missed_by_first_order(batch, latents))
 
     def _missed_by_first_order(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"]:
         make = partial(self.guides, batch)

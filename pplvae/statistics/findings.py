@@ -58,7 +58,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "PV109": (
         "Rows were simulated from the model, so that their latents are known. On each the search began once at the "
         "encoder's guide, as on your rows, and once at the known latents. Where the second ends clearly higher, the "
-        "first has missed a mode.",
+        "first has missed a mode. Where the guide is Gaussian, estimates of log p(v) start from several modes, and it "
+        "is counted how often none of them is that of the known latents.",
         "If modes were missed: gaps and log p(v) of your rows may be too low by about as much. A mixture family or an "
         "encoder that knows both modes helps. If none was missed, nothing needs to be done.",
     ),
@@ -199,7 +200,13 @@ def _of_modes(about: Mapping[str, Any]) -> list[Finding]:
         f"On {count} {rows} simulated from the model, whose latents are known, the search from the encoder missed a "
         f"better mode in {missed}" + (": gaps and log evidence may be too low." if missed else ".")
     )
-    return [Finding("PV109", sentence, is_caution=missed > 0)]
+    unseen = int(about.get("unseen", 0)) if about.get("evidence", "none") != "none" else 0
+    if unseen:
+        sentence += (
+            f" In {unseen} the latents lay in a mode that estimates of log p(v) do not start from: these may be too "
+            "low by more than their standard errors say."
+        )
+    return [Finding("PV109", sentence, is_caution=missed > 0 or unseen > 0)]
 
 
 def _share(share: xr.DataArray) -> str:

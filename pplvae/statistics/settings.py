@@ -8,7 +8,7 @@ import xarray as xr
 # Every attribute that says what was found; all others are settings.
 FOUND = (
     *("lambda", "held", "first_order_because", "bound", "weights_digest"),  # of the programs
-    *("simulated", "missed", "not_simulated_because"),  # of the search
+    *("simulated", "missed", "unseen", "not_simulated_because"),  # of the search
     *("mean", "unlabelled", "permutations"),  # of groups
     *("content", "different_settings", "inside_left_out", "outside_left_out", "shared"),  # of two sets of rows
 )
