@@ -100,14 +100,14 @@ def test_the_pilot_that_decides_is_not_in_the_score():
 def test_a_row_says_what_so_many_draws_of_it_say():
     model, guide, _, v = too_wide(1, rows=12)
     options = {"families": ["full_covariance"], "evidence": None, "seed": 3, "max_steps": 25}
-    rows = pplvae.compare(model.model, guide, v, stderr=0.06, **options).rows
+    rows = pplvae.compare(model.model, guide, v, stderr=0.06, **options, simulated=0).rows
     counts = np.unique(rows["draws"].values)
     assert len(counts) > 2
     names = [name for name in rows if rows[name].dtype.kind == "f"]
     assert {"family_gap_full_covariance", "amortisation_gap_stderr"} < set(names)
     for count in counts.tolist():
         some = rows["draws"].values == count
-        at_once = pplvae.compare(model.model, guide, v, particles=count, **options).rows
+        at_once = pplvae.compare(model.model, guide, v, particles=count, **options, simulated=0).rows
         for name in names:
             np.testing.assert_allclose(rows[name].values[some], at_once[name].values[some], rtol=1e-6, atol=1e-9)
 
@@ -117,7 +117,7 @@ def test_evidence_takes_as_many_draws_as_it_needs():
     rows = pplvae.log_evidence(model.model, guide, v, stderr=0.02, max_steps=25).rows
     counts = np.unique(rows["draws"].values)
     assert len(counts) > 1
-    compared = pplvae.compare(model.model, guide, v, stderr=0.02, max_steps=25).rows
+    compared = pplvae.compare(model.model, guide, v, stderr=0.02, max_steps=25, simulated=0).rows
     for count in counts.tolist():
         some = rows["draws"].values == count
         at_once = pplvae.log_evidence(model.model, guide, v, particles=count, max_steps=25).rows
@@ -175,7 +175,7 @@ def test_a_family_is_scored_on_the_very_draws_of_the_rows_own_guide():
     model, guide, _, v = too_wide(1, rows=20)
     same = pplvae.Transport("same", lambda elements: {"unused": torch.zeros(())}, lambda lam, x: (x, x[..., 0] * 0))
     options = {"families": [same], "evidence": None, "max_steps": 25, "seed": 5}
-    rows = pplvae.compare(model.model, guide, v, stderr=0.025, **options).rows
+    rows = pplvae.compare(model.model, guide, v, stderr=0.025, **options, simulated=0).rows
     assert len(np.unique(rows["draws"])) > 2
     np.testing.assert_allclose(rows["elbo_local_same"], rows["elbo_local"], rtol=1e-9)
     np.testing.assert_allclose(rows["family_gap_same_stderr"], 0, atol=1e-9)
@@ -200,7 +200,7 @@ def test_same_seed_same_bits_alone_in_chunks_in_any_order():
 
 def test_rows_that_a_screen_skips_are_precise_too():
     model, guide, _, v = too_wide(9, rows=40, most=0.8)
-    rows = pplvae.compare(model.model, guide, v, screen=0.3, stderr=0.02, evidence=None, max_steps=25).rows
+    rows = pplvae.compare(model.model, guide, v, screen=0.3, stderr=0.02, evidence=None, max_steps=25, simulated=0).rows
     skipped = rows["status"].values == "skipped"
     assert 5 < skipped.sum() < 35
     counts = np.unique(rows["draws"].values[skipped])
