@@ -27,7 +27,7 @@ _BEGIN, _END = "<!-- faults -->", "<!-- end of faults -->"
 _RUN = "r"
 _FIT = ("fit", "--model", "ppca", "--data", "rows.npy", "--latent", "2", "--run", _RUN)
 _RESUMED = (*_FIT, "--existing", "resume")
-_COMPARE = ("compare", _RUN, "--evidence", "none", "--particles", "20")
+_COMPARE = ("compare", _RUN, "--max-steps", "50", "--evidence", "none", "--particles", "20")
 _LONGER = 1.2  # moments of kills lie within so many times what an uninterrupted run takes
 
 
@@ -126,7 +126,7 @@ def written(page: str, counts: Sequence[Count]) -> str:
 
 def few(folder: Path) -> list[Count]:
     """A handful of kills, and one before every publication of a file."""
-    tasks = _tasks(folder, epochs=2, rows=12, steps=3)
+    tasks = _tasks(folder, epochs=2, rows=12)
     found = [_random_kills(tasks[name], 3) for name in ("fit", "compare")]
     return found + [_kills_at_every_point(tasks[name]) for name in ("anew", "compare")]
 
@@ -148,13 +148,13 @@ def _all(folder: Path, *, quick: bool) -> Sequence[Count]:
         yield _two_at_once(task, others)
 
 
-def _tasks(folder: Path, *, epochs: int, rows: int, steps: int = 50) -> dict[str, Task]:
+def _tasks(folder: Path, *, epochs: int, rows: int) -> dict[str, Task]:
     start = folder / "rows"
     start.mkdir()
     np.save(start / "rows.npy", np.random.default_rng(0).normal(size=(rows, 4)))
     whole = Task.of("fit", (*_RESUMED, "--epochs", str(epochs)), start)
     anew = ("fit that replaces another", (*_FIT, "--existing", "overwrite", "--seed", "1", "--epochs", "3"), whole.end)
-    return {"fit": whole, "anew": Task.of(*anew), "compare": Task.of("compare", (*_COMPARE, "--max-steps", str(steps)), whole.end)}
+    return {"fit": whole, "anew": Task.of(*anew), "compare": Task.of("compare", _COMPARE, whole.end)}
 
 
 def _longer(start: Path, *, epochs: int) -> Task:
