@@ -150,7 +150,18 @@ def test_two_runs_on_the_same_rows(run, tmp_path):
             run("fit", "--model", "ppca", "--data", "rows.npy", "--epochs", epochs, "--latent", 1, "--run", name)[0]
             == 0
         )
-        quick = ("--particles", 50, "--max-steps", 25, "--families", "full_covariance", "--screen", 0.01, "--simulated", 2)
+        quick = (
+            "--particles",
+            50,
+            "--max-steps",
+            25,
+            "--families",
+            "full_covariance",
+            "--screen",
+            0.01,
+            "--simulated",
+            2,
+        )
         code, out, said = run("compare", name, *quick)
         assert code == 0, said
         assert "elbo_local_full_covariance" in out

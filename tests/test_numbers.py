@@ -245,7 +245,8 @@ def test_a_poisoned_row_leaves_the_others_as_they_are(guide, latent, where, valu
     v[POISONED, 0] = 9.0
     options = {"particles": 100, "max_steps": 60 if guide == "Laplace" else 100}
     clean, found = (
-        pplvae.compare(*poisoned_pair(guide, latent, place, value), v, **options, simulated=4).rows for place in ("", where)
+        pplvae.compare(*poisoned_pair(guide, latent, place, value), v, **options, simulated=4).rows
+        for place in ("", where)
     )
     others = [i for i in range(ROWS) if i != POISONED]
     for name, column in clean.data_vars.items():

@@ -214,7 +214,10 @@ def test_evidence_from_a_rows_own_guide_to_a_standard_error():
     model, guide, _, v = too_wide(9, rows=160, most=0.3)
     rows = pplvae.log_evidence(model.model, guide, v, stderr=0.02, max_steps=25).rows
     assert len(np.unique(rows["draws"])) > 1
-    error, stderr = rows["log_evidence"].values - model.log_evidence(v).detach().numpy(), rows["log_evidence_stderr"]
+    error, stderr = (
+        rows["log_evidence"].values - model.log_evidence(v).detach().numpy(),
+        rows["log_evidence_stderr"].values,
+    )
     # The logarithm of a mean lies below that of its expectation by half its variance.
     assert_within(error.mean(), of_mean(stderr), low=-0.5 * (stderr**2).mean())
     assert_spread_is_one(error / stderr, degrees=499)

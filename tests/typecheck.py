@@ -187,7 +187,9 @@ def _hangs_on(expected):
     if issubclass(expected, AbstractArray):
         return _LOOK
     asked = type(expected).__instancecheck__
-    plain = asked in (type.__instancecheck__, ABCMeta.__instancecheck__) and not getattr(expected, "_is_protocol", False)
+    plain = asked in (type.__instancecheck__, ABCMeta.__instancecheck__) and not getattr(
+        expected, "_is_protocol", False
+    )
     return _TYPE if plain else _VALUE
 
 
