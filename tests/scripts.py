@@ -18,8 +18,8 @@ SHORT = {
 }
 
 
-@pytest.fixture
-def script(monkeypatch, tmp_path, single_precision):
+@pytest.fixture(name="script")
+def script_in_this_process(monkeypatch, tmp_path, single_precision):
     """Runs a file with some words after it, in a folder of its own; gives what it prints."""
     monkeypatch.chdir(tmp_path)
     for name, less in SHORT.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts import script  # noqa: F401
+from scripts import script_in_this_process  # noqa: F401 - a fixture
 
 import pplvae
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from scripts import script  # noqa: F401
+from scripts import script_in_this_process  # noqa: F401 - a fixture
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 REDUCED = {

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from scripts import script  # noqa: F401
+from scripts import script_in_this_process  # noqa: F401 - a fixture
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = re.findall(r"!\[[^]]*\]\((figures/[^)]+)\)", (DOCS / "gallery.md").read_text())

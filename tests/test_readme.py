@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from scripts import script  # noqa: F401
+from scripts import script_in_this_process  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
