@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from scipy import stats
 from torch import nn
+from workflow import shorten_attribution
 
 import pplvae
 from pplvae.comparison.attribution import _causes_and_advice
@@ -138,7 +139,8 @@ def test_causes_on_numbers():
 
 
 @pytest.mark.statistical
-def test_an_encoder_that_is_too_small_wants_a_larger_one():
+def test_an_encoder_that_is_too_small_wants_a_larger_one(monkeypatch):
+    shorten_attribution(monkeypatch, trainings=False)
     model, guide, v = encoder_too_small()
     found = pplvae.attribute(model, guide, v[:500], v[500:], worth=0.3, **OPTIONS)
     assert [advice.remedy for advice in found.advice] == ["larger encoder"], str(found)
@@ -146,7 +148,8 @@ def test_an_encoder_that_is_too_small_wants_a_larger_one():
     assert f"{found.advice[0].nats:.3f} ± {found.advice[0].stderr:.3f}" in str(found)
 
 
-def test_an_encoder_stopped_early_wants_training_alone():
+def test_an_encoder_stopped_early_wants_training_alone(monkeypatch):
+    shorten_attribution(monkeypatch, trainings=False)
     model, guide, v = under_trained()
     before = {name: p.clone() for name, p in guide.func.named_parameters()}
     found = pplvae.attribute(model, guide, v[:500], v[500:], **OPTIONS)
@@ -162,7 +165,8 @@ def test_an_encoder_stopped_early_wants_training_alone():
     assert abs(float(nats.sel(cause="generalisation")) - left) < 1e-9
 
 
-def test_a_pair_in_the_param_store_is_taken_as_it_is_and_left():
+def test_a_pair_in_the_param_store_is_taken_as_it_is_and_left(monkeypatch):
+    shorten_attribution(monkeypatch)
     weight = torch.randn(4, 1)
 
     def model(v):

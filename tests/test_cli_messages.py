@@ -238,7 +238,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_fit(run, table, t
 def test_the_hint_of_an_interrupted_fit_works_as_printed(tmp_path):
     save_rows(tmp_path / "rows.npy")
     command = [sys.executable, "-m", "pplvae"]
-    words = ["fit", "--existing=refuse", "--data", "rows.npy", "--model", "ppca", "--epochs", "400", "--run", "my run"]
+    words = ["fit", "--existing=refuse", "--data", "rows.npy", "--model", "ppca", "--epochs", "150", "--run", "my run"]
     fit = subprocess.Popen([*command, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while not (tmp_path / "my run" / "checkpoint.safetensors").exists() and time.monotonic() < until:
@@ -249,4 +249,4 @@ def test_the_hint_of_an_interrupted_fit_works_as_printed(tmp_path):
     again = shlex.split(re.search("`pplvae ([^`]*)`", said)[1])
     done = subprocess.run([*command, *again], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "400 epochs" in done.stdout
+    assert "150 epochs" in done.stdout

@@ -21,13 +21,13 @@ import typer
 import xarray as xr
 from docstrings import sentence_of
 from test_cli import MINE
+from workflow import shorten_attribution
 
 import pplvae
 from pplvae.cli import app, main
 from pplvae.commands import runs
 from pplvae.commands.manual import JSON
 from pplvae.commands.tables import nested
-from pplvae.comparison import attribution
 from pplvae.data import Data, load_data
 from pplvae.store import open_datasets
 
@@ -103,10 +103,7 @@ def here(made, tmp_path):
 
 @pytest.fixture
 def short_attribution(monkeypatch):
-    """Steps that an attribution has no options for."""
-    small = {"simulated": 0, "annealing": pplvae.Annealing(particles=2, temperatures=2)}
-    monkeypatch.setattr("pplvae.comparison.retraining._FEWEST_STEPS", 2)
-    monkeypatch.setattr(attribution, "compare", lambda *given, **how: pplvae.compare(*given, **how | small))
+    shorten_attribution(monkeypatch)
 
 
 @pytest.fixture

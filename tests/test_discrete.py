@@ -305,7 +305,7 @@ def masked_category(seen, in_guide):
 def test_masked_states_are_not_counted():
     v, seen = torch.randn(4), torch.tensor([True, False, True, False])
     model, guide = masked_category(seen, in_guide=True)
-    rows = pplvae.compare(model, guide, (v, seen), particles=200, max_steps=25).rows
+    rows = pplvae.compare(model, guide, (v, seen), particles=200, max_steps=25, simulated=0).rows
     exact = dist.Normal(0.0, 2**0.5).log_prob(v)
     # Log 3 too high if masked states counted.
     assert_within(rows["log_evidence"].values - exact.numpy(), 1e-9 + rows["log_evidence_stderr"].values, degrees=199)
@@ -324,7 +324,7 @@ def test_states_that_the_guide_excludes():
             pyro.sample("z", dist.Categorical(logits=torch.tensor([0.0, 0.0, -torch.inf]).expand(len(v), 3)))
 
     v = torch.linspace(-1, 1, 3)
-    rows = pplvae.compare(model, guide, v).rows
+    rows = pplvae.compare(model, guide, v, simulated=0).rows
     terms = [torch.tensor(p).log() + dist.Normal(z, 1.0).log_prob(v) for p, z in ((0.5, 0.0), (0.3, 1.0))]
     np.testing.assert_allclose(rows["log_evidence"], torch.stack(terms).logsumexp(0), atol=1e-6)
     assert (rows["status"] == "converged").all()
@@ -332,7 +332,7 @@ def test_states_that_the_guide_excludes():
 
 def test_a_screen_bounds_summed_states_too():
     switches = Switches(rows=3)
-    rows = pplvae.compare(switches.model, switches.guide, switches.v, screen=0.1, max_steps=50).rows
+    rows = pplvae.compare(switches.model, switches.guide, switches.v, screen=0.1, max_steps=50, simulated=0).rows
     exact = (switches.log_joint.logsumexp(0) - switches.elbo(switches.encoder(switches.v))).detach().numpy()
     np.testing.assert_allclose(rows["amortisation_gap_bound"], exact, atol=1e-9)
 
@@ -342,7 +342,7 @@ def test_what_moves_real_numbers_refuses_other_latents():
     for call in (
         lambda: pplvae.posterior_means(switches.model, switches.guide, switches.v, max_steps=0),
         lambda: pplvae.log_evidence(switches.model, switches.guide, switches.v, method="ais", max_steps=0),
-        lambda: pplvae.compare(switches.model, switches.guide, switches.v, families=["flow"], max_steps=0),
+        lambda: pplvae.compare(switches.model, switches.guide, switches.v, families=["flow"], max_steps=0, simulated=0),
     ):
         with pytest.raises(ProgramError, match="are discrete"):
             call()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import script_in_this_process  # noqa: F401 - a fixture
 
 import pplvae
 from pplvae.checking.codes import CODES
@@ -154,7 +155,7 @@ def commands_of(page):
     return [[*command, *LESS[command[0]].split()] for command in words if command[0] in LESS]
 
 
-def test_what_start_says_to_type_works(tmp_path):
+def test_what_start_says_to_type_works(tmp_path, script):
     """Its own model, its commands and its Python, in one process."""
     page = (DOCS / "start.md").read_text(encoding="utf-8")
     program, in_python = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
@@ -166,9 +167,8 @@ def test_what_start_says_to_type_works(tmp_path):
         assert in_python.count(large) == 1
         in_python = in_python.replace(large, small)
     typed = TYPED.format(commands=commands) + in_python
-    done = subprocess.run([sys.executable, "-c", typed], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "amortisation_gap" in done.stdout
+    (tmp_path / "typed.py").write_text(typed)
+    assert "amortisation_gap" in script(tmp_path / "typed.py")
     assert (tmp_path / "gap.html").exists()
     assert (tmp_path / "runs/a/report.html").exists()
 

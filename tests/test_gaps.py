@@ -20,7 +20,7 @@ from pplvae.programs.log_weights import log_weights
 def test_against_the_exact_gap(seed, kind):
     model, v = random_linear(seed, kind=kind)
     guide, encode = bad_guide(model, seed)
-    rows = pplvae.compare(model.model, guide, v, seed=seed).rows
+    rows = pplvae.compare(model.model, guide, v, seed=seed, simulated=0).rows
     exact = {
         "elbo_amortised": model.elbo(v, *encode(v)),
         "elbo_local": model.elbo(v, *model.best_factorised(v)),
@@ -70,7 +70,7 @@ def test_exact_posterior_leaves_nothing(seed):
     model, v = random_linear(seed, rows=60)
     weights = log_weights(model.model, model.exact_guide, v, particles=5)
     assert float((weights - model.log_evidence(v)).abs().max().detach()) < 1e-9
-    result = pplvae.compare(model.model, model.exact_guide, v, families=["full_covariance"])
+    result = pplvae.compare(model.model, model.exact_guide, v, families=["full_covariance"], simulated=0)
     rows, summary = result.rows, result.summary().isel(part=0)
     assert float(abs(rows["amortisation_gap"]).max()) < 1e-9
     assert_within(rows["approximation_gap"], rows["approximation_gap_stderr"], low=-0.001, degrees=999)
@@ -91,7 +91,7 @@ def test_full_covariance_family_has_no_approximation_gap():
         with pyro.plate("data", len(v)):
             pyro.sample("h", dist.MultivariateNormal(torch.zeros(len(v), model.latent), covariance_matrix=covariance))
 
-    rows = pplvae.compare(model.model, guide, v).rows
+    rows = pplvae.compare(model.model, guide, v, simulated=0).rows
     assert float(rows["amortisation_gap"].mean()) > 1
     np.testing.assert_allclose(rows["elbo_local"], model.log_evidence(v).detach(), rtol=0, atol=1e-6)
 
@@ -111,7 +111,7 @@ def test_row_alone_in_chunks_in_any_order():
     guide, _ = bad_guide(model, 6)
 
     def found(rows, **options):
-        return pplvae.compare(model.model, guide, rows, stderr=0.02, **options).rows
+        return pplvae.compare(model.model, guide, rows, stderr=0.02, **options, simulated=0).rows
 
     whole, order = found(v, chunk_size=1000), torch.randperm(30)
     for rows, those in ((found(v[11:12]), [11]), (found(v, chunk_size=7), range(30)), (found(v[order]), order.numpy())):
@@ -154,7 +154,7 @@ def test_a_row_without_a_finite_elbo_is_named_and_does_not_spoil_others():
             pyro.factor("penalty", broken)
             pyro.sample("v", dist.Normal(h @ model.factors.T, 1.0).to_event(1), obs=rows)
 
-    rows = pplvae.compare(breaking, guide, v, particles=50).rows
+    rows = pplvae.compare(breaking, guide, v, particles=50, simulated=4).rows
     assert rows["status"].values.tolist() == ["converged"] * 2 + ["nonfinite"] + ["converged"] * 3
     assert np.isfinite(np.delete(rows["amortisation_gap"].values, 2)).all()
 
@@ -170,7 +170,7 @@ def test_an_encoder_that_says_no_gaussian_of_one_row_fails_there_alone():
             pyro.sample("h", dist.Normal(loc, scale * wrong).to_event(1))
 
     good = [0, 1, 2, 3, 4, 5, 7, 8]
-    together, alone = (pplvae.compare(model.model, guide, rows).rows for rows in (v, v[good]))
+    together, alone = (pplvae.compare(model.model, guide, rows, simulated=4).rows for rows in (v, v[good]))
     assert str(together["status"].values[6]) == "nonfinite"
     for name in ("method", "status", "draws"):
         np.testing.assert_array_equal(together[name].values[good], alone[name])
@@ -263,8 +263,8 @@ def test_a_screen_skips_rows_that_cannot_lose_much():
             loc, spread = torch.where(poor, far_mean, mean.detach()), torch.where(poor, far_scale, scale.detach())
             pyro.sample("h", dist.Normal(loc, spread).to_event(1))
 
-    whole = pplvae.compare(model.model, guide, v).rows
-    result = pplvae.compare(model.model, guide, v, screen=0.2, chunk_size=10)
+    whole = pplvae.compare(model.model, guide, v, simulated=0).rows
+    result = pplvae.compare(model.model, guide, v, screen=0.2, chunk_size=10, simulated=0)
     rows = result.rows
     skipped = (rows["status"] == "skipped").values
     assert not skipped[bad.numpy()].any()
@@ -279,7 +279,7 @@ def test_a_screen_skips_rows_that_cannot_lose_much():
     assert int(summary["skipped"]) == 16
     assert float(summary["gap_at_most"]) > float(whole["amortisation_gap"].mean())
     assert "16 rows were screened out" in str(result)
-    everything = pplvae.compare(model.model, guide, v[~bad], screen=0.5, max_steps=50)
+    everything = pplvae.compare(model.model, guide, v[~bad], screen=0.5, max_steps=50, simulated=0)
     assert (everything.rows["status"] == "skipped").all()
     str(everything)
 

@@ -12,9 +12,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from oracles import bad_guide, random_linear
+from workflow import shorten_attribution
 
 import pplvae
-from pplvae.comparison import retraining
 from pplvae.data import Rows
 from pplvae.errors import PplvaeWarning, StoreError
 from pplvae.scoring import chunks
@@ -34,8 +34,8 @@ ROWS = 10
 
 
 @pytest.fixture(autouse=True)
-def few_steps_of_training(monkeypatch):
-    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 2)
+def short_attribution(monkeypatch):
+    shorten_attribution(monkeypatch)
 
 
 def pair(seed=9):

@@ -57,7 +57,7 @@ def encoded(guide, v):
 @pytest.mark.parametrize("pair", [functions_with_pyro_param, beta_latent], ids=["second order", "first order"])
 def test_a_look_from_the_last_one_agrees_with_a_cold_comparison(pair):
     model, guide, rows = pair()
-    how = {"epochs": 6, "batch_size": 6, "lr": 0.02, "objective": "Trace_ELBO", "compare_every": 2}
+    how = {"epochs": 6, "batch_size": 6, "lr": 0.02, "objective": "Trace_ELBO", "compare_every": 3}
     fit = pplvae.fit(model, guide, rows, **how)
     cold = pplvae.amortisation_gap(fit.model, fit.guide, rows, particles=400).rows["amortisation_gap"]
     last = fit.history.isel(epoch=-1)

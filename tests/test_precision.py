@@ -56,17 +56,12 @@ def exact(model, encode, v, result):
 
 @pytest.mark.statistical
 def test_every_row_takes_as_many_draws_as_it_needs_and_they_tell_the_truth():
-    errors, stderrs = ({name: [] for name in NAMES} for _ in range(2))
-    for seed in range(3):
-        model, guide, encode, v = too_wide(1, rows=40)
-        result = pplvae.amortisation_gap(model.model, guide, v, seed=seed, stderr=WANTED, max_steps=50)
-        rows, truth = result.rows, exact(model, encode, v, result)
-        assert len(np.unique(rows["draws"])) > 3
-        for name in NAMES:
-            errors[name].append(rows[name].values - truth[name].detach().numpy())
-            stderrs[name].append(rows[f"{name}_stderr"].values)
+    model, guide, encode, v = too_wide(1, rows=120)
+    result = pplvae.amortisation_gap(model.model, guide, v, stderr=WANTED, max_steps=50)
+    rows, truth = result.rows, exact(model, encode, v, result)
+    assert len(np.unique(rows["draws"])) > 3
     for name in NAMES:
-        error, stderr = np.concatenate(errors[name]), np.concatenate(stderrs[name])
+        error, stderr = rows[name].values - truth[name].detach().numpy(), rows[f"{name}_stderr"].values
         # A pilot's error is itself uncertain, which the doubling makes up for on average.
         assert np.sqrt((stderr**2).mean()) < WANTED, name
         assert_within(error.mean(), of_mean(stderr), what=name)
@@ -100,14 +95,14 @@ def test_the_pilot_that_decides_is_not_in_the_score():
 def test_a_row_says_what_so_many_draws_of_it_say():
     model, guide, _, v = too_wide(1, rows=12)
     options = {"families": ["full_covariance"], "evidence": None, "seed": 3, "max_steps": 25}
-    rows = pplvae.compare(model.model, guide, v, stderr=0.06, **options).rows
+    rows = pplvae.compare(model.model, guide, v, stderr=0.06, **options, simulated=0).rows
     counts = np.unique(rows["draws"].values)
     assert len(counts) > 2
     names = [name for name in rows if rows[name].dtype.kind == "f"]
     assert {"family_gap_full_covariance", "amortisation_gap_stderr"} < set(names)
     for count in counts.tolist():
         some = rows["draws"].values == count
-        at_once = pplvae.compare(model.model, guide, v, particles=count, **options).rows
+        at_once = pplvae.compare(model.model, guide, v, particles=count, **options, simulated=0).rows
         for name in names:
             np.testing.assert_allclose(rows[name].values[some], at_once[name].values[some], rtol=1e-6, atol=1e-9)
 
@@ -117,7 +112,7 @@ def test_evidence_takes_as_many_draws_as_it_needs():
     rows = pplvae.log_evidence(model.model, guide, v, stderr=0.02, max_steps=25).rows
     counts = np.unique(rows["draws"].values)
     assert len(counts) > 1
-    compared = pplvae.compare(model.model, guide, v, stderr=0.02, max_steps=25).rows
+    compared = pplvae.compare(model.model, guide, v, stderr=0.02, max_steps=25, simulated=0).rows
     for count in counts.tolist():
         some = rows["draws"].values == count
         at_once = pplvae.log_evidence(model.model, guide, v, particles=count, max_steps=25).rows
@@ -175,7 +170,7 @@ def test_a_family_is_scored_on_the_very_draws_of_the_rows_own_guide():
     model, guide, _, v = too_wide(1, rows=20)
     same = pplvae.Transport("same", lambda elements: {"unused": torch.zeros(())}, lambda lam, x: (x, x[..., 0] * 0))
     options = {"families": [same], "evidence": None, "max_steps": 25, "seed": 5}
-    rows = pplvae.compare(model.model, guide, v, stderr=0.025, **options).rows
+    rows = pplvae.compare(model.model, guide, v, stderr=0.025, **options, simulated=0).rows
     assert len(np.unique(rows["draws"])) > 2
     np.testing.assert_allclose(rows["elbo_local_same"], rows["elbo_local"], rtol=1e-9)
     np.testing.assert_allclose(rows["family_gap_same_stderr"], 0, atol=1e-9)
@@ -200,7 +195,7 @@ def test_same_seed_same_bits_alone_in_chunks_in_any_order():
 
 def test_rows_that_a_screen_skips_are_precise_too():
     model, guide, _, v = too_wide(9, rows=40, most=0.8)
-    rows = pplvae.compare(model.model, guide, v, screen=0.3, stderr=0.02, evidence=None, max_steps=25).rows
+    rows = pplvae.compare(model.model, guide, v, screen=0.3, stderr=0.02, evidence=None, max_steps=25, simulated=0).rows
     skipped = rows["status"].values == "skipped"
     assert 5 < skipped.sum() < 35
     counts = np.unique(rows["draws"].values[skipped])
@@ -216,14 +211,13 @@ def test_rows_that_a_screen_skips_are_precise_too():
 
 @pytest.mark.statistical
 def test_evidence_from_a_rows_own_guide_to_a_standard_error():
-    errors, stderrs = [], []
-    for seed in range(4):
-        model, guide, _, v = too_wide(9, rows=40, most=0.3)
-        rows = pplvae.log_evidence(model.model, guide, v, stderr=0.02, seed=seed, max_steps=25).rows
-        assert len(np.unique(rows["draws"])) > 1
-        errors.append(rows["log_evidence"].values - model.log_evidence(v).detach().numpy())
-        stderrs.append(rows["log_evidence_stderr"].values)
-    error, stderr = np.concatenate(errors), np.concatenate(stderrs)
+    model, guide, _, v = too_wide(9, rows=160, most=0.3)
+    rows = pplvae.log_evidence(model.model, guide, v, stderr=0.02, max_steps=25).rows
+    assert len(np.unique(rows["draws"])) > 1
+    error, stderr = (
+        rows["log_evidence"].values - model.log_evidence(v).detach().numpy(),
+        rows["log_evidence_stderr"].values,
+    )
     # The logarithm of a mean lies below that of its expectation by half its variance.
     assert_within(error.mean(), of_mean(stderr), low=-0.5 * (stderr**2).mean())
     assert_spread_is_one(error / stderr, degrees=499)

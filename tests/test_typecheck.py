@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -76,6 +77,28 @@ def test_what_fits_passes():
     assert Pair(SIX, SIX).x is SIX
     assert [len(x) for x in counts(3)] == [3]
     assert [nested(name)(FIVE, FIVE) for name in "ab"] == ["a", "b"]
+
+
+@check
+def chosen(some: list[int], how: Literal["first"], x: Row | float = 0.0) -> int | str:
+    return some[0] if how == "first" else how
+
+
+def test_what_has_passed_once_is_looked_at_again():
+    """Types, shapes and dtypes that have passed are remembered: nothing else is."""
+    difference(FIVE, FIVE, scale=2.0), difference(SIX), chosen([1], "first"), chosen([1], "first", FIVE)
+    for wrong in (
+        lambda: difference(FIVE, SIX, scale=2.0),
+        lambda: difference(FIVE, FIVE, scale=0.0),
+        lambda: difference(FIVE, FIVE.int(), scale=2.0),
+        lambda: difference(FIVE.int()),
+        lambda: difference(FIVE, FIVE, scale=[2.0]),
+        lambda: chosen(["1"], "first"),
+        lambda: chosen([1], "last"),
+        lambda: chosen([1], "first", torch.zeros(5, 1)),
+    ):
+        with pytest.raises(TypeError, match="violates type hint"):
+            wrong()
 
 
 def test_every_function_of_the_package_is_checked():

@@ -2,10 +2,12 @@
 
 jaxtyping's own import hook does the same, in three times the time of what is tested: it binds every call to a
 signature, checks the arguments twice, and compiles the checks of a nested function whenever one is made. Here a type is
-compiled once for each function that is written.
+compiled once for each function that is written, and what hangs on types, shapes and dtypes alone is checked once for
+each of these.
 """
 
 import ast
+import collections.abc
 import dataclasses
 import functools
 import importlib.machinery
@@ -13,7 +15,10 @@ import inspect
 import sys
 import types
 import typing
+from abc import ABCMeta
 
+import numpy as np
+import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, jaxtyped
 
@@ -45,9 +50,6 @@ def check(thing):
         nonlocal expected
         if expected is None:
             expected = _types_of(thing)
-        if expected.axes:
-            with jaxtyped("context"):  # axes of one name are as long as each other in here
-                return expected.checked(thing, args, kwargs)
         return expected.checked(thing, args, kwargs)
 
     return checked
@@ -66,33 +68,129 @@ class _Types:
 
     def __init__(self, function):
         code = function.__code__
-        expected = {name: _type_of(function, name) for name in function.__annotations__}
-        checks = {name: _check_of(function, name, one) for name, one in expected.items()}
+        checks = {name: _Check.of(function, name) for name in function.__annotations__}
         positional, named = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
         rest = iter(code.co_varnames[named:])
+        self.axes = any(one is not None and one.axes for one in checks.values())
+        self.remembered = not any(one is not None and one.axes and one.hangs_on is _VALUE for one in checks.values())
+        self.passed = set()  # looks of arguments, and of arguments with the result
         self.result = checks.pop("return", None)
         self.others = checks.get(next(rest)) if code.co_flags & inspect.CO_VARARGS else None
         self.other_names = checks.get(next(rest)) if code.co_flags & inspect.CO_VARKEYWORDS else None
         self.by_place = [checks.get(name) for name in code.co_varnames[:positional]]
         self.by_name = {name: checks.get(name) for name in code.co_varnames[:named]}
-        self.axes = any(_has_axes(one) for one in expected.values())
 
     def checked(self, function, args, kwargs):
         __tracebackhide__ = True
-        for check_one, value in zip(self.by_place, args, strict=False):
-            if check_one is not None:
-                check_one(value)
+        if not self.axes:
+            for one, value in self._of(args, kwargs):
+                one(value)
+            return self._result(function(*args, **kwargs))
+        looks = self._looks(args, kwargs) if self.remembered else None
+        if looks is None or looks not in self.passed:
+            with jaxtyped("context"):  # axes of one name are as long as each other in here
+                for one, value in self._of(args, kwargs):
+                    one.now(value)
+                result = self._result(function(*args, **kwargs))
+            if looks is not None:
+                self.passed |= {looks, self._with_result(looks, result)}
+            return result
+        result = function(*args, **kwargs)
+        if self.result is None or not self.result.axes:
+            return self._result(result)
+        looks = self._with_result(looks, result)
+        if looks not in self.passed:
+            with jaxtyped("context"):
+                for one, value in self._of(args, kwargs):
+                    one.now(value)
+                self._result(result)
+            self.passed.add(looks)
+        return result
+
+    def _of(self, args, kwargs):
+        """Checks and what they are of."""
+        for one, value in zip(self.by_place, args, strict=False):
+            if one is not None:
+                yield one, value
         if self.others is not None:
             for value in args[len(self.by_place) :]:
-                self.others(value)
+                yield self.others, value
         for name, value in kwargs.items():
-            check_one = self.by_name.get(name, self.other_names)
-            if check_one is not None:
-                check_one(value)
-        result = function(*args, **kwargs)
+            one = self.by_name.get(name, self.other_names)
+            if one is not None:
+                yield one, value
+
+    def _looks(self, args, kwargs):
+        """All that the checks of axes hang on; the other checks are made."""
+        __tracebackhide__ = True
+        looks = [*kwargs]
+        for one, value in self._of(args, kwargs):
+            if one.axes:
+                looks.append(_look(value))
+            else:
+                one(value)
+        return tuple(looks)
+
+    def _with_result(self, looks, result):
+        return (looks, _look(result)) if self.result is not None and self.result.axes else looks
+
+    def _result(self, result):
+        __tracebackhide__ = True
         if self.result is not None and result is not NotImplemented:  # which leaves an operator to the other operand
             self.result(result)
         return result
+
+
+_TYPE, _LOOK, _VALUE = "its type", "its type, shape and dtype", "all of it"
+
+
+class _Check:
+    """Raises where a value is not of a type.
+
+    Attributes:
+        now: the check itself.
+        axes: whether the type has axes, which other values may share.
+        hangs_on: what of a value it hangs on.
+    """
+
+    def __init__(self, now, expected):
+        self.now, self.axes, self.hangs_on = now, _has_axes(expected), _hangs_on(expected)
+        self.passed = set()  # types
+
+    @classmethod
+    def of(cls, function, name):
+        """None where every value is of that type."""
+        expected = _type_of(function, name)
+        return None if expected is typing.Any else cls(_check_of(function, name, expected), expected)
+
+    def __call__(self, value):
+        __tracebackhide__ = True
+        if self.hangs_on is not _TYPE:
+            self.now(value)
+        elif type(value) not in self.passed:
+            self.now(value)
+            self.passed.add(type(value))
+
+
+def _look(value):
+    return (type(value), value.shape, value.dtype) if isinstance(value, torch.Tensor | np.ndarray) else type(value)
+
+
+def _hangs_on(expected):
+    if expected is None or typing.get_origin(expected) is collections.abc.Callable:
+        return _TYPE
+    if typing.get_origin(expected) in (typing.Union, types.UnionType):
+        parts = {_hangs_on(part) for part in typing.get_args(expected)}
+        return next(one for one in (_VALUE, _LOOK, _TYPE) if one in parts)
+    if not inspect.isclass(expected) or typing.get_origin(expected) is not None:
+        return _VALUE
+    if issubclass(expected, AbstractArray):
+        return _LOOK
+    asked = type(expected).__instancecheck__
+    plain = asked in (type.__instancecheck__, ABCMeta.__instancecheck__) and not getattr(
+        expected, "_is_protocol", False
+    )
+    return _TYPE if plain else _VALUE
 
 
 def _type_of(function, name):
@@ -110,9 +208,7 @@ def _has_axes(expected):
 
 
 def _check_of(function, name, expected):
-    """Raises where a value is not of that type; None where every value is."""
-    if expected is typing.Any:
-        return None
+    """Raises where a value is not of that type."""
 
     def of(value):
         pass

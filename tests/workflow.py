@@ -6,6 +6,7 @@ import pplvae
 from pplvae.commands import fitting, measuring
 from pplvae.commands.folders import COMPARISON
 from pplvae.commands.spec import made
+from pplvae.comparison import attribution, retraining
 
 
 def check_pair(make, rows, folder, **options):
@@ -48,3 +49,11 @@ def check_name(data, **parts):
     v = rows.train.values[:5].double()
     assert pplvae.log_weights(program.double().model, program.guide, v).isfinite().all()
     return program
+
+
+def shorten_attribution(monkeypatch, *, trainings=True):
+    """What an attribution has no options for, small: its trainings and the evidence are tested elsewhere."""
+    small = {"simulated": 0, "annealing": pplvae.Annealing(particles=2, temperatures=2)}
+    monkeypatch.setattr(attribution, "compare", lambda *given, **how: pplvae.compare(*given, **how | small))
+    if trainings:
+        monkeypatch.setattr(retraining, "_FEWEST_STEPS", 2)

@@ -13,9 +13,9 @@ import xarray as xr
 from docstrings import sentence_of, text_of
 from oracles import bad_guide, random_linear
 from torch.utils.data import DataLoader, TensorDataset
+from workflow import shorten_attribution
 
 import pplvae
-from pplvae.comparison import retraining
 from pplvae.data import Rows
 from pplvae.errors import DataError
 from pplvae.results.base import Result
@@ -143,9 +143,8 @@ ROWS = 6
 
 
 @pytest.fixture(autouse=True)
-def few_steps_of_training(monkeypatch):
-    """The trainings of `attribute` are tested elsewhere."""
-    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 2)
+def short_attribution(monkeypatch):
+    shorten_attribution(monkeypatch)
 
 
 @cache

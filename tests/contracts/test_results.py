@@ -16,10 +16,10 @@ import torch
 import xarray as xr
 from matplotlib import _pylab_helpers, rcParams
 from oracles import bad_guide, random_linear
+from workflow import shorten_attribution
 
 import pplvae
 from pplvae import plain, plots
-from pplvae.comparison import retraining
 from pplvae.data import Rows
 from pplvae.errors import DataError, StoreError
 from pplvae.results.base import Result
@@ -114,9 +114,8 @@ EVERY = pytest.mark.parametrize("name", CASES)
 
 
 @pytest.fixture(autouse=True)
-def few_steps_of_training(monkeypatch):
-    """The trainings of `attribute` are tested elsewhere."""
-    monkeypatch.setattr(retraining, "_FEWEST_STEPS", 2)
+def short_attribution(monkeypatch):
+    shorten_attribution(monkeypatch)
 
 
 def rows_of(v, *, ids=None, labels=None, name=WHOLE):
