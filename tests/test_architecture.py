@@ -18,6 +18,7 @@ ROOMS = {
     "_version": [],
     "errors": [],
     "isolate": [],
+    "ranks": ["group", "checksums"],
     "loggers": [],
     "plots": ["style", "ladder", "gaps", "groups", "diagnostics", "latents", "landscape", "images", "training"],
     "netcdf": [],
@@ -48,6 +49,7 @@ ROOMS = {
     "programs": [
         *(
             "shapes",
+            "mixing",
             "keys",
             "noise",
             "chunking",
@@ -62,7 +64,7 @@ ROOMS = {
             "families",
             "factorisations",
         ),
-        *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "reading", "dependence"),
+        *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "keyed", "reading", "dependence"),
         *(
             "refusals",
             "plates",
@@ -128,7 +130,8 @@ ROOMS = {
     ],
     "scoring": ["tables", "kept", "scores", "precision", "chunks", "gaps"],
     "training": [
-        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
+        *("adam", "weights", "preparation", "breakdown", "replays", "shares", "narrow", "gradients", "update", "steps"),
+        *("parts", "feed", "passing", "validation", "checkpoint", "together"),
         *("history", "looks", "loop", "outcome", "fitting"),
     ],
     "checking": [

@@ -21,8 +21,8 @@ from pplvae.results.base import Result
 from pplvae.run_folders import COMMAND, RUN, WEIGHTS, check_files, read_record, read_spec
 from pplvae.scoring.kept import remove
 from pplvae.store import check_kinds
-from pplvae.training.fitting import digest
 from pplvae.training.outcome import Fit
+from pplvae.training.together import digest
 
 PAGE = "report.html"
 ROWS = "gap.parquet"  # beside it, for other tools
