@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pplvae.data import Rows
 from pplvae.errors import ProgramError
 from pplvae.objectives import Objective
 from pplvae.programs.batch import Batch
 from pplvae.programs.capture import agree
+from pplvae.programs.failures import in_users_words
 from pplvae.training.preparation import Start
 from pplvae.training.replays import Found, differs
 from pplvae.training.steps import Steps
@@ -43,9 +45,15 @@ def check_parts(objective: Objective, start: Start, steps: Steps, rows: Rows, si
     index = torch.arange(min(size, len(rows), _ROWS))
     tensors = [tensor[index.to(tensor.device)] for tensor in rows.tensors]
     batch = Batch.of_step(tensors, index.to(tensors[0].device), (seed, 0), 0)
-    reason = objective.reason_against_parts or reason_against_parts(steps.looked_at, batch)
+    with in_users_words("objective", tensors):
+        reason = objective.reason_against_parts or _of_modules(start) or reason_against_parts(steps.looked_at, batch)
     if reason:
         raise _refused(reason)
+
+
+def _of_modules(start: Start) -> str:
+    over_rows = [module for module in start.modules if isinstance(module, _BatchNorm) and module.training]
+    return f"{over_rows[0]} normalises over the rows of a batch while it is in train mode" if over_rows else ""
 
 
 def _refused(reason: str) -> ProgramError:
