@@ -26,6 +26,7 @@ ROOMS = {
     "plain": [],
     "store": [],
     "holding": [],
+    "leases": [],
     "run_folders": [],
     "data": [
         *("limits", "mapped", "given", "arrays", "table", "scaling", "download", "readers", "originals", "split"),
@@ -128,7 +129,7 @@ ROOMS = {
         ),
         "richer_families",
     ],
-    "scoring": ["tables", "kept", "scores", "precision", "chunks", "gaps"],
+    "scoring": ["tables", "kept", "together", "scores", "precision", "chunks", "gaps"],
     "training": [
         *("adam", "weights", "preparation", "breakdown", "replays", "shares", "narrow", "gradients", "update", "steps"),
         *("parts", "feed", "passing", "validation", "checkpoint", "together"),

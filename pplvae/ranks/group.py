@@ -8,7 +8,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -105,6 +105,18 @@ class Ranks:
             raise RanksError(f"Rank 0 says: {words}", elsewhere=True)
         return found  # type: ignore[return-value]
 
+    @contextmanager
+    def first_holds(self, hold: Callable[[], AbstractContextManager[_T]]) -> Iterator[_T | None]:
+        """Enter a context on rank 0 only, before anybody goes on; None on the others.
+
+        Raises:
+            RanksError: on the other ranks, where rank 0 was refused.
+        """
+        held: list[_T] = []
+        with ExitStack() as stack:
+            self.first_alone(lambda: held.append(stack.enter_context(hold())))
+            yield held[0] if held else None
+
     def check_alike(self, given: dict[str, Any]) -> None:
         """Refuse ranks that have been given different things.
 
@@ -155,6 +167,13 @@ def ranks() -> Ranks:
             return Ranks()
         _join()
     return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def of_torchrun() -> tuple[int, int]:
+    """Rank and size of the job, as torchrun has told this process; 0 and 0 where it has not started it."""
+    if _BY_ITSELF.get() or not dist.is_available() or not dist.is_torchelastic_launched():
+        return 0, 0
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 @contextmanager

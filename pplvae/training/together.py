@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ _COMPARED = 16  # rows that every rank looks at: to read them all is rank 0's
 def opened_by_first(here: Ranks, run: str | Path | None, existing: str) -> Iterator[RunFolder | None]:
     """Hold the run folder on rank 0; on the others there is none.
 
-    A job that torchrun has started anew, since a rank had died, goes on with what it had begun.
-
     Raises:
         StoreError: see `open_run`; on rank 0.
         RanksError: on the others.
@@ -30,11 +28,13 @@ def opened_by_first(here: Ranks, run: str | Path | None, existing: str) -> Itera
     if run is None:
         yield None
         return
-    existing = "resume" if existing == "refuse" and restarts() else existing
-    folder: list[RunFolder] = []
-    with ExitStack() as stack:
-        here.first_alone(lambda: folder.append(stack.enter_context(open_run(Path(run), existing))))
-        yield folder[0] if folder else None
+    with here.first_holds(lambda: open_run(Path(run), on_restart(existing))) as folder:
+        yield folder
+
+
+def on_restart(existing: str) -> str:
+    """What to do if a folder holds a run: a job that torchrun has started anew finds its own, and goes on with it."""
+    return "resume" if existing == "refuse" and restarts() else existing
 
 
 def alike(here: Ranks, settings: Mapping[str, Any], rows: Rows, start: Start) -> None:
