@@ -26,7 +26,7 @@ from pplvae.training.parts import check_parts
 from pplvae.training.preparation import follow_rows, hold_model, merged_stores, prepare
 from pplvae.training.shares import Shares
 from pplvae.training.steps import Steps
-from pplvae.training.together import alike, digest, opened_by_first
+from pplvae.training.together import alike, digest, on_restart, opened_by_first
 from pplvae.training.weights import Fitted
 
 _TRAINED, _NOISE = ("both", "guide"), ("generator", "rows")
@@ -171,7 +171,7 @@ def fit(
                 check_parts(chosen, start, steps, training, batch_size, here.size * accumulate, seed)
             looks = _looks(model, guide, training, held_out, settings)
             loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder, looks, here)
-            if existing == "resume" or here.is_job:  # which torchrun may have started anew
+            if on_restart(existing) == "resume":
                 loop.resume()
             shown = progress and here.is_first
             with progress_bar(epochs, "fitting", "epoch", progress=shown, done=loop.epoch) as bar:

@@ -1,6 +1,7 @@
 """Whether a batch may be taken in parts, on one rank or on several: what its loss is must be a sum over its rows."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -10,7 +11,6 @@ from pplvae.errors import ProgramError
 from pplvae.objectives import Objective
 from pplvae.programs.batch import Batch
 from pplvae.programs.capture import agree
-from pplvae.programs.failures import in_users_words
 from pplvae.training.preparation import Start
 from pplvae.training.replays import Found, differs
 from pplvae.training.steps import Steps
@@ -45,8 +45,10 @@ def check_parts(objective: Objective, start: Start, steps: Steps, rows: Rows, si
     index = torch.arange(min(size, len(rows), _ROWS))
     tensors = [tensor[index.to(tensor.device)] for tensor in rows.tensors]
     batch = Batch.of_step(tensors, index.to(tensors[0].device), (seed, 0), 0)
-    with in_users_words("objective", tensors):
-        reason = objective.reason_against_parts or _of_modules(start) or reason_against_parts(steps.looked_at, batch)
+    reason = objective.reason_against_parts or _of_modules(start)
+    if not reason:
+        with suppress(Exception):  # the fit will meet it in its first step, and say where it comes from
+            reason = reason_against_parts(steps.looked_at, batch)
     if reason:
         raise _refused(reason)
 
@@ -64,19 +66,19 @@ def _refused(reason: str) -> ProgramError:
     )
 
 
-def reason_against_parts(look: Callable[[Batch], Found], batch: Batch) -> str:
+def reason_against_parts(look: Callable[[Batch, int], Found], batch: Batch) -> str:
     """Why a batch cannot be taken in parts, in a clause, as far as one batch shows it; "" where it can.
 
     Args:
-        look: what a step would find on some rows, as means over them.
+        look: what a step would find on some rows, as means over them; of such a seed.
         batch: rows whose noise is keyed.
     """
-    whole, again = look(batch), look(batch)
+    whole, again = look(batch, 0), look(batch, 1)
     if differs(whole, again, _ALIKE):
         return "it draws random numbers that do not belong to rows, such as NumPy's, or torch's beside those of latents"
     middle = (len(batch) + 1) // 2
     parts = [batch.take(slice(0, middle)), batch.take(slice(middle, None))]
-    found = [look(part) for part in parts if len(part)]
+    found = [look(part, 0) for part in parts if len(part)]
     weights = [len(part) / len(batch) for part in parts if len(part)]
     loss = torch.stack([one.loss * weight for one, weight in zip(found, weights, strict=True)]).sum()
     if not agree(loss, whole.loss, _ALIKE):

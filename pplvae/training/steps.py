@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.errors import CaptureError, PplvaeWarning
-from pplvae.isolate import generators_kept, reseed_beside_torch, validation
+from pplvae.isolate import generators_kept, reseed, reseed_beside_torch, validation
 from pplvae.programs.batch import Batch
 from pplvae.programs.capture import clause
 from pplvae.programs.price import Counting, price
@@ -92,12 +92,13 @@ class Steps:
             self._update(found)
         return found.loss
 
-    def looked_at(self, batch: Batch) -> Found:
-        """What a step would find on some rows; nothing moves."""
+    def looked_at(self, batch: Batch, seed: int) -> Found:
+        """What a step would find on some rows, with such noise beside that of rows; nothing moves."""
         if not self._begun:
             self._begin(batch)
         kept = self._state()
         with generators_kept():
+            reseed(seed)
             found = (self._gradients.by_pyro if self._how is How.PYRO else self._gradients.as_written)(batch, 1.0)
         self._restore(kept)
         return found

@@ -1,0 +1,111 @@
+"""Several ranks do what one does: fits to rounding, comparisons to the bit; and what cannot be shared is refused."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ranks_job
+import torch
+
+from pplvae.training import passing
+from pplvae.training import steps as steps_module
+
+HERE = Path(__file__).parent
+RANKS = 2
+ROUNDING = 1e-11  # nats, and weights; Adam of few steps makes nothing of the last digits
+
+
+def torchrun(*words, ranks=RANKS, options=(), **environment):
+    """Run something on so many ranks; what it says."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
+    paths = {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, **paths, **environment}
+    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=300, env=environment)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What each of two ranks has found, and the folder that it is in."""
+    folder = tmp_path_factory.mktemp("ranks")
+    done = torchrun(HERE / "ranks_job.py", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)], folder
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    for module, name in ((steps_module, "_PLAIN_FIRST"), (steps_module, "_SHARE"), (passing, "_STEPS_UNCOMPARED")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # put back what `at_once` changes
+    ranks_job.at_once()
+
+
+def same(one, other, tolerance):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if name == "steps":  # when they are replayed depends on how many are to come
+            continue
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            np.testing.assert_allclose(other[name], value, rtol=0, atol=tolerance, equal_nan=True, err_msg=name)
+        else:
+            assert np.array_equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("name", ranks_job.FITS)
+def test_a_fit_is_that_of_one_process(name, together, alone):
+    (first, second), _ = together
+    same(first[name], second[name], 0.0)
+    by_itself = ranks_job.FITS[name]()
+    assert "refused" not in by_itself
+    assert by_itself["steps"] == first[name]["steps"]
+    same(by_itself, first[name], ROUNDING)
+
+
+def test_a_fit_of_several_ranks_goes_on_alone(together, alone, tmp_path):
+    (first, _), folder = together
+    assert len(first["resumed"]["objective"]) == 2
+    gone_on = ranks_job.resumed(folder, existing="resume")
+    same(ranks_job.resumed(tmp_path), gone_on, ROUNDING)
+
+
+@pytest.mark.parametrize("name", ranks_job.MEASURED)
+def test_rows_are_measured_to_the_same_bits(name, together, tmp_path):
+    (first, second), _ = together
+    same(first[name], second[name], 0.0)
+    same(ranks_job.measured(name, tmp_path), first[name], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rows mixed", "cannot be shared by several ranks.*no sum over its rows"),
+        ("noise of its own", "random numbers that do not belong to rows"),
+        ("rows normalised", "BatchNorm2d.* normalises over the rows"),
+        ("latents of a batch", "compares the latents of a whole batch"),
+        ("free bits", "decided by the mean KL over a whole batch"),
+        ("a batch too small", "A batch of 1 rows cannot be taken in 2 parts"),
+        ("other rows", r"must be given the same, but `content of rows` is"),
+        ("other settings", "must be given the same, but `lr` is 0.01 on rank 0 and 0.02 on rank 1"),
+        ("coming apart", r"come apart in epoch 2, after step \d: '.*encoder.weight' is not the same.*1 of \d tensors"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_on_all_ranks(name, words, together):
+    (first, second), _ = together
+    for found in (first, second):
+        assert "refused" in found[name], found[name]
+        assert re.search(words, found[name]["refused"]), found[name]["refused"]
+
+
+def test_a_failure_on_one_rank_ends_the_others_with_its_words(together):
+    (first, second), _ = together
+    assert second["failing on one rank"]["refused"].startswith("ProgramError: The objective raised KeyError")
+    assert first["failing on one rank"]["refused"].startswith("RanksError: Rank 1 says: 'no such word'")
+
+
+def test_a_loss_that_is_no_number_on_one_rank_ends_all_alike(together):
+    (first, second), _ = together
+    assert first["broken off"]["status"] == "NONFINITE"
+    assert first["broken off"]["message"] == second["broken off"]["message"]
