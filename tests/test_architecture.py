@@ -155,6 +155,8 @@ ROOMS = {
             "listing",
             "checked",
             "drafted",
+            "trial",
+            "verification",
             "verbs",
             "app",
             "manual",

@@ -23,7 +23,8 @@ from pplvae.ranks.group import of_torchrun
 REFUSED, NONFINITE, WORSE, FOUND, INTERRUPTED, TERMINATED = 2, 3, 4, 5, 130, 143
 STATUSES = (
     "Exit status: 0 done; 2 an input was refused (the message says why); 3 the fit's loss stopped being finite; 4 the "
-    "second run is worse; 5 `check` found errors or warnings; 130 interrupted; 143 asked to end."
+    "second run is worse; 5 `check` found errors or warnings, or `verify-distributed` something wrong; 130 "
+    "interrupted; 143 asked to end."
 )
 REFUSALS = (PplvaeError, ValueError, ImportError, OSError)
 Folder = typer.Option("--run", "--folder", help="Run folder to write; torchrun takes `--run` for an option of its own.")
@@ -162,7 +163,7 @@ def command_of(
                 return work(voice, **{n: in_python(keywords[n], v) if n in keywords else v for n, v in values.items()})
 
             status, found = _ended(carry_out, voice, app)
-            voice.answer(work.__name__, status, found)
+            voice.answer(work.__name__.replace("_", "-"), status, found)
             if status:
                 raise typer.Exit(status)
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from pplvae.errors import RanksError
 
@@ -34,11 +35,14 @@ class Ranks:
     Attributes:
         rank: of this process, from 0.
         size: how many there are.
-        waited: seconds spent in what is said among them, waiting for the last one included.
+        is_job: whether this process belongs to a job, perhaps as its only one.
+        waited: seconds that this process has spent in what is said among ranks, waiting for the last one included.
     """
 
+    waited: ClassVar[float] = 0.0
+
     def __init__(self, rank: int = 0, size: int = 0) -> None:
-        self.rank, self.size, self.waited = rank, max(1, size), 0.0
+        self.rank, self.size = rank, max(1, size)
         self.is_job = size > 0
 
     @property
@@ -149,7 +153,7 @@ class Ranks:
                 f"with --max-restarts. ({str(error).strip().splitlines()[0][:200]})"
             ) from error
         finally:
-            self.waited += time.perf_counter() - began
+            Ranks.waited += time.perf_counter() - began
 
 
 def ranks() -> Ranks:
@@ -204,8 +208,13 @@ def _join() -> None:
     if torch.cuda.is_available() and on_this_machine() <= torch.cuda.device_count():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    seconds = timedelta(seconds=_patience())
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=_patience()))
+        store, rank, size = next(rendezvous("env://", timeout=seconds))
+        # torchrun keeps one store for all its starts, and gloo would call the ranks of an earlier one, who are gone.
+        start = f"{restarts()}-{size}-{(store.add(f'arrived-{restarts()}-{size}', 1) - 1) // size}"
+        store = dist.PrefixStore(f"start-{start}", store)  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=seconds)
     except RuntimeError as error:
         raise RanksError(f"The ranks of this job cannot find each other: {error}") from error
     atexit.register(_leave)

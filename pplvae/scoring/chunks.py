@@ -39,8 +39,6 @@ from pplvae.search.optimum import Optimum, Schedule
 from pplvae.search.own_gaussian import Encoded
 from pplvae.search.own_guides import OwnGuides
 
-_FEWEST_ROWS, _CHUNKS_OF_A_RANK = 200, 4  # of a chunk; of a job of several ranks
-
 
 class Chunk:
     """Rows that are optimised together and scored in blocks of draws, some at a time.
@@ -256,8 +254,6 @@ def _rows_at_once(here: Ranks, chunk_size: int, memory: int | str | None, parts:
     if memory is None:
         allowed = bytes_of(max(allowed // on_this_machine(), LEAST))
     size = min([chunk_size, *(rows_in(allowed, part.tensors) for part in parts)])
-    if here.size > 1:  # so many that none has long to wait at the end
-        size = min(size, max(_FEWEST_ROWS, sum(map(len, parts)) // (_CHUNKS_OF_A_RANK * here.size)))
     return -int(here.largest_(torch.tensor(-size)))
 
 
