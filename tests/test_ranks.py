@@ -1,5 +1,6 @@
 """Several ranks do what one does: fits to rounding, comparisons to the bit; and what cannot be shared is refused."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,13 @@ import numpy as np
 import pytest
 import ranks_job
 import torch
+import typer
+from torch.distributed.run import get_args_parser
+from typer.testing import CliRunner
 
+from pplvae.cli import app
+from pplvae.run_folders import WEIGHTS
+from pplvae.store import read_tensors
 from pplvae.training import passing
 from pplvae.training import steps as steps_module
 
@@ -109,3 +116,58 @@ def test_a_loss_that_is_no_number_on_one_rank_ends_all_alike(together):
     (first, second), _ = together
     assert first["broken off"]["status"] == "NONFINITE"
     assert first["broken off"]["message"] == second["broken off"]["message"]
+
+
+DYING = """
+import os, signal
+from pathlib import Path
+import torch
+import pplvae
+
+class Dying(pplvae.models.PPCA):
+    def guide(self, v):
+        mark = Path(__file__).with_name("killed")
+        if torch.is_grad_enabled() and os.environ.get("RANK") == "1" and not mark.exists():
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 20:
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().guide(v)
+"""
+
+
+def test_a_rank_that_is_killed_is_started_anew_to_the_same_end(tmp_path):
+    """On the command line, whose ranks but the first say nothing; the run goes on where the last epoch has ended."""
+    (tmp_path / "dying.py").write_text(DYING)
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    fit = ["fit", "--data", tmp_path / "rows.npy", "--model", f"{tmp_path / 'dying.py'}:Dying", "--latent", 2]
+    fit += ["--epochs", 8, "--batch-size", 16, "--noise", "rows"]
+    words = ["-m", "pplvae", *fit, "--folder", tmp_path / "ranks", "--json"]
+    done = torchrun(*words, options=["--max-restarts=1", "--monitor-interval=0.1"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "killed").exists()
+    last = done.stdout.rindex('{\n  "pplvae"')  # the first start has told that it has lost a rank
+    assert json.loads(done.stdout[last:])["fit"]["epochs"] == 8
+    alone = [sys.executable, "-m", "pplvae", *map(str, fit), "--folder", str(tmp_path / "alone"), "-q"]
+    subprocess.run(alone, check=True, env={**os.environ, "PYTHONPATH": str(HERE.parent)})
+    one, other = (read_tensors(tmp_path / run / WEIGHTS)[0] for run in ("alone", "ranks"))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5)  # single precision
+
+
+def test_no_option_of_ours_begins_one_of_torchruns():
+    """Whose parser takes such an option of the script for its own, also after the name of a module."""
+    theirs = {option for action in get_args_parser()._actions for option in action.option_strings}
+    for name, command in typer.main.get_command(app).commands.items():
+        for option in command.params:
+            taken = [word for word in option.opts for their in theirs if word[:2] == "--" and their.startswith(word)]
+            assert set(option.opts) - set(taken), f"{name}: {option.opts} cannot be given under torchrun"
+
+
+def test_other_verbs_run_in_one_process(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
+            patch.setenv(variable, value)
+        outcome = CliRunner().invoke(app, ["latents", str(tmp_path)])
+    assert outcome.exit_code == 2
+    assert "`pplvae latents` runs in one process: start it without torchrun" in " ".join(outcome.stderr.split())
