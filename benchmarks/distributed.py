@@ -82,7 +82,7 @@ def kills(folder: Path, each: int, seed: int = 0) -> Iterator[Survived]:
             _kill(job, words, survived, each, chance)
             survived.wrong += _differences(calm / "run", job / "run")
         yield survived
-        start = shutil.copytree(calm, folder / "start of compare")
+        start = shutil.copytree(calm, folder / f"after {words[2]}")
 
 
 def _differences(calm: Path, killed: Path) -> Iterator[str]:
