@@ -16,6 +16,7 @@ from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
 from pplvae.cli import app
+from pplvae.commands import verification
 from pplvae.run_folders import WEIGHTS
 from pplvae.store import read_tensors
 from pplvae.training import passing
@@ -171,3 +172,51 @@ def test_other_verbs_run_in_one_process(tmp_path):
         outcome = CliRunner().invoke(app, ["latents", str(tmp_path)])
     assert outcome.exit_code == 2
     assert "`pplvae latents` runs in one process: start it without torchrun" in " ".join(outcome.stderr.split())
+
+
+def test_verify_distributed_starts_ranks_and_finds_them_right(tmp_path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    words = ["verify-distributed", "--data", "rows.npy", "--model", "ppca", "--latent", 2, "--epochs", 2, "--json"]
+    words += ["--most-rows", 31, "--batch-size", 16, "--most-compared", 9]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, "-m", "pplvae", *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["status"], told["ranks"]) == (0, 0, 2), done.stderr
+    rights = {name: found["right"] for name, found in told["found"].items()}
+    assert sum(right is True for right in rights.values()) == 8
+    assert told["found"]["noise_repeated"]["value"] == 0
+
+
+FOUND = {
+    "weight/a": torch.ones(3),
+    "gradient/a": torch.ones(3),
+    "noise": torch.randn(8, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+    "taken": torch.tensor([1, 0]),
+    "elbo_local": torch.zeros(2),
+    "compared": torch.tensor([1, 1]),
+} | {f"{work}_{name}": torch.ones(()) for work in ("fit", "compare") for name in ("rows", "seconds", "waited")}
+WRONG = {
+    "ranks_agree": {"weight/a": torch.tensor([1.0, 1.0, 1.0 + 1e-7])},
+    "noise_repeated": {"noise": FOUND["noise"]},
+    "noise_correlation": {"noise": FOUND["noise"] + 1e-3},
+    "rows_fitted": {"taken": torch.tensor([1, 1])},
+}
+WRONG_FIRST = {
+    "parameters": {"weight/a": torch.tensor([1.0, 1.0, 1.0 + 1e-7])},
+    "gradient_scale": {"gradient/a": torch.full((3,), 0.5)},
+    "rows_compared": {"compared": torch.tensor([2, 0])},
+    "comparison": {"elbo_local": torch.tensor([0.0, 1e-12])},
+}
+
+
+@pytest.mark.parametrize("name", ["", *WRONG, *WRONG_FIRST])
+def test_what_is_wrong_with_ranks_is_found(name):
+    noise = torch.randn(8, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    second = FOUND | {"noise": noise, "taken": torch.tensor([0, 1])} | WRONG.get(name, {})
+    first = FOUND | WRONG_FIRST.get(name, {})
+    if name == "parameters":
+        second |= WRONG_FIRST[name]  # the ranks agree with each other
+    lines = {line.name: line.right for line in verification._lines(FOUND, [first, second])}
+    wrong = [line for line, right in lines.items() if right is False]
+    assert wrong == ([name] if name else []) or (name == "noise_repeated" and wrong == [name, "noise_correlation"])
