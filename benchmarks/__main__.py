@@ -1,8 +1,9 @@
 """Ours and its peers on the same work, in turns: medians over rounds, with quartiles.
 
 `python -m benchmarks truth` holds the claims of the comparison against exact answers instead, `python -m benchmarks
-hostile` reads files that were damaged or made up, `python -m benchmarks faults` kills fits and comparisons, and `python
--m benchmarks examples --pyro PATH` runs the examples of a checkout of Pyro.
+hostile` reads files that were damaged or made up, `python -m benchmarks faults` kills fits and comparisons, `python -m
+benchmarks distributed` does so to ranks that torchrun has started, and `python -m benchmarks examples --pyro PATH` runs
+the examples of a checkout of Pyro.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from benchmarks import (
     arithmetic,
     chains,
     demo,
+    distributed,
     examples,
     faults,
     hostile,
@@ -58,6 +60,9 @@ def main() -> None:
     if asked.what == "faults":
         faults.main(quick=asked.quick)
         return
+    if asked.what == "distributed":
+        distributed.main(quick=asked.quick)
+        return
     machine.pin(asked.threads)
     rounds = asked.rounds or (2 if asked.quick else 5)
     settings = Settings(rounds, asked.quick, asked.threads, asked.device, rows=asked.rows)
@@ -96,7 +101,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["speed", "truth", "hostile", "faults", "examples"],
+        choices=["speed", "truth", "hostile", "faults", "distributed", "examples"],
         default="speed",
         help="what is measured",
     )

@@ -21,6 +21,7 @@ from pplvae.programs.batch import Batch
 from pplvae.scoring.chunks import Chunk, over_chunks
 from pplvae.scoring.tables import Columns
 from pplvae.search.optimum import Schedule
+from pplvae.training.gradients import Gradients
 from pplvae.training.preparation import follow_rows, prepare
 from pplvae.training.steps import Steps
 
@@ -39,8 +40,9 @@ class TrainingBlock:
         self._dtype = follow_rows(work.model, work.guide, as_rows(self._rows))
         with self._process_state():
             start = prepare(work.model, work.guide, as_rows(self._rows), None)
+            gradients = Gradients(work.model, work.guide, start, Objective(objective))
             adam = torch.optim.Adam(list(start.trained.values()), lr=1e-3, fused=True)
-            self._steps = Steps(work.model, work.guide, start, Objective(objective), adam, compile=compile)
+            self._steps = Steps(gradients, adam, compile=compile)
 
     def __call__(self) -> None:
         """Take the steps, on rows in a fresh order."""

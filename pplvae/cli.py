@@ -14,6 +14,7 @@ from pplvae.commands.saying import Voice
 from pplvae.commands.words import going_on
 from pplvae.errors import PplvaeWarning
 from pplvae.isolate import ended_like_ctrl_c
+from pplvae.ranks.group import of_torchrun
 
 
 @app.command(hidden=True)
@@ -42,5 +43,7 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_where: Any) -> None:
+    if of_torchrun()[0]:  # rank 0 says the same
+        return
     said = f"{message if category is PplvaeWarning else f'{category.__name__}: {message}'}"
     Voice().problem(in_words(app, said), "yellow")

@@ -48,6 +48,19 @@ class StoreError(PplvaeError, OSError):
     """A run folder or a result file is missing, damaged, from another version, or cannot be written."""
 
 
+class RanksError(PplvaeError, RuntimeError):
+    """The processes of a job have come apart, have lost each other, or were given different things.
+
+    Args:
+        text: the message.
+        elsewhere: whether another rank says the same in its own words.
+    """
+
+    def __init__(self, text: str, *, elsewhere: bool = False) -> None:
+        super().__init__(text)
+        self.elsewhere = elsewhere
+
+
 class UnknownNameError(PplvaeError, KeyError):
     """A name (of an objective, a model, a data set, ...) that pplvae does not know."""
 

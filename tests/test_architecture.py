@@ -18,6 +18,7 @@ ROOMS = {
     "_version": [],
     "errors": [],
     "isolate": [],
+    "ranks": ["group", "checksums"],
     "loggers": [],
     "plots": ["style", "ladder", "gaps", "groups", "diagnostics", "latents", "landscape", "images", "training"],
     "netcdf": [],
@@ -25,6 +26,7 @@ ROOMS = {
     "plain": [],
     "store": [],
     "holding": [],
+    "leases": [],
     "run_folders": [],
     "data": [
         *(
@@ -60,6 +62,7 @@ ROOMS = {
     "programs": [
         *(
             "shapes",
+            "mixing",
             "keys",
             "noise",
             "chunking",
@@ -74,7 +77,7 @@ ROOMS = {
             "families",
             "factorisations",
         ),
-        *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "reading", "dependence"),
+        *("failures", "discrete", "sites", "summing", "price", "capture", "contexts", "keyed", "reading", "dependence"),
         *(
             "refusals",
             "plates",
@@ -139,9 +142,10 @@ ROOMS = {
         ),
         "richer_families",
     ],
-    "scoring": ["tables", "kept", "scores", "precision", "chunks", "gaps"],
+    "scoring": ["tables", "kept", "together", "scores", "precision", "chunks", "gaps"],
     "training": [
-        *("adam", "weights", "preparation", "breakdown", "replays", "update", "steps", "validation", "checkpoint"),
+        *("adam", "weights", "preparation", "breakdown", "replays", "shares", "narrow", "gradients", "update", "steps"),
+        *("parts", "feed", "passing", "validation", "checkpoint", "together"),
         *("history", "looks", "loop", "outcome", "fitting"),
     ],
     "checking": [
@@ -164,6 +168,8 @@ ROOMS = {
             "listing",
             "checked",
             "drafted",
+            "trial",
+            "verification",
             "verbs",
             "app",
             "manual",

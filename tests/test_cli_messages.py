@@ -53,8 +53,8 @@ def test_keywords_become_options(python, here):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("fit", "--epohcs", 3), "Unknown option '--epohcs'. Did you mean '--epochs'? Known: --batch-size, "),
-        (("fit", "--epohcs=3"), "Unknown option '--epohcs'. Did you mean '--epochs'? Known: --batch-size, "),
+        (("fit", "--epohcs", 3), "Unknown option '--epohcs'. Did you mean '--epochs'? Known: --accumulate, "),
+        (("fit", "--epohcs=3"), "Unknown option '--epohcs'. Did you mean '--epochs'? Known: --accumulate, "),
         (("fit", "--no-haeder"), "Unknown option '--no-haeder'. Did you mean '--no-header'?"),
         (("fit", "--epochs", "x"), "Invalid value for '--epochs': "),
         (("fit", "--epochs"), "Option '--epochs' requires an argument."),

@@ -25,11 +25,11 @@ from workflow import shorten_attribution
 
 import pplvae
 from pplvae.cli import app, main
-from pplvae.commands import runs
+from pplvae.commands import runs, trial, verification
 from pplvae.commands.manual import JSON
 from pplvae.commands.tables import nested
 from pplvae.data import Data, load_data
-from pplvae.store import open_datasets
+from pplvae.store import open_datasets, read_tensors, write_tensors
 
 COMMANDS = {name: each for name, each in typer.main.get_command(app).commands.items() if not each.hidden}
 QUICK = ("--particles", 10, "--max-steps", 3, "--simulated", 0, "--evidence", "none")
@@ -41,6 +41,7 @@ SMALL = {
     "attribute": ("--epochs", 1, "--most-rows", 3, "--particles", 4, "--max-steps", 2),
     "calibrate": ("--simulated", 8, "--particles", 9),
     "latents": ("--particles", 4, "--mixture-draws", 4),
+    "verify-distributed": ("--most-rows", 10, "--most-compared", 4, "--epochs", 1, "--batch-size", 5, "--ranks", 2),
 }
 # In a file of one's own, beside its class.
 FUNCTIONS = """
@@ -118,6 +119,21 @@ def small_demo(monkeypatch):
     monkeypatch.setattr("pplvae.commands.spec.load_data", few)
     monkeypatch.setattr(pplvae, "compare", lambda *given, _of=pplvae.compare, **how: _of(*given, **how | small))
     monkeypatch.setattr(pplvae.Comparison, "report", lambda _, path, **__: path)
+
+
+@pytest.fixture
+def trial_alone(monkeypatch):
+    """What torchrun would be asked for, in this process: `test_ranks` starts it."""
+
+    def run(folder, size):
+        if size == 1:
+            return trial.trial(folder)
+        found, _ = read_tensors(trial.file_of(folder, 1, 0))
+        for rank in range(size):
+            mine = {"noise": torch.randn_like(found["noise"]), "taken": found["taken"] * (rank == 0)}
+            write_tensors(trial.file_of(folder, size, rank), found | mine)
+
+    monkeypatch.setattr(verification, "_run", run)
 
 
 @pytest.mark.parametrize("command", MEASURED)
@@ -575,7 +591,9 @@ def test_the_examples_in_the_help_work(here, short_attribution, request, command
         assert called(here, "calibrate", "runs/a", *SMALL["calibrate"])[0] == 0
     if command == "fit":
         shutil.rmtree(here / "runs")
-    if command in ("check", "draw"):
+    if command == "verify-distributed":
+        request.getfixturevalue("trial_alone")
+    if command in ("check", "draw", "verify-distributed"):
         (here / "my_file.py").write_text(MINE + FUNCTIONS)
     for example in examples:
         program, *words = shlex.split(example)

@@ -20,6 +20,7 @@ from pplvae.objectives import OBJECTIVES, Objective, warm_up
 from pplvae.programs.batch import Batch
 from pplvae.training import replays
 from pplvae.training import steps as steps_module
+from pplvae.training.gradients import Gradients
 from pplvae.training.preparation import prepare
 from pplvae.training.steps import Steps
 
@@ -54,7 +55,7 @@ def run(program, count, *, objective="Trace_ELBO", weight=None, seed=0, to_come=
     with isolated(seed):
         start = prepare(model, guide, pplvae.data.as_rows(rows), None)
         optimiser = torch.optim.Adam(list(start.trained.values()), lr=0.01, fused=True)
-        taking = Steps(model, guide, start, Objective(objective), optimiser, **options)
+        taking = Steps(Gradients(model, guide, start, Objective(objective)), optimiser, **options)
         reseed(seed)
         batch = Batch.of(rows)
         losses = [float(taking(batch, 1.0 if weight is None else weight(i), to_come)) for i in range(count)]
@@ -341,9 +342,9 @@ def test_a_capture_that_takes_too_long_is_stopped_without_a_trace(monkeypatch, a
 def test_steps_know_how_many_of_their_kind_are_to_come(monkeypatch):
     counted, take = [], Steps.__call__
 
-    def counting(self, batch, kl_weight, to_come):
+    def counting(self, batch, kl_weight, to_come, of):
         counted.append((len(batch), to_come))
-        return take(self, batch, kl_weight, to_come)
+        return take(self, batch, kl_weight, to_come, of)
 
     monkeypatch.setattr(Steps, "__call__", counting)
     model, v = random_linear(0, rows=50)

@@ -16,15 +16,18 @@ from pplvae.commands.options import Takes, in_python, keywords_from, with_option
 from pplvae.commands.saying import Voice
 from pplvae.commands.words import going_on, in_options, usage_in_words
 from pplvae.data import DATA_SETS
-from pplvae.errors import PplvaeError, UnknownNameError
+from pplvae.errors import PplvaeError, RanksError, UnknownNameError
 from pplvae.isolate import ended_like_ctrl_c
+from pplvae.ranks.group import of_torchrun
 
 REFUSED, NONFINITE, WORSE, FOUND, INTERRUPTED, TERMINATED = 2, 3, 4, 5, 130, 143
 STATUSES = (
     "Exit status: 0 done; 2 an input was refused (the message says why); 3 the fit's loss stopped being finite; 4 the "
-    "second run is worse; 5 `check` found errors or warnings; 130 interrupted; 143 asked to end."
+    "second run is worse; 5 `check` found errors or warnings, or `verify-distributed` something wrong; 130 "
+    "interrupted; 143 asked to end."
 )
 REFUSALS = (PplvaeError, ValueError, ImportError, OSError)
+Folder = typer.Option("--run", "--folder", help="Run folder to write; torchrun takes `--run` for an option of its own.")
 
 # What several commands have.
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, written by `pplvae fit` or `pplvae demo`.")]
@@ -129,13 +132,16 @@ def _mistyping_refused() -> Iterator[None]:
         raise typer.Exit(REFUSED) from error
 
 
-def command_of(app: typer.Typer, *takes: Takes, examples: tuple[str, str]) -> Callable[..., Any]:
+def command_of(
+    app: typer.Typer, *takes: Takes, examples: tuple[str, str], on_ranks: bool = False
+) -> Callable[..., Any]:
     """Make a command of a function that speaks through a voice, its first argument.
 
     Args:
         app: to which it is added.
         takes: keywords of Python functions that are its options, and reach it as `**keywords`.
         examples: commands that work, for its help.
+        on_ranks: whether several processes that torchrun has started may do it together.
     """
 
     def register(work: Callable[..., Found]) -> Callable[..., None]:
@@ -152,10 +158,12 @@ def command_of(app: typer.Typer, *takes: Takes, examples: tuple[str, str]) -> Ca
             voice = Voice(json=values.pop("json"), quiet=values.pop("quiet"))
 
             def carry_out() -> Found:
+                if of_torchrun()[1] > 1 and not on_ranks:
+                    raise ValueError(f"`pplvae {work.__name__}` runs in one process: start it without torchrun.")
                 return work(voice, **{n: in_python(keywords[n], v) if n in keywords else v for n, v in values.items()})
 
             status, found = _ended(carry_out, voice, app)
-            voice.answer(work.__name__, status, found)
+            voice.answer(work.__name__.replace("_", "-"), status, found)
             if status:
                 raise typer.Exit(status)
 
@@ -185,7 +193,8 @@ def _ended(work: Callable[[], Found], voice: Voice, app: typer.Typer) -> Found:
         try:
             status, found = work()
         except REFUSALS as error:
-            status, found = REFUSED, {"error": in_words(app, str(error))}
+            said = not isinstance(error, RanksError) or not error.elsewhere or not of_torchrun()[0]
+            status, found = REFUSED, {"error": in_words(app, str(error))} if said else {}
         except (KeyboardInterrupt, Interrupted) as leaving:
             again = str(leaving) or going_on(sys.argv[1:], resume=False)
             status, found = INTERRUPTED, {"error": f"interrupted. Go on with `{again}`."}

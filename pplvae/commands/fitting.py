@@ -9,6 +9,7 @@ import typer
 from pplvae.commands.app import FIT, ROWS, app, work
 from pplvae.commands.declaring import (
     INTERRUPTED,
+    Folder,
     Found,
     Interrupted,
     Latent,
@@ -36,7 +37,9 @@ from pplvae.priors import PRIORS
 )
 def demo(
     voice: Voice,
-    run: Annotated[Path, typer.Option(help="Run folder to write (replaced if it exists).")] = Path("runs/demo"),
+    run: Annotated[Path, typer.Option("--run", "--folder", help="Run folder to write (replaced if it exists).")] = Path(
+        "runs/demo"
+    ),
     **options: Any,
 ) -> Found:
     """Fit a Bernoulli VAE to the digits bundled with scikit-learn, and report its amortisation gap, offline."""
@@ -61,6 +64,7 @@ def demo(
         "pplvae fit --data digits --model bernoulli-vae --run runs/a",
         "pplvae fit --data rows.csv --standardise --latent 2 --run runs/b",
     ),
+    on_ranks=True,
 )
 def fit(
     voice: Voice,
@@ -73,7 +77,7 @@ def fit(
     ] = None,
     prior: Annotated[str | None, typer.Option(help=f"p(h): {', '.join(PRIORS)}.")] = None,
     guide: Annotated[str | None, typer.Option(help=f"q(h; λ(v)): {', '.join(GUIDES)}.")] = None,
-    run: Annotated[Path, typer.Option(help="Run folder to write.")] = Path("runs/fit"),
+    run: Annotated[Path, Folder] = Path("runs/fit"),
     latent: Latent = None,
     objective_particles: Annotated[int | None, typer.Option(help="Draws per row of the objective.")] = None,
     tensorboard: TensorBoardFolder = None,

@@ -17,12 +17,14 @@ from pplvae.data import Data, Rows
 from pplvae.errors import StoreError, UnknownNameError
 from pplvae.holding import holding
 from pplvae.netcdf import written_out
+from pplvae.ranks.group import Ranks, ranks
 from pplvae.results.base import Result
 from pplvae.run_folders import COMMAND, RUN, WEIGHTS, check_files, read_record, read_spec
 from pplvae.scoring.kept import remove
+from pplvae.scoring.together import wait_until_left
 from pplvae.store import check_kinds
-from pplvae.training.fitting import digest
 from pplvae.training.outcome import Fit
+from pplvae.training.together import digest
 
 PAGE = "report.html"
 ROWS = "gap.parquet"  # beside it, for other tools
@@ -100,7 +102,7 @@ def opened_run(run: Path, kept: Kept, model: str | None, *, force: bool) -> Iter
     """
     asked = spec_of(run)
     check_ended(run)
-    with holding(run):
+    with ranks().first_holds(lambda: holding(run)):
         spec = trusted(run, asked, model, force=force, command=kept.command)
         check_files(run, read_record(run))
         data, program = made(spec, spec["seed"])
@@ -110,11 +112,15 @@ def opened_run(run: Path, kept: Kept, model: str | None, *, force: bool) -> Iter
         yield Opened(data, pplvae.load_fit(run, program.model, program.guide, data.train))
 
 
-def keep_result(run: Path, kept: Kept, result: Result) -> Path:
-    """Save a result in the folder of its run, with a mark of the weights that it is of."""
+def keep_result(run: Path, kept: Kept, result: Result, here: Ranks) -> Path:
+    """Save a result in the folder of its run, with a mark of the weights that it is of; rank 0 does so."""
+    if not here.is_first:
+        return kept.path(run)
     if kept is COMPARISON:
         _forget_page(run)  # which shows an earlier one
     _marked(result, read_record(run)["files"].get(WEIGHTS, "")).save(kept.path(run))
+    if here.size > 1:
+        wait_until_left(kept.measured(run), here.size)
     remove(kept.measured(run))
     return kept.path(run)
 

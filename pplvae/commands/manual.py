@@ -53,6 +53,12 @@ JSON = {
         "unchecked": "what could not be looked at, and why",
         "ignored": "findings that comments leave out",
     },
+    "verify-distributed": {
+        "model": "its name",
+        "data": "their name",
+        "ranks": "how many were held against one",
+        "found": "by name: `value`, and `right`, which is null for figures that are no tests",
+    },
     "compare": _RESULT,
     "compare RUN OTHER": {
         "run": "the first",

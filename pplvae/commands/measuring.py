@@ -32,6 +32,7 @@ _COMPARE = Takes(
     _COMPARE,
     Takes("results.paired", "PairedRuns.worse", only=("margin",)),
     examples=("pplvae compare runs/a --families full_covariance --evidence ais", "pplvae compare runs/a runs/b"),
+    on_ranks=True,
 )
 def compare(
     voice: Voice,

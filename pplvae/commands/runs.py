@@ -34,12 +34,14 @@ from pplvae.commands.spec import Spec
 from pplvae.commands.tables import found_in, tables_of
 from pplvae.commands.verdict import verdict_on
 from pplvae.data import Data
+from pplvae.ranks.group import ranks
 from pplvae.results.base import Result
 from pplvae.run_folders import COMMAND, HISTORY, RUN, check_files, read_record, read_spec, written
 from pplvae.scoring.kept import rows_there
 from pplvae.store import open_datasets
 from pplvae.training.loop import FitStatus
 from pplvae.training.outcome import Fit
+from pplvae.training.together import on_restart
 
 Found = dict[str, Any]
 # Of what else is known of a run, on its page.
@@ -67,12 +69,13 @@ def fit_to(
     voice.line(str(data))
     if spec.get("likelihood") is not None:
         voice.line(f"Likelihood: {spec['likelihood']}")
-    asked = named(spec) | {"seed": options["seed"]}
-    if options["existing"] == "resume" and (run / COMMAND).exists():
+    here, asked = ranks(), named(spec) | {"seed": options["seed"]}
+    options = options | {"existing": on_restart(options["existing"])}
+    if options["existing"] == "resume" and here.is_first and (run / COMMAND).exists():
         check_unchanged(run, read_spec(run / COMMAND), asked, "or choose another folder")
-    with occupied(run, asked, options["existing"]):
+    with here.first_holds(lambda: occupied(run, asked, options["existing"])):
         fitted = pplvae.fit(program.model, program.guide, data, run=run, progress=not voice.quiet, **options)
-        if options["existing"] != "refuse":
+        if options["existing"] != "refuse" and here.is_first:
             forget_results(run)
     voice.line(repr(fitted))
     voice.line(f"Run folder: {run}")
@@ -190,7 +193,7 @@ def _measured(
         if kept.measured(run).exists():
             voice.line(_what_was_there(run, kept))
         result = measure(opened, store=kept.measured(run), progress=not voice.quiet)
-        file = keep_result(run, kept, result)
+        file = keep_result(run, kept, result, ranks())
     advice = [f"{one.remedy}: {one.sentence}" for one in getattr(result, "advice", ())]
     voice.result(f"\n{result}\n", lambda: tables_of(result, more=advice))
     voice.line(f"Rows: {file}")

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from pplvae._version import __version__
 from pplvae.errors import printable
+from pplvae.ranks.group import of_torchrun
 
 
 class Voice:
@@ -19,14 +20,15 @@ class Voice:
 
     Args:
         json: print one object at the end; all else goes to standard error.
-        quiet: say nothing but warnings, and why a command failed.
+        quiet: say nothing but warnings, and why a command failed. So do all ranks of a job but the first.
 
     Attributes:
         answered: whether the object has been printed.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
-        self.json, self.quiet, self.answered = json, quiet, False
+        self._rank, _ = of_torchrun()
+        self.json, self.quiet, self.answered = json and not self._rank, quiet or self._rank > 0, False
 
     def line(self, text: str) -> None:
         """What is being done, or what has been written where."""
@@ -52,7 +54,8 @@ class Voice:
 
     def problem(self, message: str, colour: str = "red") -> None:
         """What is wrong, in one line on standard error."""
-        _console(stderr=True).print(f"[bold {colour}]pplvae:[/bold {colour}] {escape(printable(message))}")
+        who = f"pplvae (rank {self._rank}):" if self._rank else "pplvae:"
+        _console(stderr=True).print(f"[bold {colour}]{who}[/bold {colour}] {escape(printable(message))}")
 
     def answer(self, command: str, status: int, found: Mapping[str, Any]) -> None:
         """Print the object, if there is to be one.

@@ -14,6 +14,7 @@ from pplvae.commands.runs import (
     latents_in,
     report_of,
 )
+from pplvae.commands.verification import verify
 
 __all__ = [
     "attribute_in",
@@ -28,5 +29,6 @@ __all__ = [
     "latents_in",
     "list_runs",
     "report_of",
+    "verify",
     "write_draft",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from pplvae.errors import UnknownNameError
 from pplvae.likelihoods import LIKELIHOODS
+from pplvae.ranks.group import of_torchrun
 
 _KEYWORD = re.compile(r"`(?:load_data\(\.\.\., )?(\w+)=([^`()]*)\)?`")
 _BARE = re.compile(r"`(\w+)`")
@@ -68,9 +69,14 @@ def going_on(words: Sequence[str], *, resume: bool) -> str:
     "pplvae fit --run 'my run' --existing resume"
     """
     if not resume:
-        return shlex.join(["pplvae", *words])
+        return _begun_with(words)
     kept = [word for i, word in enumerate(words) if "--existing" not in (word.split("=")[0], *words[i - 1 : i])]
-    return shlex.join(["pplvae", *kept, "--existing", "resume"])
+    return _begun_with([*kept, "--existing", "resume"])
+
+
+def _begun_with(words: Sequence[str]) -> str:
+    """The words after those that start the program; how many ranks torchrun starts is not ours to know."""
+    return ("torchrun ... -m " if of_torchrun()[1] else "") + shlex.join(["pplvae", *words])
 
 
 def _flag(name: str) -> str:

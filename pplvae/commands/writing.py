@@ -1,4 +1,4 @@
-"""Verbs about programs, before anything is fitted: `new`, `check` and `draw`."""
+"""Verbs about programs, before anything is fitted: `new`, `check`, `verify-distributed` and `draw`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +17,10 @@ from pplvae.commands.declaring import (
 from pplvae.commands.options import Takes
 from pplvae.commands.programs import loaded
 from pplvae.commands.saying import Voice
-from pplvae.commands.spec import OF_DATA, portable_data
+from pplvae.commands.spec import OF_DATA, portable_data, portable_model
 from pplvae.drafting.latent import LATENT
 from pplvae.drafting.observed import OBSERVED
+from pplvae.models import MODELS
 from pplvae.objectives import OBJECTIVES
 
 
@@ -84,6 +85,37 @@ def check(
     pair, rows = loaded(program, latent, portable_data(data), of_data, options["seed"])
     passed, found = work().check_pair(voice, pair, rows.train, options | {"objective": objective})
     return 0 if passed else FOUND, {"program": program, "data": data, **found}
+
+
+@command_of(
+    app,
+    ROWS,
+    examples=(
+        "pplvae verify-distributed",
+        "pplvae verify-distributed --data rows.csv --model my_file.py:MyVAE --ranks 4",
+    ),
+)
+def verify_distributed(
+    voice: Voice,
+    data: Table = "digits",
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}; or yours, as of `pplvae fit`.")] = "vae",
+    latent: Latent = None,
+    ranks: Annotated[int, typer.Option(min=2, help="Processes to start on this machine, beside a trial with one.")] = 2,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=2, help="Rows per step, on all ranks together.")] = 128,
+    most_rows: Annotated[int, typer.Option(min=2, help="Rows that are fitted, at most.")] = 1000,
+    most_compared: Annotated[int, typer.Option(min=2, help="Of these, rows that are compared, at most.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Names all noise.")] = 0,
+    **options: Any,
+) -> Found:
+    """Fit and compare a few rows on one rank and on several, and say whether they agree: before machines are rented.
+
+    It starts torchrun itself. Exit status 5 if something is wrong.
+    """
+    asked: dict[str, Any] = {"data": portable_data(data), "model": portable_model(model), "latent": latent}
+    asked |= {"epochs": epochs, "batch_size": batch_size, "most_rows": most_rows, "most_compared": most_compared}
+    passed, found = work().verify(voice, ranks, asked | {"seed": seed, "of_data": options})
+    return 0 if passed else FOUND, {"model": model, "data": data, **found}
 
 
 @command_of(

@@ -33,6 +33,7 @@ class FreeBits:
     nats: float = 0.1
     particles: int = 1
     cut, through = False, True
+    of_batch = "what is free is decided by the mean KL over a whole batch"
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""

@@ -43,6 +43,7 @@ class InfoVAE:
     penalty: float = 100.0
     particles: int = 1
     cut, through = False, True
+    of_batch = "it compares the latents of a whole batch with those of the prior"
 
     def __call__(self, draws: Draws) -> Tensor:
         """Sum over rows, in nats."""
@@ -82,7 +83,7 @@ def _latents(draws: Draws) -> tuple[Points, Points]:
     """Latents of the batch, one draw a row: from the guide and, ancestrally, from the prior."""
     # In eval mode, so that the decoder's running means are of the rows' latents alone.
     with torch.no_grad(), evaluation_mode(draws.model):
-        prior = run_model(draws.model, draws.batch.times(1), {})
+        prior = run_model(draws.model, draws.batch.times(1).again(1), {})
     return _joined(draws, draws.guide_sites), _joined(draws, prior)
 
 

@@ -19,10 +19,11 @@ from pplvae.objectives.importance import IWAE, RenyiELBO
 from pplvae.objectives.info import InfoVAE
 from pplvae.objectives.kl_weight import ScaleLatents
 from pplvae.objectives.path import DReG, StickingTheLanding
-from pplvae.objectives.pyros import check_suits, taken
+from pplvae.objectives.pyros import check_suits, reason_against_parts, taken
 from pplvae.objectives.score import ScoreFunction
 from pplvae.objectives.summed import negative_elbo, reason_against
 from pplvae.programs.batch import Batch
+from pplvae.programs.keyed import noise_of_step
 from pplvae.programs.reading import Layout, PlateIndex, run_guide, run_model
 from pplvae.programs.sites import values_of
 
@@ -175,8 +176,16 @@ class Objective:
         for parameter in parameters:
             parameter.grad = None
         self._check(layout, kl_weight)
-        with PlateIndex(batch.index), ScaleLatents(kl_weight):
+        dims = None if layout is None else layout.guide
+        with noise_of_step(batch, 2, dims), PlateIndex(batch.index), ScaleLatents(kl_weight):
             return self._pyros_backward(model, guide, batch.tensors, parameters, scale)
+
+    @property
+    def reason_against_parts(self) -> str:
+        """Why the objective of a batch is no sum over its parts, in a clause; "" where none is known."""
+        if self._rowwise:
+            return getattr(self._objective, "of_batch", "")
+        return reason_against_parts(self._objective)
 
     def _check(self, layout: Layout | None, kl_weight: float | Tensor) -> None:
         if self._rowwise and layout is None:

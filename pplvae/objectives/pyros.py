@@ -94,6 +94,15 @@ def check_suits(objective: Any, layout: Layout | None, guide: Mapping[str, Any],
         )
 
 
+def reason_against_parts(objective: Any) -> str:
+    """Why one of Pyro's objectives of a batch is no sum over its parts, in a clause; nothing where none is known."""
+    if isinstance(objective, infer.RenyiELBO):
+        return "it weighs draws of a whole batch; `objective=pplvae.objectives.RenyiELBO()` weighs those of each row"
+    if isinstance(objective, infer.Trace_MMD):
+        return "it compares the latents of a whole batch with those of the prior"
+    return ""
+
+
 def needs_score(site: Any) -> bool:
     """Whether no gradient can flow through the draw of a site to its parameters."""
     return not site["fn"].has_rsample or is_enumerated(site)

@@ -54,9 +54,10 @@ def negative_elbo(
     """Minus the ELBO of a batch as Pyro forms it, scales and masks included, on the same draws; differentiable."""
     closed = isinstance(objective, TraceMeanField_ELBO)
     elbo: Any = 0.0
-    for _ in range(objective.num_particles):
-        guide_sites = run_guide(guide, batch, {}, None)
-        model_sites = run_model(model, batch, values_of(guide_sites))
+    dims = {} if layout is None else layout.guide
+    for run in range(objective.num_particles):
+        guide_sites = run_guide(guide, batch.again(run), dims, None)
+        model_sites = run_model(model, batch.again(run), values_of(guide_sites))
         names = closed_forms(guide_sites, model_sites, layout) if closed else set()
         likelihood, divergence = _parts(guide_sites, model_sites, names, layout is not None)
         elbo = elbo + likelihood - kl_weight * divergence

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from pplvae.programs.keys import row_keys
+from pplvae.programs.keys import keys_of_step, row_keys
+from pplvae.programs.noise import Stream
 
 
 def tile(tensor: Tensor, particles: int) -> Tensor:
@@ -31,6 +32,9 @@ class Batch:
         positions: of the rows in the whole data set, for plates that ask which rows they hold.
         particles: draws per row.
         repeats: how often all of that stands there, with the same noise: once for each state of discrete latents.
+        step: what the noise of a training step that belongs to all rows hangs on; None where programs draw from torch's
+            generator.
+        run: of the runs of a program within that step, each with noise of its own.
     """
 
     tensors: tuple[Tensor, ...]
@@ -38,6 +42,8 @@ class Batch:
     positions: Int64[Tensor, " row"]
     particles: int = 1
     repeats: int = 1
+    step: Int64[Tensor, ""] | None = None
+    run: int = 0
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "Batch":
@@ -49,6 +55,12 @@ class Batch:
         """Rows for a program whose noise is not keyed by row."""
         return cls(tuple(tensors), positions, positions)
 
+    @classmethod
+    def of_step(cls, tensors: Sequence[Tensor], positions: Tensor, address: tuple[int, ...], step: int) -> "Batch":
+        """Rows for a training step whose noise is keyed by row, see `keys.keys_of_step`."""
+        keys, of_step = keys_of_step(positions, (Stream.TRAIN, *address), step)
+        return cls(tuple(tensors), keys, positions, step=of_step)
+
     def take(self, index: Any) -> "Batch":
         """Some of the rows, by positions or slice."""
         here = [index.to(t.device) if isinstance(index, Tensor) else index for t in self.tensors]
@@ -58,6 +70,10 @@ class Batch:
     def times(self, particles: int) -> "Batch":
         """The same rows with another number of draws."""
         return replace(self, particles=particles)
+
+    def again(self, run: int) -> "Batch":
+        """The same rows for another run within a training step."""
+        return replace(self, run=run)
 
     def repeated(self, states: int) -> "Batch":
         """The same rows and draws, once for each state."""

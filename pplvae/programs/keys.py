@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from pplvae.programs.mixing import GOLDEN, mix, word_of
+
 _AT_ONCE = 16384  # rows whose bytes stand side by side in a copy
 
 
@@ -24,6 +26,23 @@ def row_keys(tensors: Sequence[Tensor]) -> Int64[Tensor, " row"]:
     pieces = zip(*(tensor.split(_AT_ONCE) for tensor in tensors), strict=True)
     keys = b"".join(map(_hashed, pieces))
     return torch.from_numpy(np.frombuffer(keys, "<i8").astype(np.int64)).to(tensors[0].device)
+
+
+def keys_of_step(
+    positions: Int64[Tensor, " row"], address: tuple[int, ...], step: int
+) -> tuple[Int64[Tensor, " row"], Int64[Tensor, ""]]:
+    """Keys for the noise of a training step: of each row, by its place, and of what belongs to all rows.
+
+    Equal rows have places of their own, and so noise of their own. A row's key does not depend on the batch that it is
+    in, nor on how many processes share that.
+
+    Args:
+        positions: of the rows in the whole data set.
+        address: stream, seed and epoch, in which a row is met once.
+        step: of the epoch.
+    """
+    of_epoch, of_step = (word_of(*words) for words in (address, (*address, step)))
+    return mix(positions * GOLDEN + of_epoch), torch.tensor(of_step, device=positions.device)
 
 
 def _hashed(tensors: Sequence[Tensor]) -> bytearray:

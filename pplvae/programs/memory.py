@@ -9,7 +9,7 @@ from torch import Tensor
 from pplvae.data.limits import memory_of_machine
 
 _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-_LEAST, _MOST = 3 * 2**29, 2**33
+LEAST, _MOST = 3 * 2**29, 2**33
 # What a process takes beside the rows of a chunk: Python, torch, the captured programs, a piece of tiled rows, results.
 _RESERVE = 2**30
 # Draws, slopes and nodes of a row; and copies of the row itself, many more where it may be a sequence, of which a
@@ -31,13 +31,13 @@ def bytes_of(memory: int | str | None, device: torch.device | None = None) -> in
     2147483648
     """
     if memory is None:
-        return max(_LEAST, min(_MOST, _of_machine(device) // 2))
+        return max(LEAST, min(_MOST, _of_machine(device) // 2))
     found = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", str(memory).lower())
     try:
         size = int(float(found[1]) * (_UNITS[found[2]] if found[2] else 1)) if found else -1
     except (ValueError, KeyError):
         size = -1
-    if size < _LEAST:
+    if size < LEAST:
         raise ValueError(
             f"`memory` is a number of bytes, at least 1.5 GiB, which Python and torch need for themselves: "
             f"'2GiB', '500GB'. Got {memory!r}."

@@ -5,7 +5,6 @@ key is made of the row's content, a seed, a stream and a step, so that rows can 
 other machines without any answer changing, and two guides evaluated at the same step share their noise draw by draw.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -15,6 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from pplvae.programs.mixing import GOLDEN, LOWER, mix, unit, upper, word_of
 
 Kind = Literal["independent", "antithetic", "matched"]
 _Convert = Callable[[Tensor], Tensor]
@@ -33,6 +34,7 @@ class Stream(IntEnum):
     SIMULATE = 8
     EVIDENCE = 9
     SCREEN = 10
+    TRAIN = 11
 
 
 class RowNoise(TorchFunctionMode):
@@ -54,6 +56,8 @@ class RowNoise(TorchFunctionMode):
             of exactly 1 and 0, so that a mean of quadratics is exact. The last is for choosing between guides, not
             for reporting: it is unbiased for quadratics only.
         repeats: how often all draws stand in the batch, one round after the other, with the same noise.
+        of_step: a number that names a training step, in which modules drop out as well; what belongs to all rows then
+            hangs on it. A tensor, so that the graph of a captured step draws anew for each.
 
     References:
         Fast splittable pseudorandom number generators (Steele, Lea and Flood, 2014), for the mixing function;
@@ -67,6 +71,7 @@ class RowNoise(TorchFunctionMode):
         address: tuple[int, ...],
         kind: Kind = "independent",
         repeats: int = 1,
+        of_step: Int64[Tensor, ""] | None = None,
     ) -> None:
         super().__init__()
         if kind != "independent" and particles % 2:
@@ -76,7 +81,8 @@ class RowNoise(TorchFunctionMode):
         self._keys = keys
         self._particles = particles
         self._repeats = repeats
-        self._address = address
+        self._address, self._of_step = address, of_step
+        self._draws = _DRAWS if of_step is None else _DRAWS | _IN_TRAINING
         self._calls = 0
         self.batch_shape: Sequence[int] = ()
         self.row_axis: int | None = None
@@ -85,7 +91,7 @@ class RowNoise(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Replace a random function by its keyed counterpart; leave every other function alone."""
         kwargs = kwargs or {}
-        draw = _DRAWS.get(getattr(func, "__name__", ""))
+        draw = self._draws.get(getattr(func, "__name__", ""))
         # torch.nn.init has functions of the same names, for weights, which are no draws of a row.
         weights = getattr(func, "__module__", None) == "torch.nn.init"
         if draw is None or weights or kwargs.get("generator") is not None or kwargs.get("out") is not None:
@@ -96,17 +102,17 @@ class RowNoise(TorchFunctionMode):
         """Independent uniforms on (0, 1), shaped like `like`."""
 
         # The upper 32 bits, centred: never 0; the clamp keeps rounding in float32 from reaching 1.
-        def unit(words: Tensor) -> Tensor:
-            return _unit(_upper(words), like).clamp_(max=1 - 2**-24)
+        def below_one(words: Tensor) -> Tensor:
+            return unit(upper(words), like).clamp_(max=1 - 2**-24)
 
-        return self._fill(like, 1, unit, lambda u: (1 - u).clamp_(max=1 - 2**-24))
+        return self._fill(like, 1, below_one, lambda u: (1 - u).clamp_(max=1 - 2**-24))
 
     def normals(self, like: Tensor) -> Tensor:
         """Independent standard normals, shaped like `like`: Box and Muller on the two halves of each word."""
 
         def box_muller(words: Tensor) -> Tensor:
-            radius = _unit(_upper(words), like).log_().mul_(-2).clamp_(min=0).sqrt_()
-            angle = _unit(words.bitwise_and_(_LOWER), like).mul_(2 * math.pi)
+            radius = unit(upper(words), like).log_().mul_(-2).clamp_(min=0).sqrt_()
+            angle = unit(words.bitwise_and_(LOWER), like).mul_(2 * math.pi)
             return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)
 
         return self._fill(like, 2, box_muller, torch.neg)
@@ -121,16 +127,17 @@ class RowNoise(TorchFunctionMode):
     def _fill(self, like: Tensor, per_word: int, convert: _Convert, mirror: _Convert) -> Tensor:
         """A tensor shaped like `like` from 64-bit words that each give `per_word` numbers."""
         self._calls += 1
-        call = _signed(_digest(*self._address, self._calls))
+        call = word_of(*self._address, self._calls)
         keys = self._keys.to(like.device)
         axis = self._axis(like.shape, len(keys) * self._particles * self._repeats)
         if axis is None:
             first, rest = torch.full((1,), call, dtype=torch.int64, device=like.device), like.shape
+            first = first if self._of_step is None else mix(first ^ self._of_step)
         else:
-            particle = torch.arange(self._particles // self._copies, device=like.device).mul_(_GOLDEN).unsqueeze(-1)
-            first, rest = _mix(_mix(keys ^ call) + particle).reshape(-1), like.shape[:axis] + like.shape[axis + 1 :]
-        element = torch.arange(-(-rest.numel() // per_word), device=like.device).mul_(_GOLDEN)
-        numbers = convert(_mix(first.unsqueeze(-1) + element))[:, : rest.numel()]
+            particle = torch.arange(self._particles // self._copies, device=like.device).mul_(GOLDEN).unsqueeze(-1)
+            first, rest = mix(mix(keys ^ call) + particle).reshape(-1), like.shape[:axis] + like.shape[axis + 1 :]
+        element = torch.arange(-(-rest.numel() // per_word), device=like.device).mul_(GOLDEN)
+        numbers = convert(mix(first.unsqueeze(-1) + element))[:, : rest.numel()]
         if axis is not None and self._matched and per_word == 2:
             numbers = _match_moments(numbers.unflatten(0, (-1, len(keys)))).flatten(0, 1)
         numbers = numbers.reshape(-1, *rest)
@@ -138,15 +145,6 @@ class RowNoise(TorchFunctionMode):
             return numbers[0]
         numbers = torch.cat([numbers, mirror(numbers)]) if self._copies == 2 else numbers
         return numbers.repeat(self._repeats, *(1,) * len(rest)).movedim(0, axis)
-
-
-# Odd constants of SplitMix64, as signed 64-bit integers: torch's int64 arithmetic wraps round as C's unsigned does.
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_MULTIPLY_1 = 0xBF58476D1CE4E5B9 - 2**64
-_MULTIPLY_2 = 0x94D049BB133111EB - 2**64
-
-
-_LOWER = 2**32 - 1
 
 
 def matchable(elements: int) -> int:
@@ -168,32 +166,6 @@ def _match_moments(z: Float[Tensor, "particle row element"]) -> Float[Tensor, "p
     failed = (failed > 0) | (root.diagonal(dim1=-2, dim2=-1).amin(-1) < _SMALLEST_ROOT)
     matched = torch.linalg.solve_triangular(root, unit.permute(1, 2, 0), upper=False).permute(2, 0, 1)
     return torch.where(failed.unsqueeze(-1), unit, matched)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser, in place."""
-    # torch shifts int64 arithmetically; the mask makes the shift logical.
-    x.bitwise_xor_((x >> 30).bitwise_and_(2**34 - 1)).mul_(_MULTIPLY_1)
-    x.bitwise_xor_((x >> 27).bitwise_and_(2**37 - 1)).mul_(_MULTIPLY_2)
-    return x.bitwise_xor_((x >> 31).bitwise_and_(2**33 - 1))
-
-
-def _upper(words: Tensor) -> Tensor:
-    return (words >> 32).bitwise_and_(_LOWER)
-
-
-def _unit(word: Tensor, like: Tensor) -> Tensor:
-    """32 random bits as a number in (0, 1)."""
-    return word.to(like.dtype).add_(0.5).mul_(2.0**-32)
-
-
-def _digest(*address: int) -> int:
-    text = ",".join(str(int(part)) for part in address).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-
-
-def _signed(word: int) -> int:
-    return word - 2**64 if word >= 2**63 else word
 
 
 class _GivenGamma(torch.autograd.Function):
@@ -311,4 +283,18 @@ _DRAWS: dict[str, Callable[..., Tensor]] = {
     "cauchy_": _cauchy_,
     "_standard_gamma": _standard_gamma,
     "_sample_dirichlet": _sample_dirichlet,
+}
+
+
+def _dropout(noise: RowNoise, given: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    if not training or p == 0:
+        return given
+    kept = given * (noise.uniforms(given) >= p) / (1 - p)
+    return given.copy_(kept) if inplace else kept
+
+
+# What only programs in train mode draw.
+_IN_TRAINING: dict[str, Callable[..., Tensor]] = {
+    "dropout": _dropout,
+    "bernoulli": lambda noise, p, **_: (noise.uniforms(p) < p).to(p),
 }

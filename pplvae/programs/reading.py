@@ -18,8 +18,9 @@ from torch.distributions import constraints
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
 from pplvae.programs.contexts import contexts_named
-from pplvae.programs.discrete import States, draw, is_enumerable
+from pplvae.programs.discrete import States
 from pplvae.programs.families import pathwise
+from pplvae.programs.keyed import RowAxis, noise_of_step
 from pplvae.programs.noise import Kind, RowNoise
 from pplvae.programs.sites import latents_of, sum_sites, values_of
 from pplvae.programs.summing import Summed
@@ -185,27 +186,6 @@ class SiteReader(Messenger):
             self.sites[msg["name"]] = msg
 
 
-class _RowAxis(Messenger):
-    """Tell the noise where the rows lie in what a site is about to draw, and draw from discrete ones."""
-
-    def __init__(self, noise: RowNoise, dims: Mapping[str, int]) -> None:
-        super().__init__()
-        self._noise, self._dims = noise, dims
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg):
-            return
-        self._noise.of_all_rows = msg["name"] not in self._dims
-        if msg["name"] in self._dims:
-            self._noise.batch_shape = msg["fn"].batch_shape
-            self._noise.row_axis = len(msg["fn"].batch_shape) + self._dims[msg["name"]]
-        if msg["value"] is None and is_enumerable(msg["fn"]):
-            msg["value"], msg["done"] = draw(msg["fn"]), True
-
-    def _pyro_post_sample(self, _msg: Any) -> None:
-        self._noise.row_axis, self._noise.of_all_rows = None, False
-
-
 def run_guide(
     guide: Program, batch: Batch, dims: Mapping[str, int], address: tuple[int, ...] | None, kind: Kind = "independent"
 ) -> dict[str, Any]:
@@ -215,7 +195,8 @@ def run_guide(
         guide: the guide, under whatever handlers it needs.
         batch: the rows.
         dims: axis of the rows in each guide site (`Layout.guide`).
-        address: names the noise: the same address, the same draws. None: torch's own generator, as in training.
+        address: names the noise: the same address, the same draws. None: that of the training step, which is torch's
+            own generator unless it is keyed by row.
         kind: of noise keyed by row, see `noise.RowNoise`.
 
     Returns:
@@ -223,11 +204,11 @@ def run_guide(
     """
     reader = SiteReader()
     if address is None:
-        with PlateIndex(batch.index), Pathwise(), reader, contexts_named():
+        with noise_of_step(batch, 0, dims), PlateIndex(batch.index), Pathwise(), reader, contexts_named():
             guide(*batch.tiled)
         return reader.sites
     noise = RowNoise(batch.keys, batch.particles, address, kind, batch.repeats)
-    with _RowAxis(noise, dims), PlateIndex(batch.index), Pathwise(), reader, noise, contexts_named():
+    with RowAxis(noise, dims), PlateIndex(batch.index), Pathwise(), reader, noise, contexts_named():
         guide(*batch.tiled)
     return reader.sites
 
@@ -235,7 +216,7 @@ def run_guide(
 def run_model(model: Program, batch: Batch, values: Mapping[str, Tensor]) -> dict[str, Any]:
     """Run a model on tiled rows with its latents given; its sample sites by name."""
     reader = SiteReader()
-    with PlateIndex(batch.index), reader, Given(values):
+    with noise_of_step(batch, 1), PlateIndex(batch.index), reader, Given(values):
         model(*batch.tiled)
     return reader.sites
 

@@ -1,7 +1,8 @@
 """Rows on their way through a comparison: some at a time, each with the guide that was optimised for it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.chunking import rows_at_once
 from pplvae.programs.estimates import joined
 from pplvae.programs.failures import in_users_words
-from pplvae.programs.memory import bytes_of, rows_in
+from pplvae.programs.memory import LEAST, bytes_of, rows_in
 from pplvae.programs.noise import Stream
 from pplvae.programs.opening import opened
 from pplvae.programs.pieces import check_chunk_size
@@ -26,9 +27,11 @@ from pplvae.programs.progress import Progress
 from pplvae.programs.reading import Layout, Program
 from pplvae.programs.shapes import Lambda, PerDraw
 from pplvae.programs.widening import widened
+from pplvae.ranks.group import Ranks, on_this_machine, ranks
 from pplvae.scoring.kept import keeping, some_of
 from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, blocks
 from pplvae.scoring.tables import Columns, as_dataset, merged
+from pplvae.scoring.together import Together, Work, keeping_together
 from pplvae.search.first_order import MakeGuides
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.missed import look_for_missed
@@ -206,33 +209,61 @@ def over_chunks(
     found: list[xr.Dataset] = []
     about: dict[str, dict[str, str]] = {}
     looked: Mapping[str, Any] = {}
-    total = sum(len(part) for part in parts.values())
-    allowed = bytes_of(memory, next(iter(parts.values())).values.device)
-    chunk_size = min([chunk_size, *(rows_in(allowed, part.tensors) for part in parts.values())])
-    request = {"kind": kind, **asked, "seed": seed, "chunk_size": chunk_size}
-    shown = Progress(shown=progress, rows=total)
-    with keeping(store, request, parts) as kept, shown.bar(total, "comparing", "row") as bar:
-        for place, part in enumerate(parts.values()):
-            with opened(model, guide, part.tensors, seed) as layout:
-                whole = batch_of(part.tensors)
-                own = OwnGuides(model, guide, layout, schedule, seed, progress=shown)
-                with validation(False):  # the pair has been checked on every row
-                    kept.check_pair(place, partial(_said_of_some, own, whole))
-                    for start in range(0, len(part), chunk_size):
-                        rows = slice(start, start + chunk_size)
-                        columns = kept.columns(place, start, partial(_measured, measure, own, whole.take(rows)))
-                        if not own.is_decided:  # the first rows, which are there, decide for those that are not
-                            own.encoded(whole.take(slice(1)))
-                        found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
-                        bar.update(len(whole.keys[rows]))
-                    if simulated and not looked:  # once: the model is the same for all parts
-                        looked = kept.found(f"missed-{simulated}", partial(_looked, own, whole, simulated))
-                about[part.name] = {
-                    "lambda": ", ".join(layout.free),
-                    "held": ", ".join(layout.held),
-                    "first_order_because": own.reason,
-                }
+    here, sets = ranks(), list(parts.values())
+    total = sum(len(part) for part in sets)
+    request = {"kind": kind, **asked, "seed": seed, "rows_at_most": chunk_size}
+    request["chunk_size"] = _rows_at_once(here, chunk_size, memory, sets)
+    shown = Progress(shown=progress and here.is_first, rows=total)
+
+    @contextmanager
+    def opened_part(place: int) -> Iterator[tuple[OwnGuides, Batch]]:
+        part = sets[place]
+        with opened(model, guide, part.tensors, seed) as layout, validation(False):  # it is checked on every row
+            whole = batch_of(part.tensors)
+            own = OwnGuides(model, guide, layout, schedule, seed, progress=shown)
+            kept.check_pair(place, partial(_said_of_some, own, whole))
+            yield own, whole
+
+    @contextmanager
+    def at_work(place: int) -> Iterator[Work]:
+        with opened_part(place) as (own, whole):
+            own.encoded(whole.take(slice(1)))  # the first row decides on the method, whoever measures what
+            look = {} if place or not simulated else {f"missed-{simulated}": partial(_looked, own, whole, simulated)}
+            yield Work(lambda start: _measured(measure, own, whole.take(slice(start, start + size))), look)
+
+    keep = keeping if here.size == 1 else partial(keeping_together, here)
+    with keep(store, request, parts) as kept, shown.bar(total, "comparing", "row") as bar:
+        size: int = kept.asked["chunk_size"]
+        pieces = [(place, start) for place, part in enumerate(sets) for start in range(0, len(part), size)]
+        if isinstance(kept, Together):
+            kept.measure_all(pieces, at_work)
+            kept.check_whole(pieces)
+        for place, part in enumerate(sets):
+            with opened_part(place) as (own, whole):
+                for start in range(0, len(part), size):
+                    rows = slice(start, start + size)
+                    columns = kept.columns(place, start, partial(_measured, measure, own, whole.take(rows)))
+                    if not own.is_decided:  # the first rows, which are there, decide for those that are not
+                        own.encoded(whole.take(slice(1)))
+                    found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
+                    bar.update(len(whole.keys[rows]))
+                if simulated and not looked:  # once: the model is the same for all parts
+                    looked = kept.found(f"missed-{simulated}", partial(_looked, own, whole, simulated))
+            about[part.name] = {
+                "lambda": ", ".join(own.layout.free),
+                "held": ", ".join(own.layout.held),
+                "first_order_because": own.reason,
+            }
     return xr.concat(found, dim="row").assign_attrs({**_of_all(about), **looked, **asked})
+
+
+def _rows_at_once(here: Ranks, chunk_size: int, memory: int | str | None, parts: Sequence[Rows]) -> int:
+    """Rows of a chunk, as many as fit into memory; as few as on any rank, since chunks are the same for all."""
+    allowed = bytes_of(memory, parts[0].values.device)
+    if memory is None:
+        allowed = bytes_of(max(allowed // on_this_machine(), LEAST))
+    size = min([chunk_size, *(rows_in(allowed, part.tensors) for part in parts)])
+    return -int(here.largest_(torch.tensor(-size)))
 
 
 def _measured(measure: Callable[[Chunk], Columns], own: OwnGuides, batch: Batch) -> Columns:

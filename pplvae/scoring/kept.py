@@ -49,7 +49,7 @@ def keeping(store: str | Path | None, asked: Mapping[str, Any], parts: Mapping[s
             cannot be written.
     """
     if store is None:
-        yield Nowhere()
+        yield Nowhere(asked)
         return
     folder, asked = Path(store), _as_json({**asked, **_of_this_machine(parts)})
     if folder.is_dir() and not (folder / _HEAD).exists() and any(p.name[:1] != "." for p in folder.iterdir()):
@@ -60,6 +60,7 @@ def keeping(store: str | Path | None, asked: Mapping[str, Any], parts: Mapping[s
         for part in folder.glob("part-*"):
             sweep(part)
         if (folder / _HEAD).exists():
+            asked = _as_it_was_cut(asked, read_json(folder / _HEAD))
             _check_alike(folder, read_json(folder / _HEAD), asked)
         else:
             _make_group(folder)
@@ -68,7 +69,13 @@ def keeping(store: str | Path | None, asked: Mapping[str, Any], parts: Mapping[s
 
 
 class Kept(ABC):
-    """What has been measured."""
+    """What has been measured.
+
+    Attributes:
+        asked: all that its numbers depend on besides the programs.
+    """
+
+    asked: Mapping[str, Any]
 
     @abstractmethod
     def check_pair(self, part: int, says: Callable[[], np.ndarray]) -> None:
@@ -96,7 +103,14 @@ class Kept(ABC):
 
 
 class Nowhere(Kept):
-    """Nothing is kept."""
+    """Nothing is kept.
+
+    Args:
+        asked: all that its numbers depend on besides the programs.
+    """
+
+    def __init__(self, asked: Mapping[str, Any]) -> None:
+        self.asked = asked
 
     def check_pair(self, part: int, says: Callable[[], np.ndarray]) -> None:
         """See `Kept`."""
@@ -119,11 +133,20 @@ class InFolder(Kept):
     """
 
     def __init__(self, held: Held, asked: Mapping[str, Any]) -> None:
-        self._held, self._folder, self._asked = held, held.folder, asked
+        self._held, self.folder, self.asked = held, held.folder, asked
+
+    def is_there(self, part: int, start: int) -> bool:
+        """Whether a chunk has been written."""
+        return (self.folder / _part(part) / _chunk(start)).exists()
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """The part, and the place of the first row, of every chunk that is there."""
+        paths = self.folder.glob("part-*/[0-9]*")
+        return [(int(path.parent.name.removeprefix("part-")), int(path.name)) for path in paths]
 
     def check_pair(self, part: int, says: Callable[[], np.ndarray]) -> None:
         """See `Kept`."""
-        path, now = self._folder / _part(part) / _PAIR, says()
+        path, now = self.folder / _part(part) / _PAIR, says()
         if not path.exists():
             self._held.check()
             _make_group(path.parent)
@@ -134,7 +157,7 @@ class InFolder(Kept):
         then = np.array(content["says"], dtype=float)
         if then.shape != now.shape or not np.allclose(then, now, rtol=_ALIKE, atol=_ALIKE, equal_nan=True):
             raise StoreError(
-                f"{str(self._folder)!r} holds rows that were measured with other programs, or other parameters: going "
+                f"{str(self.folder)!r} holds rows that were measured with other programs, or other parameters: going "
                 "on would equal neither. Pass the pair as it was, or remove that folder to start anew."
             )
 
@@ -148,7 +171,7 @@ class InFolder(Kept):
 
     def found(self, name: str, find: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """See `Kept`."""
-        path = self._folder / f"{name}.json"
+        path = self.folder / f"{name}.json"
         if path.exists():
             content = read_json(path)
             check_kinds(path, content, {"found": dict})
@@ -160,7 +183,7 @@ class InFolder(Kept):
 
     def _read(self, part: int, start: int) -> Columns | None:
         """The columns of a chunk; None if they are not there, or damaged."""
-        path = self._folder / _part(part) / _chunk(start)
+        path = self.folder / _part(part) / _chunk(start)
         if not path.exists():
             return None
         try:
@@ -183,11 +206,11 @@ class InFolder(Kept):
             with unwarned():
                 sealed.to_zarr(folder, mode="w", zarr_format=_ZARR, consolidated=False)
 
-        write_folder_whole(self._folder / _part(part) / _chunk(start), write)
+        write_folder_whole(self.folder / _part(part) / _chunk(start), write)
 
     def _digest(self, part: int, start: int, columns: xr.Dataset) -> str:
         """Of the numbers, and of the place that they are the numbers of: a chunk from elsewhere does not pass."""
-        found = hashlib.blake2b(json.dumps([self._asked, part, start]).encode(), digest_size=12)
+        found = hashlib.blake2b(json.dumps([self.asked, part, start]).encode(), digest_size=12)
         for name in sorted(map(str, columns.variables)):
             values = columns[name].values
             found.update(repr([name, columns[name].dims, values.shape]).encode())
@@ -196,6 +219,13 @@ class InFolder(Kept):
 
 
 _AS_IT_IS: dict[str, Any] = {"consolidated": False, "mask_and_scale": False, "decode_times": False}
+
+
+def _as_it_was_cut(asked: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for, in chunks as they were begun, where only the memory that there was has made them so."""
+    theirs = head.get("asked", {})
+    same = "rows_at_most" in asked and theirs.get("rows_at_most") == asked["rows_at_most"]
+    return {**asked, "chunk_size": theirs["chunk_size"]} if same and "chunk_size" in theirs else dict(asked)
 
 
 def some_of(rows: int) -> Tensor:

@@ -1,9 +1,7 @@
 """`fit`: a Pyro pair, fitted by stochastic variational inference."""
 
-import hashlib
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +13,24 @@ from pplvae.data import Data, Rows
 from pplvae.errors import PplvaeWarning, UnknownNameError
 from pplvae.isolate import held_in_evaluation, isolated, undisturbed
 from pplvae.objectives import KLWeight, Objective
-from pplvae.programs.keys import row_keys
-from pplvae.programs.opening import one_set
+from pplvae.programs.opening import floating_dtype, one_set
 from pplvae.programs.progress import progress_bar
 from pplvae.programs.reading import Program, WholePlates
-from pplvae.run_folders import open_run
+from pplvae.ranks.group import Ranks, ranks
+from pplvae.training.gradients import Gradients
 from pplvae.training.history import listeners
 from pplvae.training.looks import Looks
 from pplvae.training.loop import FitStatus, Loop
 from pplvae.training.outcome import Fit, unwrapped, versions, write_result
+from pplvae.training.parts import check_parts
 from pplvae.training.preparation import follow_rows, hold_model, merged_stores, prepare
+from pplvae.training.shares import Shares
 from pplvae.training.steps import Steps
+from pplvae.training.together import alike, digest, on_restart, opened_by_first
 from pplvae.training.weights import Fitted
 
-_TRAINED = ("both", "guide")
+_TRAINED, _NOISE = ("both", "guide"), ("generator", "rows")
+_NARROW = {"bfloat16": torch.bfloat16}
 
 MakeOptimiser = Callable[[list[Tensor]], Optimizer]
 
@@ -50,6 +52,9 @@ def fit(
     patience: int | None = None,
     validation_particles: int = 10,
     compile: bool = False,
+    accumulate: int = 1,
+    autocast: str | None = None,
+    noise: str | None = None,
     run: str | Path | None = None,
     existing: str = "refuse",
     compare_every: int | None = None,
@@ -90,6 +95,12 @@ def fit(
             not be replayed (an LSTM on a CPU), are run as they are written, and those with latents that are not
             reparameterised, or are enumerated, by Pyro's own code. `Fit.steps` says which it was. What `torch.compile`
             has wrapped runs as it is written.
+        accumulate: take the gradient of a batch in so many pieces, one after the other, where it does not fit into
+            memory as a whole. A step is still one of `batch_size` rows.
+        autocast: floats in which the networks are run, "bfloat16"; by default those of the rows. Densities, their sums
+            and the validation ELBO stay in those of the rows.
+        noise: "generator", torch's own, or "rows": keyed by row, so that a fit is the same on any number of ranks, and
+            in any number of pieces, but for rounding. By default "rows" under torchrun, else "generator".
         run: folder for weights, history and checkpoints, written as the fit goes.
         existing: what to do if that folder holds a run: "refuse", "resume" (equal to the bit to a fit that was never
             interrupted; `epochs` may be raised), or "overwrite", once the first epoch is over.
@@ -124,7 +135,7 @@ def fit(
     training = one_set(rows)
     held_out = None if validation is None else one_set(validation, "validation")
     numbers = {"epochs": epochs, "batch_size": batch_size, "validation_particles": validation_particles}
-    _check_numbers(1, **numbers, compare_every=1 if compare_every is None else compare_every)
+    _check_numbers(1, **numbers, accumulate=accumulate, compare_every=1 if compare_every is None else compare_every)
     _check_numbers(2, compare_rows=compare_rows)  # the mean of one row has no error
     if patience is not None and held_out is None:
         raise ValueError("`patience` counts epochs of the validation ELBO: pass `validation` rows with it.")
@@ -132,13 +143,18 @@ def fit(
         raise ValueError(f"`validation_particles` must be even (draws are mirrored), got {validation_particles}.")
     if train not in _TRAINED:
         raise UnknownNameError("value of `train`", train, _TRAINED)
+    here, noise = ranks(), _noise(noise)
+    narrow = _narrow(autocast, training)
     chosen = Objective(objective)
     told = listeners(on_epoch)
     asked = {"batch_size": batch_size, "lr": lr, "train": train, "clip": clip, "patience": patience}
     asked |= {"validation_particles": validation_particles, "compile": compile, "seed": seed}
     asked |= {"compare_every": compare_every, "compare_rows": compare_every and compare_rows}
-    settings = _settings(asked, training, held_out, chosen, optimiser, kl_weight)
-    with open_run(Path(run), existing) if run is not None else nullcontext() as folder:
+    keyed = (noise or ("rows" if here.is_job else "generator")) == "rows"
+    asked |= {"noise": "rows" if keyed else None, "autocast": autocast}  # None as in older checkpoints
+    asked |= {"accumulate": accumulate if accumulate > 1 and not keyed else None}
+    settings = _settings(asked, training, held_out, chosen, optimiser, kl_weight, here)
+    with opened_by_first(here, run, existing) as folder:
         dtype = follow_rows(model, guide, training)
         store = merged_stores(model, guide)
         model, guide = unwrapped(model), unwrapped(guide)
@@ -146,14 +162,19 @@ def fit(
             start = prepare(model, guide, training, held_out)
             if train == "guide":
                 hold_model(model, guide, training, start)
+            alike(here, settings, training, start)
             parameters = list(start.trained.values())
-            stepper = _made(optimiser, parameters, lr)
-            steps = Steps(model, guide, start, chosen, stepper, clip, compile=compile)
+            stepper, shares = _made(optimiser, parameters, lr), Shares(parameters, here, accumulate)
+            gradients = Gradients(model, guide, start, chosen, narrow)
+            steps = Steps(gradients, stepper, clip, compile=compile, shares=shares)
+            if here.size * accumulate > 1:
+                check_parts(chosen, start, steps, training, batch_size, here.size * accumulate, seed)
             looks = _looks(model, guide, training, held_out, settings)
-            loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder, looks)
-            if existing == "resume":
+            loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder, looks, here)
+            if on_restart(existing) == "resume":
                 loop.resume()
-            with progress_bar(epochs, "fitting", "epoch", progress=progress, done=loop.epoch) as bar:
+            shown = progress and here.is_first
+            with progress_bar(epochs, "fitting", "epoch", progress=shown, done=loop.epoch) as bar:
                 try:
                     with held_in_evaluation(start.held), WholePlates(start.layout.whole if start.layout else ()):
                         status, message = loop.run(epochs, kl_weight, bar, told)
@@ -172,12 +193,12 @@ def fit(
             loop.best_epoch,
             settings | {"epochs": epochs} | versions(),
             str(steps),
-            None if folder is None else folder.path,
+            None if run is None else Path(run),
         )
         if folder is not None:
             with undisturbed():
                 write_result(folder, result, loop.weights)
-    if status is FitStatus.NONFINITE:
+    if status is FitStatus.NONFINITE and here.is_first:
         warnings.warn(message, PplvaeWarning, stacklevel=2)
     return result
 
@@ -195,19 +216,44 @@ def _settings(
     objective: Objective,
     optimiser: MakeOptimiser | None,
     kl_weight: KLWeight,
+    here: Ranks,
 ) -> dict[str, Any]:
     """All that a result depends on, as JSON."""
+
+    def digested(rows: Rows) -> str:
+        return here.of_first(digest(rows) if here.is_first else "")
+
     return {
         "rows": len(training),
         "binarisation": training.binarisation,
-        "rows_digest": digest(training),
+        "rows_digest": digested(training),
         "objective": objective.settings,
         "optimiser": "Adam" if optimiser is None else _name_of(optimiser),
         "kl_weight": kl_weight if isinstance(kl_weight, (int, float)) else _name_of(kl_weight),
         "validation_rows": 0 if held_out is None else len(held_out),
-        "validation_digest": None if held_out is None else digest(held_out),
+        "validation_digest": None if held_out is None else digested(held_out),
         **asked,
     }
+
+
+def _noise(noise: str | None) -> str | None:
+    if noise is not None and noise not in _NOISE:
+        raise UnknownNameError("value of `noise`", noise, _NOISE)
+    return noise
+
+
+def _narrow(autocast: str | None, rows: Rows) -> torch.dtype | None:
+    if autocast is None:
+        return None
+    if autocast not in _NARROW:
+        raise UnknownNameError("value of `autocast`", autocast, _NARROW)
+    dtype = floating_dtype(rows.tensors) or torch.get_default_dtype()
+    if dtype != torch.float32:
+        raise ValueError(
+            f"`autocast={autocast!r}` narrows networks of float32, and the rows are {dtype}: pass `rows.float()`, or "
+            "leave it out."
+        )
+    return _NARROW[autocast]
 
 
 def _looks(
@@ -230,11 +276,6 @@ def _made(optimiser: MakeOptimiser | None, parameters: list[Tensor], lr: float) 
             f"`functools.partial(torch.optim.AdamW, lr=1e-3)`; it made {made!r}."
         )
     return made
-
-
-def digest(rows: Rows) -> str:
-    """A few letters that stand for the content of all rows, in order."""
-    return hashlib.blake2b(row_keys(rows.tensors).cpu().numpy().tobytes(), digest_size=6).hexdigest()
 
 
 def _name_of(function: Any) -> str:

@@ -2,32 +2,29 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-import torch
 import xarray as xr
-from torch import Tensor
 from torch.optim import Optimizer
 
 from pplvae.data import Rows
-from pplvae.errors import ProgramError
-from pplvae.isolate import reseed, undisturbed
+from pplvae.isolate import undisturbed
 from pplvae.objectives import KLWeight
-from pplvae.programs.batch import Batch
-from pplvae.programs.failures import in_users_words
 from pplvae.programs.reading import Program
+from pplvae.ranks.group import Ranks
 from pplvae.run_folders import RunFolder
-from pplvae.training.breakdown import first_not_finite
 from pplvae.training.checkpoint import Checkpoint, read_checkpoint
 from pplvae.training.history import COLUMNS, History, OnEpoch
 from pplvae.training.looks import Look, Looks
+from pplvae.training.passing import Pass
 from pplvae.training.preparation import Start
 from pplvae.training.steps import Steps
 from pplvae.training.validation import Validation
 
 _DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
+_STEPS_UNCOMPARED = 100  # after which the ranks' parameters are compared
 
 
 class FitStatus(Enum):
@@ -52,8 +49,9 @@ class Loop:
         steps: that it takes.
         optimiser: that they move, for its state.
         settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
-        run: the run folder, or None.
+        run: the run folder, or None: only rank 0 has one.
         looks: at the gap, or None.
+        ranks: of the job.
     """
 
     def __init__(
@@ -68,10 +66,11 @@ class Loop:
         settings: dict[str, Any],
         run: RunFolder | None,
         looks: Looks | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self._model, self._guide, self._train = model, guide, train
-        self._start, self._steps, self._optimiser = start, steps, optimiser
-        self._settings, self._run, self._looks = settings, run, looks
+        self._optimiser = optimiser
+        self._settings, self._run, self._looks, self._ranks = settings, run, looks, ranks or Ranks()
+        self._pass = Pass(model, guide, train, start, steps, settings, self._ranks)
         self.weights = start.weights
         self.epoch = self._epochs = 0
         self._patience: int | None = settings["patience"]
@@ -82,7 +81,7 @@ class Loop:
         self._validation = None
         if held_out is not None and start.layout is not None:
             of = settings["seed"], settings["validation_particles"]
-            self._validation = Validation(model, guide, start.layout, held_out, *of)
+            self._validation = Validation(model, guide, start.layout, held_out, *of, self._ranks)
 
     def run(
         self, epochs: int, kl_weight: KLWeight, bar: Any, on_epoch: Sequence[OnEpoch] = ()
@@ -113,63 +112,32 @@ class Loop:
             trouble = self._run_epoch(kl_weight, bar)
             if trouble:
                 return FitStatus.NONFINITE, trouble
-            if self._run is not None:
-                self._write_checkpoint(self._run)
-            # A logger may return anything: only True itself is a wish.
-            if any([tell(self.epoch - 1, self._history.last()) is True for tell in on_epoch]):
+            if self._ranks.first_alone(lambda: self._told(on_epoch)):
                 return FitStatus.STOPPED, f"{FitStatus.STOPPED.value} That was after epoch {self.epoch - 1}."
         return FitStatus.COMPLETED, FitStatus.COMPLETED.value
 
-    def _run_epoch(self, kl_weight: KLWeight, bar: Any) -> str | None:
+    def _told(self, on_epoch: Sequence[OnEpoch]) -> bool:
+        """Write the checkpoint and tell of the epoch; whether somebody wishes the fit to end."""
+        if self._run is not None:
+            self._write_checkpoint(self._run)
+        # A logger may return anything: only True itself is a wish.
+        return any([tell(self.epoch - 1, self._history.last()) is True for tell in on_epoch])
+
+    def _run_epoch(self, kl_weight: KLWeight, bar: Any) -> str:
         """One pass over the rows; a sentence if the loss stops being finite."""
         began = time.perf_counter()
-        seed, size = self._settings["seed"], self._settings["batch_size"]
-        # All randomness of an epoch follows from the seed and its number: that makes resuming exact.
-        reseed(seed, self.epoch)
-        order = torch.randperm(len(self._train))
-        rows = self._train.redrawn(seed, self.epoch)
-        tensors = [tensor[order.to(tensor.device)] for tensor in rows.tensors]
-        positions = order.to(tensors[0].device)
-        losses: list[Tensor] = []
-        weight, looked_at = 1.0, 0
-        look = 1 if positions.device.type == "cpu" else _DEVICE_STEPS_UNSEEN
-        starts = range(0, len(order), size)
-        for first in starts:
-            weight = _at(kl_weight, self.epoch + first / len(order))
-            some = slice(first, first + size)
-            index, batch = positions[some], tuple(tensor[some] for tensor in tensors)
-            try:
-                with in_users_words("objective", batch):
-                    # torch's own noise needs no keys
-                    here = Batch.without_keys(batch, index), _weight(kl_weight, weight, self._start)
-                    losses.append(self._steps(*here, _alike(first, size, len(order), self._epochs - self.epoch)))
-            except ProgramError as error:
-                trouble = self._diagnose(len(losses), index, batch, error)
-                if not trouble:
-                    raise
-                return trouble
-            if len(losses) - looked_at >= look or len(losses) == len(starts):
-                bad = torch.nonzero(~torch.stack(losses[looked_at:]).isfinite()).flatten().tolist()
-                if bad:
-                    step = looked_at + bad[0]
-                    some = slice(starts[step], starts[step] + size)
-                    return self._diagnose(step, order[some], [tensor[some] for tensor in tensors])
-                looked_at = len(losses)
-        counts = torch.tensor([min(size, len(order) - first) for first in starts])
-        total = float((torch.stack(losses).cpu().to(torch.float64) * counts).sum())
-        self._end_epoch(-total / len(order), weight, time.perf_counter() - began, bar)
-        return None
+        passed = self._pass(self.epoch, kl_weight, self._epochs - self.epoch)
+        if not passed.trouble:
+            self._end_epoch(passed.objective, passed.kl_weight, time.perf_counter() - began, bar)
+        return passed.trouble
 
     def _end_epoch(self, objective: float, weight: float, seconds: float, bar: Any) -> None:
-        elbo = self._validation() if self._validation is not None else None
-        value = float(elbo.mean()) if elbo is not None else float(self.epoch)  # without validation the last is best
-        row = {
-            "objective": objective,
-            "elbo_validation": value if elbo is not None else float("nan"),
-            "elbo_validation_stderr": _error_of_mean(elbo) if elbo is not None else float("nan"),
-            "kl_weight": weight,
-            "seconds": seconds,
-        }
+        elbo = stderr = float("nan")
+        if self._validation is not None:
+            elbo, stderr = self._ranks.of_first(self._validation.mean_and_stderr())
+        value = elbo if self._validation is not None else float(self.epoch)  # without validation the last is best
+        row = {"objective": objective, "elbo_validation": elbo, "elbo_validation_stderr": stderr}
+        row |= {"kl_weight": weight, "seconds": seconds}
         look = self._look(self.epoch if value > self._best_value else self.best_epoch)
         with undisturbed():  # Ctrl-C within it would leave a part of an epoch
             if value > self._best_value:
@@ -179,7 +147,8 @@ class Loop:
                 self._looks.own = look.own
             self.epoch += 1
         bar.update()
-        bar.set_postfix({"objective": f"{objective:.2f}"} | ({} if elbo is None else {"validation": f"{value:.2f}"}))
+        validated = {} if self._validation is None else {"validation": f"{value:.2f}"}
+        bar.set_postfix({"objective": f"{objective:.2f}"} | validated)
 
     def _look(self, best_epoch: int) -> Look:
         """A look at the gap, where it is time for one or the fit ends with this epoch."""
@@ -188,14 +157,6 @@ class Loop:
         if self._looks is None or not (is_last or self._looks.is_due(self.epoch)):
             return Look()
         return self._looks()
-
-    def _diagnose(self, step: int, index: Tensor, batch: Sequence[Tensor], error: Exception | None = None) -> str:
-        """Say where a loss that is not finite came from; say nothing if a step raised for another reason."""
-        when = f"The loss became NaN or infinite in epoch {self.epoch}, step {step}."
-        found = first_not_finite(self._model, self._guide, self._start, batch, index, self._train.ids, error)
-        if found or error is not None:
-            return found and f"{when} {found}"
-        return f"{when} Every log-probability of the same batch was finite on a second draw: lower `lr`, or set `clip`."
 
     def keep_best(self) -> None:
         """Put the weights of the best epoch into the programs (without validation, those of the last whole one)."""
@@ -220,15 +181,14 @@ class Loop:
         run.keep(state.tensors(), state.content())
 
     def resume(self) -> None:
-        """Take up the checkpoint of the run folder, if there is one."""
-        if self._run is None or not self._run.checkpoint.exists():
+        """Take up the checkpoint of the run folder, if there is one; rank 0 reads it for all."""
+        found = self._ranks.first_alone(self._checkpoint)
+        if found is None:
             return
-        found = read_checkpoint(
-            self._run.checkpoint, self._settings, self.weights, self._optimiser, self._history.names
-        )
         if self._looks is not None:
             self._looks.take_up(found.looks)
-        self._run.take_up()
+        if self._run is not None:
+            self._run.take_up()
         self.weights.restore(found.best)
         self._best = self.weights.copy()
         self.weights.restore(found.now)
@@ -236,24 +196,7 @@ class Loop:
         self.epoch, self.best_epoch, self._best_value = found.epoch, found.best_epoch, found.best_value
         self._optimiser.load_state_dict(found.optimiser)
 
-
-def _error_of_mean(values: Tensor) -> float:
-    """The standard error of a mean over rows; NaN for one row, which says nothing of others."""
-    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
-
-
-def _alike(first: int, size: int, rows: int, epochs: int) -> int:
-    """How many batches of the same number of rows there are from the one at `first` to the end of so many epochs."""
-    whole = rows // size
-    return epochs if first >= whole * size else whole * epochs - first // size
-
-
-def _weight(kl_weight: KLWeight, now: float, start: Start) -> float | Tensor:
-    """The KL weight of a step; a tensor if it changes, since a number would be captured as it is."""
-    if not isinstance(kl_weight, Callable):
-        return now
-    return next(iter(start.trained.values())).detach().new_full((), now)
-
-
-def _at(kl_weight: KLWeight, epoch: float) -> float:
-    return float(kl_weight(epoch)) if isinstance(kl_weight, Callable) else float(kl_weight)
+    def _checkpoint(self) -> Checkpoint | None:
+        if self._run is None or not self._run.checkpoint.exists():
+            return None
+        return read_checkpoint(self._run.checkpoint, self._settings, self.weights, self._optimiser, self._history.names)

@@ -62,12 +62,17 @@ def replay_of(
     varies = isinstance(kl_weight, Tensor)
     reached: list[bool] = []
 
+    keyed = batch.step is not None
+
     def inputs_of(batch: Batch, kl_weight: float | Tensor) -> list[Tensor]:
-        return [batch.positions, *batch.tensors, *([kl_weight] if isinstance(kl_weight, Tensor) else [])]
+        names = [] if batch.step is None else [batch.keys, batch.step]
+        weight = [kl_weight] if isinstance(kl_weight, Tensor) else []
+        return [batch.positions, *names, *batch.tensors, *weight]
 
     def step(positions: Tensor, *tensors: Tensor) -> list[Tensor]:
-        rows, weight = (tensors[:-1], tensors[-1]) if varies else (tensors, kl_weight)
-        found = plain(Batch.without_keys(rows, positions), weight)
+        (keys, of_step), rows = (tensors[:2], tensors[2:]) if keyed else ((positions, None), tensors)
+        rows, weight = (rows[:-1], rows[-1]) if varies else (rows, kl_weight)
+        found = plain(Batch(rows, keys, positions, step=of_step), weight)
         reached[:] = [slope is not None for slope in found.slopes]
         if update is not None:
             update(found)

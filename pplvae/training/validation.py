@@ -1,5 +1,7 @@
 """The ELBO of held-out rows, between two epochs."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Layout, Program, log_model, log_weights_of, run_model
 from pplvae.programs.sites import sum_sites
+from pplvae.ranks.group import Ranks
 
 _ROWS_AT_ONCE = 4096
 
@@ -23,14 +26,37 @@ class Validation:
         rows: held out.
         seed: names the noise.
         particles: draws per row.
+        ranks: of the job; each takes rows of its own, all together take every row once.
     """
 
-    def __init__(self, model: Program, guide: Program, layout: Layout, rows: Rows, seed: int, particles: int) -> None:
-        self._model, self._guide, self._layout = model, guide, layout
-        self._rows, self._seed, self._particles = Batch.of(rows.tensors), seed, particles
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        layout: Layout,
+        rows: Rows,
+        seed: int,
+        particles: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._model, self._guide, self._layout, self._ranks = model, guide, layout, ranks or Ranks()
+        self._seed, self._particles, self._count = seed, particles, len(rows)
+        mine = self._ranks.share(len(rows))
+        positions = torch.arange(len(rows), device=rows.values.device)[mine]
+        self._rows = replace(Batch.of([tensor[mine] for tensor in rows.tensors]), positions=positions)
+
+    def mean_and_stderr(self) -> tuple[float, float]:
+        """Mean ELBO over all rows, in nats, and its standard error over rows, NaN of one; the same on every rank."""
+        elbos = self() if len(self._rows) else torch.zeros(0, dtype=torch.float64)
+        if not self._ranks.is_job:
+            stderr = float(elbos.std() / len(elbos) ** 0.5) if len(elbos) > 1 else float("nan")
+            return float(elbos.mean()), stderr
+        mean = self._ranks.sum_(elbos.sum()) / self._count
+        squares = self._ranks.sum_((elbos - mean).square().sum())
+        return float(mean), float((squares / (self._count - 1)).sqrt() / self._count**0.5)
 
     def __call__(self) -> Tensor:
-        """One number per row, in nats."""
+        """One number per row of this rank, in nats."""
         at_once = max(1, _ROWS_AT_ONCE // self._particles)
         with torch.no_grad(), validation(False), evaluation_mode(self._model, self._guide):
             parts = [

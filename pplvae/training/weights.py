@@ -56,7 +56,7 @@ class Weights:
 
     def copy(self) -> dict[str, Tensor]:
         """A snapshot."""
-        return {name: tensor.detach().clone() for name, tensor in self._all().items()}
+        return {name: tensor.detach().clone() for name, tensor in self.all().items()}
 
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Write a snapshot into the live tensors.
@@ -66,7 +66,7 @@ class Weights:
         """
         self.check(snapshot)
         with torch.no_grad():
-            for name, tensor in self._all().items():
+            for name, tensor in self.all().items():
                 tensor.copy_(snapshot[name])
 
     def check(self, snapshot: Mapping[str, Tensor]) -> None:
@@ -76,7 +76,7 @@ class Weights:
             StoreError: names or shapes differ.
         """
         theirs = {name: tuple(tensor.shape) for name, tensor in snapshot.items()}
-        ours = {name: tuple(tensor.shape) for name, tensor in self._all().items()}
+        ours = {name: tuple(tensor.shape) for name, tensor in self.all().items()}
         if ours != theirs:
             odd = sorted({name for name in ours | theirs if ours.get(name) != theirs.get(name)})
             raise StoreError(
@@ -89,7 +89,8 @@ class Weights:
         """Names of parameters that hold NaN or infinite values."""
         return [name for name, tensor in self.parameters.items() if not bool(tensor.isfinite().all())]
 
-    def _all(self) -> dict[str, Tensor]:
+    def all(self) -> dict[str, Tensor]:
+        """The live tensors by name."""
         return self.parameters | self.buffers
 
 
