@@ -28,7 +28,8 @@ class GaussianSpace:
         model: p(v, h; theta).
         layout: of the pair.
         parts: the latents, in the order in which they stand in a vector.
-        modes: Gaussians of every row, whose mixture is the base. As many draws begin at each, but for one.
+        modes: Gaussians of every row, whose mixture is the base. As many draws begin at each, but for one; with fewer
+            draws than modes, at the first.
         batch: the rows, at the number of draws that every call here will have.
         dtype: of the latents in the model.
     """
@@ -43,12 +44,13 @@ class GaussianSpace:
         dtype: torch.dtype,
     ) -> None:
         self._model, self._layout, self._parts, self._batch = model, layout, parts, batch
+        modes = modes[: batch.particles]
         self._means = [mode.mean.to(dtype) for mode in modes]
         roots = [torch.linalg.cholesky_ex(mode.precision_matrices())[0] for mode in modes]
         self._roots = [root.to(dtype) for root in roots]
         # The k-th draw begins at the k-th mode, and those after the last at the first again.
         self._counts = [len(range(k, batch.particles, len(modes))) for k in range(len(modes))]
-        shares = [math.log(max(count, 1) / batch.particles) for count in self._counts]
+        shares = [math.log(count / batch.particles) for count in self._counts]
         volumes = [root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(dtype) for root in roots]
         self._constants = [volume + share for volume, share in zip(volumes, shares, strict=True)]
 
@@ -63,6 +65,11 @@ class GaussianSpace:
         ]
         u = torch.cat(drawn)
         return u, self.log_guide(u)
+
+    def values(self, u: Vectors) -> dict[str, Float[Tensor, "particle row _"]]:
+        """The latents by site, the elements of each in one axis."""
+        pieces = u.split([part.shape.numel() for part in self._parts], dim=-1)
+        return {part.name: piece for part, piece in zip(self._parts, pieces, strict=True)}
 
     def scale(self, u: Vectors) -> Float[Tensor, "row element"]:
         """Standard deviations within a mode, the mean over modes."""

@@ -1,4 +1,4 @@
-"""`posterior_means`: E[h | v_i] of every row, corrected by Pareto-smoothed weights of its own guide."""
+"""`posterior_means`: E[h | v_i] of every row, corrected by Pareto-smoothed weights of its own guide or its modes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pplvae.data import as_parts
 from pplvae.evidence.log_evidence import check_local
+from pplvae.evidence.paths import space_of
 from pplvae.programs.noise import Stream
 from pplvae.programs.pieces import rows_with_draws
 from pplvae.programs.reading import Program
@@ -130,17 +131,22 @@ def posterior_means(
 
 
 def _means(chunk: Chunk, particles: int, draws: int) -> Columns:
-    everyone = torch.arange(len(chunk.batch))
-    pieces = everyone.split(rows_with_draws(chunk.batch.tensors, particles))
+    everyone, at_once = torch.arange(len(chunk.batch)), rows_with_draws(chunk.batch.tensors, particles)
+    groups = chunk.modes.alike(everyone) if chunk.modes is not None else [everyone]
+    pieces = [index for some in groups for index in some.split(at_once)]
     return merged([(index, _means_of(chunk, index, particles, draws)) for index in pieces], len(everyone))
 
 
 def _means_of(chunk: Chunk, index: Tensor, particles: int, draws: int) -> Columns:
-    """Of some rows of a chunk."""
+    """Of some rows of a chunk, all with one mode or all with several."""
     offsets = {key: offset[index] for key, offset in chunk.optimum.offsets.items()}
-    space = chunk.guides(index, particles).space(offsets)
+    space: Any = chunk.guides(index, particles).space(offsets)
     with torch.no_grad():
         u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
+        of_guide = {site: value.mean(0) for site, value in space.values(u).items()}
+        if chunk.modes is not None and bool(chunk.modes.several[index].all()):  # which a guide of one mode cannot weigh
+            space = space_of(chunk, index, "guide", particles)
+            u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
         log_weights, pareto_k = smoothed_weights(widened(space.log_joint(u) - log_q))
         values = space.values(u)
     weights = log_weights.softmax(0)
@@ -149,7 +155,7 @@ def _means_of(chunk: Chunk, index: Tensor, particles: int, draws: int) -> Column
     for site, value in values.items():
         name = called[site]
         mean, stderr = _weighted(weights, value)
-        columns |= {name: mean, f"{name}_stderr": stderr, f"{name}_guide": value.mean(0)}
+        columns |= {name: mean, f"{name}_stderr": stderr, f"{name}_guide": of_guide[site]}
         if draws:
             columns[f"{_DRAWS}{name}"] = _resampled(weights, value, draws).movedim(1, 0)
     return columns
