@@ -220,3 +220,13 @@ def test_a_lease_without_signs_or_far_too_old_is_free(tmp_path):
         assert theirs.take("c")
         os.utime(theirs._alive(theirs._token), (old, old))
         assert ours.take("c")
+
+
+def test_of_two_that_find_a_piece_free_at_once_one_takes_it(tmp_path, monkeypatch):
+    with Leases(tmp_path) as ours, Leases(tmp_path) as theirs:
+        assert theirs.take("a")
+        monkeypatch.setattr(ours, "_holder", lambda _: None)  # it looked just before
+        assert not ours.take("a")
+        monkeypatch.setattr(ours, "_holder", lambda _: "somebody who is gone")
+        assert not ours.take("a")
+        assert theirs._holder("a") == theirs._token
