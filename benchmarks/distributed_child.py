@@ -22,7 +22,7 @@ def main(*, quick: bool) -> None:
     processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {processors[local % len(processors)]})
     torch.set_num_threads(1)
-    here, count = ranks(), 1000 if quick else 8000
+    here, count = ranks(), 1000 if quick else 16000
     torch.manual_seed(0)
     rows = (torch.rand(count, _COLUMNS) < 0.3).float()
     vae = pplvae.models.BernoulliVAE(visible=_COLUMNS, latent=_LATENT)
