@@ -100,7 +100,7 @@ def _differences(calm: Path, killed: Path) -> Iterator[str]:
 def _run(folder: Path, words: Sequence[str], ranks: int = 2) -> None:
     command = [*_LAUNCH, f"--nproc-per-node={ranks}", *words]
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=_LONGEST)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
 
 
 def _environment() -> dict[str, str]:

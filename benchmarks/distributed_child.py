@@ -13,7 +13,7 @@ import pplvae
 from pplvae.ranks.group import Ranks, ranks
 from pplvae.store import write_tensors
 
-_COLUMNS, _LATENT, _CHUNK, _BATCH = 64, 10, 100, 1024
+_COLUMNS, _LATENT, _CHUNK, _BATCH = 64, 10, 250, 1024
 
 
 def main(*, quick: bool) -> None:
@@ -22,16 +22,16 @@ def main(*, quick: bool) -> None:
     processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {processors[local % len(processors)]})
     torch.set_num_threads(1)
-    here, count = ranks(), 400 if quick else 4000
+    here, count = ranks(), 1000 if quick else 16000
     torch.manual_seed(0)
     rows = (torch.rand(count, _COLUMNS) < 0.3).float()
     vae = pplvae.models.BernoulliVAE(visible=_COLUMNS, latent=_LATENT)
     options = {"chunk_size": _CHUNK, "simulated": 0, "particles": 100, "evidence": None}
-    pplvae.compare(vae.model, vae.guide, rows[: 4 * _CHUNK], **options)
+    pplvae.compare(vae.model, vae.guide, rows[: 4 * _CHUNK], store="first.zarr", **options)
     found: dict[str, float] = {"compare_rows": count, "fit_rows": count * 20}
     here.of_all(None)
     began, busy = time.perf_counter(), time.process_time()
-    pplvae.compare(vae.model, vae.guide, rows, **options)
+    pplvae.compare(vae.model, vae.guide, rows, store="measured.zarr", **options)
     found["compare_seconds"], found["compare_busy"] = time.perf_counter() - began, time.process_time() - busy
     pplvae.fit(vae.model, vae.guide, rows, epochs=30, batch_size=_BATCH, noise="rows")
     here.of_all(None)

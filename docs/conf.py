@@ -59,7 +59,7 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!pplvae\.).*"),  # names of other libraries: their sites are not asked
     # What stands in annotations only.
-    ("py:.*", r"pplvae\..*\.(Base|Batch|Branch|CutDraws|Fitted|Layout|TorchGuide|TorchModel|_Some)"),
+    ("py:.*", r"pplvae\..*\.(Base|Batch|Branch|CutDraws|Fitted|Layout|TorchGuide|TorchModel|_Some|_T)"),
 ]
 
 templates_path = ["_templates"]

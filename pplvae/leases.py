@@ -48,14 +48,11 @@ class Leases:
 
     def take(self, name: str) -> bool:
         """Take a piece, unless another process is at it."""
-        if not self.is_free(name):
+        path, held_by = self._folder / name, self._holder(name)
+        if held_by is not None and not (self._is_gone(name, held_by) and self._put_aside(path, held_by)):
             return False
-        path, aside = self._folder / name, self._folder / f".{name}.{self._token}"
-        with suppress(FileNotFoundError):
-            os.rename(path, aside)  # of several processes that find it free, one can
-            aside.unlink()
         try:
-            with path.open("x") as file:
+            with path.open("x") as file:  # of several processes that find it free, one can
                 file.write(self._token)
         except FileExistsError:
             return False
@@ -64,17 +61,40 @@ class Leases:
 
     def is_free(self, name: str) -> bool:
         """Whether nobody is at a piece, or nobody who will end it soon."""
-        path = self._folder / name
+        held_by = self._holder(name)
+        return held_by is None or self._is_gone(name, held_by)
+
+    def _holder(self, name: str) -> str | None:
         try:
-            held_since, token = path.stat().st_mtime, path.read_text()
+            return (self._folder / name).read_text()  # empty while it is being written
+        except FileNotFoundError:
+            return None
+
+    def _is_gone(self, name: str, token: str) -> bool:
+        """Whether the holder of a lease gives no sign of life, or holds it far too long."""
+        now = self._now()
+        try:
+            held_since = (self._folder / name).stat().st_mtime
+            last_sign = self._alive(token).stat().st_mtime if token else held_since
         except FileNotFoundError:
             return True
-        now = self._now()
-        with suppress(FileNotFoundError):
-            last_sign = self._alive(token).stat().st_mtime if token else held_since
-            if now - last_sign < self._silent:
-                return 0 < max(self._silent, _SLOW * self._longest) < now - held_since and self._longest > 0
-        return True
+        if now - last_sign >= self._silent:
+            return True
+        return self._longest > 0 and now - held_since > max(self._silent, _SLOW * self._longest)
+
+    def _put_aside(self, path: Path, token: str) -> bool:
+        """Take away the lease of a holder that is gone, unless another process was quicker and holds it now."""
+        aside = path.with_name(f".{path.name}.{self._token}")
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return False
+        was_gone = aside.read_text() == token
+        if not was_gone:
+            with suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+        return was_gone
 
     def end(self, name: str) -> None:
         """Give a piece back that is done, or given up."""

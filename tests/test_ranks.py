@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from pplvae.cli import app
 from pplvae.commands import verification
 from pplvae.run_folders import WEIGHTS
+from pplvae.scoring import chunks
 from pplvae.store import read_tensors
 from pplvae.training import passing
 from pplvae.training import steps as steps_module
@@ -84,6 +85,12 @@ def test_rows_are_measured_to_the_same_bits(name, together, tmp_path):
     (first, second), _ = together
     same(first[name], second[name], 0.0)
     same(ranks_job.measured(name, tmp_path), first[name], 0.0)
+
+
+def test_what_ranks_have_measured_is_not_measured_again(together, monkeypatch):
+    (first, _), folder = together
+    monkeypatch.setattr(chunks, "_measured", pytest.fail)
+    same(first["compare"], ranks_job.measured("compare", folder), 0.0)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ class Ranks:
     def of_first(self, value: _T) -> _T:
         """What rank 0 has, told to all; it goes through pickle, within the job."""
         told = [value]
-        self._said(lambda: dist.broadcast_object_list(told, 0, device=_device()))
+        self._said(lambda: dist.broadcast_object_list(told, 0, device=torch.device("cpu")))
         return told[0]
 
     def of_all(self, value: _T) -> list[_T]:
@@ -170,6 +170,11 @@ def ranks() -> Ranks:
         if not dist.is_torchelastic_launched():
             return Ranks()
         _join()
+    if "cpu:" not in dist.get_backend_config():
+        raise RanksError(
+            "The process group of this job tells nothing between processors, which words and counts need. Make it with "
+            "`init_process_group('cpu:gloo,cuda:nccl')`, or leave it to pplvae."
+        )
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
@@ -233,8 +238,3 @@ def _patience() -> float:
     if not seconds > 0:
         raise RanksError(f"{_PATIENCE} is a number of seconds, such as 600; got {os.environ[_PATIENCE]!r}.")
     return seconds
-
-
-def _device() -> torch.device | None:
-    """Where text is told: by the processor wherever there is a way."""
-    return torch.device("cpu") if "gloo" in str(dist.get_backend_config()) else None

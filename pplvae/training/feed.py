@@ -14,7 +14,7 @@ from torch import Tensor
 from pplvae.data import Rows
 from pplvae.ranks.group import Ranks
 
-_WINDOW = 2**28  # bytes of rows that are gathered together; all of a small data set at once
+_WINDOW = 2**26  # bytes of rows that are gathered together; all of a small data set at once
 
 
 @dataclass(frozen=True)
