@@ -151,10 +151,10 @@ def throughput(rounds: int, *, quick: bool) -> Iterator[str]:
                 _run(Path(folder), ("-m", "benchmarks.distributed_child", "quick" if quick else "full"), size)
                 told = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(size)]
             for work in ("compare", "fit"):
-                # By the clock; and by the time of the busiest processor, which others that share it do not change.
-                for clock in ("seconds", "busy"):
-                    seconds = max(one[f"{work}_{clock}"] for one in told)
-                    measured.setdefault((f"{work}, {clock}", size), []).append(told[0][f"{work}_rows"] / seconds)
+                # By the clock; and by the mean of the ranks' processors, which others that share them change less.
+                seconds = max(one[f"{work}_seconds"] for one in told), sum(one[f"{work}_busy"] for one in told) / size
+                for clock, taken in zip(("clock", "processors"), seconds, strict=True):
+                    measured.setdefault((f"{work}, {clock}", size), []).append(told[0][f"{work}_rows"] / taken)
             for name in ("waited", "all_reduce", "checkpoint", "step"):
                 parts.setdefault(f"{name} on {size}", []).append(max(one[name] for one in told))
     for (work, size), rates in measured.items():
