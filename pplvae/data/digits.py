@@ -38,7 +38,7 @@ def warn_of_lost_digits(values: np.ndarray, source: str, columns: Sequence[str] 
     warnings.warn(
         f"Columns {which}{more} of {source} hold numbers of which single precision has fewer than {_ENOUGH}: "
         f"from {float(low[first]):.12g} to {float(high[first]):.12g} in the first. Take a constant off, standardise "
-        "the columns, or compute in double precision (`torch.set_default_dtype(torch.float64)`).",
+        "the columns, or compute in double precision.",
         PplvaeWarning,
         stacklevel=2,
     )

@@ -28,10 +28,13 @@ class GaussianSpace:
         model: p(v, h; theta).
         layout: of the pair.
         parts: the latents, in the order in which they stand in a vector.
-        modes: Gaussians of every row, whose mixture is the base. As many draws begin at each, but for one; with fewer
-            draws than modes, at the first.
+        modes: Gaussians of every row, whose mixture is the base. As many draws begin at each, but for one, and two at
+            least: where there are fewer draws, the first modes have them.
         batch: the rows, at the number of draws that every call here will have.
         dtype: of the latents in the model.
+
+    Attributes:
+        counts: draws of each mode, one group after the other.
     """
 
     def __init__(
@@ -44,13 +47,12 @@ class GaussianSpace:
         dtype: torch.dtype,
     ) -> None:
         self._model, self._layout, self._parts, self._batch = model, layout, parts, batch
-        modes = modes[: batch.particles]
+        modes = modes[: max(1, batch.particles // 2)]
         self._means = [mode.mean.to(dtype) for mode in modes]
         roots = [torch.linalg.cholesky_ex(mode.precision_matrices())[0] for mode in modes]
         self._roots = [root.to(dtype) for root in roots]
-        # The k-th draw begins at the k-th mode, and those after the last at the first again.
-        self._counts = [len(range(k, batch.particles, len(modes))) for k in range(len(modes))]
-        shares = [math.log(count / batch.particles) for count in self._counts]
+        self.counts = [len(range(k, batch.particles, len(modes))) for k in range(len(modes))]
+        shares = [math.log(count / batch.particles) for count in self.counts]
         volumes = [root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(dtype) for root in roots]
         self._constants = [volume + share for volume, share in zip(volumes, shares, strict=True)]
 
@@ -61,7 +63,7 @@ class GaussianSpace:
         noise = RowNoise(self._batch.keys, count, address).normals(blank).unflatten(0, (count, rows))
         drawn = [
             mean + torch.linalg.solve_triangular(root.mT, some.permute(1, 2, 0), upper=True).permute(2, 0, 1)
-            for mean, root, some in zip(self._means, self._roots, noise.split(self._counts), strict=True)
+            for mean, root, some in zip(self._means, self._roots, noise.split(self.counts), strict=True)
         ]
         u = torch.cat(drawn)
         return u, self.log_guide(u)

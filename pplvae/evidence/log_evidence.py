@@ -15,7 +15,7 @@ from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
 from pplvae.evidence.paths import per_path
 from pplvae.evidence.proposal import Proposal, around_gaussians, around_guide
-from pplvae.programs.estimates import log_mean_exp, with_rounding
+from pplvae.programs.estimates import log_mean_exp, log_mean_exp_of_strata, with_rounding
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import Stream
 from pplvae.programs.reading import Program
@@ -261,12 +261,8 @@ def forward_columns(annealer: Annealer, path: AnnealingPath) -> Columns:
     """What the forward run of some rows says."""
     weights, acceptance = annealer.forward(path)
     count = torch.full_like(acceptance, len(path.temperatures) - 1, dtype=torch.int64)
-    return evidence_columns(weights, mirrored=False) | {"acceptance": acceptance, "temperatures": count}
-
-
-def evidence_columns(log_weights: PerDraw, *, mirrored: bool) -> Columns:
-    """What log weights say about log p(v), per row."""
-    return _weighed((log_weights, log_mean_exp(log_weights, mirrored=mirrored)))
+    found = _weighed((weights, log_mean_exp_of_strata(weights, annealer.counts)))
+    return found | {"acceptance": acceptance, "temperatures": count}
 
 
 def _weighed(drawn: Drawn) -> Columns:

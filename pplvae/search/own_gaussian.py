@@ -14,7 +14,7 @@ from pplvae.programs.shapes import Lambda, Matrices
 from pplvae.programs.widening import widened
 from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density, vectors_of
-from pplvae.search.gaussian import Gaussians
+from pplvae.search.gaussian import FullCovariance, Gaussians
 from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.judging import Found
 from pplvae.search.local_guides import LocalGuides
@@ -128,7 +128,7 @@ class OwnGaussians:
         truth = widened(vectors_of(self.form.parts, latents))
         ended, known, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
         better = gain > self._schedule.tolerance + 3 * stderr
-        return Missed(better, self.modes(optimum, batch).lack(Modes.one(ended, known).gaussians[0], gain))
+        return Missed(better, self.modes(optimum, batch).lack(FullCovariance(ended.mean, known), gain))
 
     def modes(self, optimum: Optimum, batch: Batch) -> Modes:
         """Each row's modes, beginning with that of its own guide."""

@@ -23,10 +23,12 @@ from pplvae.training.looks import Looks
 from pplvae.training.loop import FitStatus, Loop
 from pplvae.training.outcome import Fit, unwrapped, versions, write_result
 from pplvae.training.parts import check_parts
-from pplvae.training.preparation import follow_rows, hold_model, merged_stores, prepare
+from pplvae.training.passing import Pass
+from pplvae.training.preparation import Start, follow_rows, hold_model, merged_stores, prepare
 from pplvae.training.shares import Shares
 from pplvae.training.steps import Steps
 from pplvae.training.together import alike, digest, on_restart, opened_by_first
+from pplvae.training.validation import Validation
 from pplvae.training.weights import Fitted
 
 _TRAINED, _NOISE = ("both", "guide"), ("generator", "rows")
@@ -170,7 +172,9 @@ def fit(
             if here.size * accumulate > 1:
                 check_parts(chosen, start, steps, training, batch_size, here.size * accumulate, seed)
             looks = _looks(model, guide, training, held_out, settings)
-            loop = Loop(model, guide, training, held_out, start, steps, stepper, settings, folder, looks, here)
+            passing = Pass(model, guide, training, start, steps, settings, here)
+            validated = _validation(model, guide, start, held_out, settings, here)
+            loop = Loop(passing, validated, start, stepper, settings, folder, looks, here)
             if on_restart(existing) == "resume":
                 loop.resume()
             shown = progress and here.is_first
@@ -254,6 +258,15 @@ def _narrow(autocast: str | None, rows: Rows) -> torch.dtype | None:
             "leave it out."
         )
     return _NARROW[autocast]
+
+
+def _validation(
+    model: Program, guide: Program, start: Start, held_out: Rows | None, settings: dict[str, Any], here: Ranks
+) -> Validation | None:
+    """The ELBO of held-out rows, where there are any and the pair can be scored row by row."""
+    if held_out is None or start.layout is None:
+        return None
+    return Validation(model, guide, start.layout, held_out, settings["seed"], settings["validation_particles"], here)
 
 
 def _looks(

@@ -9,10 +9,8 @@ from typing import Any
 import xarray as xr
 from torch.optim import Optimizer
 
-from pplvae.data import Rows
 from pplvae.isolate import undisturbed
 from pplvae.objectives import KLWeight
-from pplvae.programs.reading import Program
 from pplvae.ranks.group import Ranks
 from pplvae.run_folders import RunFolder
 from pplvae.training.checkpoint import Checkpoint, read_checkpoint
@@ -20,7 +18,6 @@ from pplvae.training.history import COLUMNS, History, OnEpoch
 from pplvae.training.looks import Look, Looks
 from pplvae.training.passing import Pass
 from pplvae.training.preparation import Start
-from pplvae.training.steps import Steps
 from pplvae.training.validation import Validation
 
 _DEVICE_STEPS_UNSEEN = 50  # a look at a loss makes the processor wait for the device
@@ -41,13 +38,10 @@ class Loop:
     """A fit between two epochs: all of its state is in the checkpoint.
 
     Args:
-        model: p(v, h; theta).
-        guide: q(h; lambda_phi(v)).
-        train: the rows.
-        held_out: rows for validation, or None.
+        passing: passes over the rows.
+        validation: of held-out rows, or None.
         start: see `Start`.
-        steps: that it takes.
-        optimiser: that they move, for its state.
+        optimiser: that the steps move, for its state.
         settings: everything that the result depends on, as JSON; a checkpoint is taken up only under the same.
         run: the run folder, or None: only rank 0 has one.
         looks: at the gap, or None.
@@ -56,21 +50,17 @@ class Loop:
 
     def __init__(
         self,
-        model: Program,
-        guide: Program,
-        train: Rows,
-        held_out: Rows | None,
+        passing: Pass,
+        validation: Validation | None,
         start: Start,
-        steps: Steps,
         optimiser: Optimizer,
         settings: dict[str, Any],
         run: RunFolder | None,
         looks: Looks | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self._optimiser = optimiser
+        self._pass, self._validation, self._optimiser = passing, validation, optimiser
         self._settings, self._run, self._looks, self._ranks = settings, run, looks, ranks or Ranks()
-        self._pass = Pass(model, guide, train, start, steps, settings, self._ranks)
         self.weights = start.weights
         self.epoch = self._epochs = 0
         self._patience: int | None = settings["patience"]
@@ -78,10 +68,6 @@ class Loop:
         self._best_value = -float("inf")
         self._best = self.weights.copy()
         self._history = History([*COLUMNS, *(looks.names if looks is not None else ())])
-        self._validation = None
-        if held_out is not None and start.layout is not None:
-            of = settings["seed"], settings["validation_particles"]
-            self._validation = Validation(model, guide, start.layout, held_out, *of, self._ranks)
 
     def run(
         self, epochs: int, kl_weight: KLWeight, bar: Any, on_epoch: Sequence[OnEpoch] = ()
