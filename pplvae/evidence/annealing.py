@@ -111,9 +111,6 @@ class Annealer:
         seed: names the noise.
         tell: called after every temperature of a run, with the share of its rows' paths that this was.
 
-    Attributes:
-        counts: chains that begin at each mode of the base, one group after the other.
-
     References:
         Annealed importance sampling (Neal, 2001); On the quantitative analysis of decoder-based generative models
         (Wu, Burda, Salakhutdinov and Grosse, 2017), arXiv 1611.04273.
@@ -132,7 +129,6 @@ class Annealer:
         # Asked for at every step of every move, on the same shapes.
         self._everything = Replayed(self._everything_at)
         self._slope = Replayed(self._slope_at, compile=settings.compile)
-        self.counts: Sequence[int] = space.counts
         self._size = batch.copies * sum(tensor.numel() for tensor in batch.tensors)
 
     def pilot(self) -> AnnealingPath:

@@ -32,9 +32,6 @@ class GaussianSpace:
             least: where there are fewer draws, the first modes have them.
         batch: the rows, at the number of draws that every call here will have.
         dtype: of the latents in the model.
-
-    Attributes:
-        counts: draws of each mode, one group after the other.
     """
 
     def __init__(
@@ -51,8 +48,8 @@ class GaussianSpace:
         self._means = [mode.mean.to(dtype) for mode in modes]
         roots = [torch.linalg.cholesky_ex(mode.precision_matrices())[0] for mode in modes]
         self._roots = [root.to(dtype) for root in roots]
-        self.counts = [len(range(k, batch.particles, len(modes))) for k in range(len(modes))]
-        shares = [math.log(count / batch.particles) for count in self.counts]
+        self._counts = [len(range(k, batch.particles, len(modes))) for k in range(len(modes))]
+        shares = [math.log(count / batch.particles) for count in self._counts]
         volumes = [root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(dtype) for root in roots]
         self._constants = [volume + share for volume, share in zip(volumes, shares, strict=True)]
 
@@ -63,7 +60,7 @@ class GaussianSpace:
         noise = RowNoise(self._batch.keys, count, address).normals(blank).unflatten(0, (count, rows))
         drawn = [
             mean + torch.linalg.solve_triangular(root.mT, some.permute(1, 2, 0), upper=True).permute(2, 0, 1)
-            for mean, root, some in zip(self._means, self._roots, noise.split(self.counts), strict=True)
+            for mean, root, some in zip(self._means, self._roots, noise.split(self._counts), strict=True)
         ]
         u = torch.cat(drawn)
         return u, self.log_guide(u)

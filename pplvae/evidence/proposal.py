@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
-from pplvae.programs.estimates import log_mean_exp_of_strata
 from pplvae.programs.latents import LatentSpace
 from pplvae.programs.noise import RowNoise
 from pplvae.programs.shapes import PerDraw, PerRow, Vectors
@@ -59,8 +58,14 @@ class ImportanceWeights(NamedTuple):
     counts: list[int]
 
     def estimate(self) -> tuple[PerRow, PerRow]:
-        """Log of the mean weight, with its standard error by the delta method; nats per row."""
-        return log_mean_exp_of_strata(self.log_weights, self.counts)
+        """Log of the mean weight, with its standard error by the delta method; nats per row.
+
+        The weights of a stratum vary less than all of them.
+        """
+        value = self.log_weights.logsumexp(0) - math.log(len(self.log_weights))
+        strata = (self.log_weights - value).exp().split(self.counts)
+        variance = sum(len(some) * some.var(0) for some in strata) / len(self.log_weights) ** 2
+        return value, torch.as_tensor(variance).sqrt()
 
 
 class Proposal:

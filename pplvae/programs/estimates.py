@@ -34,19 +34,6 @@ def log_mean_exp(log_weights: PerDraw, *, mirrored: bool = True) -> tuple[PerRow
     return value, stderr
 
 
-def log_mean_exp_of_strata(log_weights: PerDraw, counts: Sequence[int]) -> tuple[PerRow, PerRow]:
-    """The same bound from draws in strata, one after the other, whose weights vary less than all of them together.
-
-    Args:
-        log_weights: log p - log of the density of the mixture of all strata, in nats.
-        counts: draws of each stratum, 2 at least; its share of the mixture is its share of the draws.
-    """
-    value = log_weights.logsumexp(0) - math.log(len(log_weights))
-    strata = (log_weights - value).exp().split(list(counts))
-    variance = sum(len(some) * some.var(0) for some in strata) / len(log_weights) ** 2
-    return value, torch.as_tensor(variance).sqrt()
-
-
 def joined(blocks: Sequence[Float[Tensor, "_ row *kind"]]) -> Float[Tensor, "particle row *kind"]:
     """Draws of the same rows one block after the other, the mirrored ones of all blocks last."""
     return torch.cat([block.unflatten(0, (2, -1)) for block in blocks], 1).flatten(0, 1)

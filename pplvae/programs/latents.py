@@ -78,11 +78,6 @@ class LatentSpace:
         _, log_det = self._values(u)
         return u, self._fold(log_guide(sites, self._layout)) + log_det
 
-    @property
-    def counts(self) -> list[int]:
-        """Draws in one group: of the guide."""
-        return [self._batch.particles]
-
     def scale(self, u: Vectors) -> Float[Tensor, "row element"]:
         """Standard deviations of draws of the guide."""
         return u.std(0)
