@@ -18,7 +18,12 @@ from pplvae.programs.reading import Layout, Program, log_model, run_guide
 from pplvae.programs.shapes import PerDraw, Vectors
 from pplvae.programs.sites import values_of
 from pplvae.search.density import Part, values_at, vectors_of
-from pplvae.search.gaussian import Gaussians
+from pplvae.search.gaussian import Gaussians, root_of
+
+
+def most_starts(particles: int) -> int:
+    """In how many modes so many draws can begin: two in each, but for a single one."""
+    return max(1, particles // 2)
 
 
 class GaussianSpace:
@@ -44,19 +49,19 @@ class GaussianSpace:
         dtype: torch.dtype,
     ) -> None:
         self._model, self._layout, self._parts, self._batch = model, layout, parts, batch
-        modes = modes[: max(1, batch.particles // 2)]
-        self._means = [mode.mean.to(dtype) for mode in modes]
-        roots = [torch.linalg.cholesky_ex(mode.precision_matrices())[0] for mode in modes]
-        self._roots = [root.to(dtype) for root in roots]
+        modes = modes[: most_starts(batch.particles)]
+        self._means = torch.stack([mode.mean.to(dtype) for mode in modes])
+        roots = torch.stack([root_of(mode.precision_matrices()) for mode in modes])
+        self._roots = roots.to(dtype)
         self._counts = [len(range(k, batch.particles, len(modes))) for k in range(len(modes))]
-        shares = [math.log(count / batch.particles) for count in self._counts]
-        volumes = [root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(dtype) for root in roots]
-        self._constants = [volume + share for volume, share in zip(volumes, shares, strict=True)]
+        shares = torch.tensor([count / batch.particles for count in self._counts]).to(roots)
+        volumes = roots.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        self._constants = (volumes + shares.log().unsqueeze(1)).to(dtype)
 
     def draw(self, address: tuple[int, ...]) -> tuple[Vectors, PerDraw]:
         """Draws of the mixture, with their log-density; those of a mode stand together."""
-        count, (rows, elements) = self._batch.particles, self._means[0].shape
-        blank = self._means[0].new_zeros(()).expand(count * rows, elements)
+        count, (_, rows, elements) = self._batch.particles, self._means.shape
+        blank = self._means.new_zeros(()).expand(count * rows, elements)
         noise = RowNoise(self._batch.keys, count, address).normals(blank).unflatten(0, (count, rows))
         drawn = [
             mean + torch.linalg.solve_triangular(root.mT, some.permute(1, 2, 0), upper=True).permute(2, 0, 1)
@@ -72,8 +77,7 @@ class GaussianSpace:
 
     def scale(self, u: Vectors) -> Float[Tensor, "row element"]:
         """Standard deviations within a mode, the mean over modes."""
-        inverses = [torch.cholesky_inverse(root) for root in self._roots]
-        return torch.stack([inverse.diagonal(dim1=-2, dim2=-1).sqrt() for inverse in inverses]).mean(0)
+        return torch.cholesky_inverse(self._roots).diagonal(dim1=-2, dim2=-1).sqrt().mean(0)
 
     def draw_prior(self, address: tuple[int, ...]) -> Vectors:
         """Draws of the latents from the model itself."""
@@ -81,11 +85,9 @@ class GaussianSpace:
 
     def log_guide(self, u: Vectors) -> PerDraw:
         """Log-density of the mixture."""
-        each = []
-        for mean, root, constant in zip(self._means, self._roots, self._constants, strict=True):
-            standard = torch.einsum("rkl,srk->srl", root, u - mean)
-            each.append(constant - 0.5 * (standard.square() + math.log(2 * math.pi)).sum(-1))
-        return torch.stack(each).logsumexp(0)
+        standard = torch.einsum("mrkl,msrk->msrl", self._roots, u - self._means.unsqueeze(1))
+        each = self._constants.unsqueeze(1) - 0.5 * (standard.square() + math.log(2 * math.pi)).sum(-1)
+        return each.logsumexp(0)
 
     def log_joint(self, u: Vectors) -> PerDraw:
         """Log p(v, u) of the model."""

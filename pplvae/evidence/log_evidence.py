@@ -6,13 +6,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Bool
 from torch import Tensor
 
 from pplvae.data import as_parts
 from pplvae.errors import ProgramError, UnknownNameError
 from pplvae.evidence.annealing import Annealer, Annealing, AnnealingPath
+from pplvae.evidence.gaussian_space import most_starts
 from pplvae.evidence.paths import per_path
 from pplvae.evidence.proposal import Proposal, around_gaussians, around_guide
 from pplvae.programs.estimates import log_mean_exp, with_rounding
@@ -188,7 +191,13 @@ def importance_evidence(chunk: Chunk, precision: Precision) -> Columns:
         pilot = None if precision.is_exact else _weighed(weigh(precision.pilot, some, Stream.PILOT))
         for count, index in precision.groups(some, pilot):
             groups.append((index, _weighed(weigh(count, index, Stream.EVIDENCE))))
-    return merged(groups, len(chunk.batch))
+    found = merged(groups, len(chunk.batch))
+    return found if modes is None else doubted(found, modes.incomplete())
+
+
+def doubted(found: Columns, where: Bool[Tensor, " row"]) -> Columns:
+    """The same with an infinite k-hat where modes may be missing, which the weights themselves would not show."""
+    return found | {"pareto_k": np.where(where.cpu().numpy(), np.inf, found["pareto_k"])}
 
 
 Drawn = tuple[PerDraw, tuple[PerRow, PerRow]]  # log weights; log of their mean, and its standard error
@@ -254,7 +263,10 @@ def _own_guide(chunk: Chunk) -> Weigh:
 
 def annealed_evidence(chunk: Chunk, settings: Annealing) -> Columns:
     """Annealed importance sampling from each row's own guide, or from the prior."""
-    return per_path(chunk, settings, lambda annealer, path, _: forward_columns(annealer, path))
+    found = per_path(chunk, settings, lambda annealer, path, _: forward_columns(annealer, path))
+    if settings.start != "guide" or chunk.modes is None:
+        return found
+    return doubted(found, chunk.modes.incomplete(most_starts(settings.particles)))
 
 
 def forward_columns(annealer: Annealer, path: AnnealingPath) -> Columns:

@@ -46,7 +46,7 @@ def per_path(
 
 
 def _pieces(chunk: Chunk, settings: Annealing) -> Iterator[Tensor]:
-    """Positions of rows that go through memory together; those with one mode first, then those with several."""
+    """Positions of rows that go through memory together; those with about as many modes together."""
     everyone = torch.arange(len(chunk.batch))
     modes = chunk.modes if settings.start == "guide" else None
     for some in modes.alike(everyone) if modes is not None else [everyone]:

@@ -10,7 +10,8 @@ import xarray as xr
 from torch import Tensor
 
 from pplvae.data import as_parts
-from pplvae.evidence.log_evidence import check_local
+from pplvae.evidence.gaussian_space import most_starts
+from pplvae.evidence.log_evidence import check_local, doubted
 from pplvae.evidence.paths import space_of
 from pplvae.programs.noise import Stream
 from pplvae.programs.pieces import rows_with_draws
@@ -134,7 +135,8 @@ def _means(chunk: Chunk, particles: int, draws: int) -> Columns:
     everyone, at_once = torch.arange(len(chunk.batch)), rows_with_draws(chunk.batch.tensors, particles)
     groups = chunk.modes.alike(everyone) if chunk.modes is not None else [everyone]
     pieces = [index for some in groups for index in some.split(at_once)]
-    return merged([(index, _means_of(chunk, index, particles, draws)) for index in pieces], len(everyone))
+    found = merged([(index, _means_of(chunk, index, particles, draws)) for index in pieces], len(everyone))
+    return found if chunk.modes is None else doubted(found, chunk.modes.incomplete(most_starts(particles)))
 
 
 def _means_of(chunk: Chunk, index: Tensor, particles: int, draws: int) -> Columns:
@@ -144,7 +146,7 @@ def _means_of(chunk: Chunk, index: Tensor, particles: int, draws: int) -> Column
     with torch.no_grad():
         u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
         of_guide = {site: value.mean(0) for site, value in space.values(u).items()}
-        if chunk.modes is not None and bool(chunk.modes.several[index].all()):  # which a guide of one mode cannot weigh
+        if chunk.modes is not None and bool((chunk.modes.counts[index] > 1).all()):  # which a guide of one mode cannot weigh
             space = space_of(chunk, index, "guide", particles)
             u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
         log_weights, pareto_k = smoothed_weights(widened(space.log_joint(u) - log_q))

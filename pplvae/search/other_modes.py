@@ -2,14 +2,14 @@
 
 A Gaussian guide sits in one mode, and loses nothing of its ELBO by that. An estimate of log p(v) does: where v = h² was
 seen, h may have either sign, and half of p(v) lies where the guide is not. So places are looked for that the guide does
-not explain, and climbed from.
+not explain, and climbed from, until many in a row have led to nothing new.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
@@ -18,45 +18,75 @@ from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
 from pplvae.search.gaussian import FullCovariance, Gaussians, times
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
-_TRIES = 5  # of which each may find one mode
+# A row has no further mode once so many tries in a row have found none: were there one more, as easily met as each that
+# is known, they would all miss it in 3 to 5 cases of 100.
+_IN_VAIN, _IN_VAIN_PER_MODE = 2, 3
+_TRIES = 150  # of which each may find one mode; at most
 _DRAWS = 64  # from the prior, of which one is climbed from
 _UNEXPLAINED = 4  # nats: by so much a place is likelier than a Gaussian around a known mode has it
 _WORTH = 10  # nats of ELBO: a mode that is lower by more has too small a share of p(v)
 _APART = 4  # nats of Jeffreys' divergence: Gaussians that are nearer belong to one mode
 
 
-@dataclass(frozen=True)
+@dataclass
 class Modes:
     """Gaussians of the posterior's shape at each row's modes, as far as they are known.
 
     Attributes:
-        gaussians: as many for every row. The first is that of its own guide, which also stands where a row has fewer.
-        several: which rows have more than that one.
+        gaussians: of all modes. The first are those of the rows' own guides, one for each row.
+        places: where among them those of each row stand, its own first, and again after the last one.
+        counts: modes of each row.
+        ended: which rows were searched until many tries had found nothing more.
     """
 
-    gaussians: Sequence[Gaussians]
-    several: Bool[Tensor, " row"]
+    gaussians: Gaussians
+    places: Int64[Tensor, "row mode"]
+    counts: Int64[Tensor, " row"]
+    ended: Bool[Tensor, " row"]
 
     @classmethod
     def one(cls, own: Gaussians, curvature: Matrices) -> "Modes":
         """That of a guide alone."""
-        return cls([FullCovariance(own.mean, curvature)], torch.zeros(len(own.mean), dtype=torch.bool))
+        rows = torch.arange(len(own.mean))
+        gaussians = FullCovariance(own.mean, curvature)
+        return cls(gaussians, rows.unsqueeze(1).repeat(1, 2), torch.ones_like(rows), torch.zeros(len(rows), dtype=torch.bool))
 
     def alike(self, index: Tensor) -> Iterator[Tensor]:
-        """Positions of rows in two groups: those with one mode, which cost less, and those with several."""
-        for some in (index[~self.several[index]], index[self.several[index]]):
-            if len(some):
-                yield some
-
-    def lack(self, other: Gaussians, gain: PerRow) -> Bool[Tensor, " row"]:
-        """Rows that have another mode, whose ELBO is so much higher, which is none of those that are known."""
-        apart = torch.stack([one.divergence(other) > _APART for one in self.gaussians]).all(0)
-        return apart & (gain > -_WORTH) & other.is_proper()
+        """Positions of rows in groups that have one mode, two, up to four, up to eight: fewer cost less."""
+        doublings = self.counts[index].log2().ceil()
+        for some in doublings.unique():
+            yield index[doublings == some]
 
     def take(self, index: Tensor) -> list[Gaussians]:
-        """The Gaussians of rows of one such group."""
-        known = self.gaussians if bool(self.several[index].any()) else self.gaussians[:1]
-        return [one.take(index) for one in known]
+        """The Gaussians of some rows, as many for each of them: its own guide's stands again where a row has fewer.
+
+        Their number is a power of two, so that a row of one of the groups above has as many in any company.
+        """
+        most = 2 ** int(self.counts[index].log2().ceil().max())
+        return [self.gaussians.take(self.places[index, min(k, self.places.shape[1] - 1)]) for k in range(most)]
+
+    def incomplete(self, most: int = _TRIES + 1) -> Bool[Tensor, " row"]:
+        """Which rows may have further modes than so many of those that are known."""
+        return ~self.ended | (self.counts > most)
+
+    def lack(self, index: Tensor, other: Gaussians, gain: PerRow) -> Bool[Tensor, " row"]:
+        """Which of some rows have another mode, whose ELBO is so much higher, which is none of those that are known."""
+        apart = torch.stack([one.divergence(other) > _APART for one in self.take(index)]).all(0)
+        return apart & (gain > -_WORTH) & other.is_proper()
+
+    def add(self, index: Tensor, other: Gaussians) -> None:
+        """Note one more mode of some rows."""
+        if len(index) == 0:
+            return
+        if int(self.counts[index].max()) + 1 == self.places.shape[1]:
+            self.places = torch.cat([self.places, self.places[:, :1]], 1)
+        begin = len(self.gaussians.mean)
+        self.places[index, self.counts[index]] = torch.arange(begin, begin + len(index))
+        self.counts[index] += 1
+        known = self.gaussians
+        self.gaussians = FullCovariance(
+            torch.cat([known.mean, other.mean]), torch.cat([known.precision, other.precision_matrices()])
+        )
 
 
 def modes_of(search: SecondOrder, own: Gaussians, curvature: Matrices, batch: Batch) -> Modes:
@@ -68,24 +98,24 @@ def modes_of(search: SecondOrder, own: Gaussians, curvature: Matrices, batch: Ba
         curvature: the mean of minus the second derivative of log p(v_i, u) under them, positive definite.
         batch: the rows.
     """
-    first = FullCovariance(own.mean, curvature)
-    found: list[Gaussians] = [first]
-    several = torch.zeros(len(batch), dtype=torch.bool)
+    modes, in_vain = Modes.one(own, curvature), torch.zeros(len(batch), dtype=torch.int64)
     for k in range(_TRIES):
+        rows = torch.nonzero(~modes.ended).flatten()
+        if len(rows) == 0:
+            break
+        in_vain[rows] += 1
         attempt = ELSEWHERE + 3 + k
-        place, is_there = _unexplained(search, found, batch, attempt)
-        other = first.copy()
-        rows = torch.nonzero(is_there).flatten()
-        if len(rows):
-            here = batch.take(rows)
-            ended, known, gain, stderr, _ = search.gain_elsewhere(own.take(rows), place[rows], here, attempt)
+        place, is_there = _unexplained(search, modes.take(rows), batch.take(rows), attempt)
+        some = torch.nonzero(is_there.cpu()).flatten()
+        if len(some):
+            index = rows[some]
+            ended, known, gain, stderr, _ = search.gain_elsewhere(own.take(index), place[some], batch.take(index), attempt)
             shape = FullCovariance(ended.mean, known)
-            so_far = Modes([one.take(rows) for one in found], several[rows.cpu()])
-            new = torch.nonzero(so_far.lack(shape, gain) & (stderr < _WORTH)).flatten()
-            other.put(rows[new], shape.take(new))
-            several[rows[new].cpu()] = True
-        found.append(other)
-    return Modes(found, several)
+            new = torch.nonzero((modes.lack(index, shape, gain) & (stderr < _WORTH)).cpu()).flatten()
+            modes.add(index[new], shape.take(new))
+            in_vain[index[new]] = 0
+        modes.ended = in_vain >= _IN_VAIN + _IN_VAIN_PER_MODE * modes.counts
+    return modes
 
 
 def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, attempt: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +123,7 @@ def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, 
     density = search.density
     draws = density.draw_prior(batch, _DRAWS, (search.seed, Stream.STEP, attempt))
     value = density.value(draws, batch).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
-    tops = [density.value(mode.mean.unsqueeze(0), batch)[0] for mode in known]
+    tops = density.value(torch.stack([mode.mean for mode in known]), batch)
     explained = torch.stack([top - _distance(mode, draws) for mode, top in zip(known, tops, strict=True)]).amax(0)
     best, at = torch.where(value > explained + _UNEXPLAINED, value, -torch.inf).max(0)
     return draws[at, torch.arange(len(at), device=at.device)], best.isfinite()

@@ -128,7 +128,8 @@ class OwnGaussians:
         truth = widened(vectors_of(self.form.parts, latents))
         ended, known, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
         better = gain > self._schedule.tolerance + 3 * stderr
-        return Missed(better, self.modes(optimum, batch).lack(FullCovariance(ended.mean, known), gain))
+        everyone, there = torch.arange(len(batch)), FullCovariance(ended.mean, known)
+        return Missed(better, self.modes(optimum, batch).lack(everyone, there, gain))
 
     def modes(self, optimum: Optimum, batch: Batch) -> Modes:
         """Each row's modes, beginning with that of its own guide."""
