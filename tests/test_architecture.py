@@ -133,6 +133,7 @@ ROOMS = {
             "other_modes",
             "localise",
             "local_guides",
+            "posterior",
             "first_order",
             "further",
             "known_latents",

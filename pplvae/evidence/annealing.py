@@ -33,7 +33,7 @@ class Annealing:
 
     Attributes:
         start: the base: "guide" (the row's own; where that is Gaussian, with the full covariance that the curvature of
-            log p says, at each mode of the posterior that is found) or "prior".
+            log p says; where several modes of the posterior are found, such Gaussians at each of them) or "prior".
         particles: Monte Carlo draws per row. Each is a chain that goes along the path.
         temperatures: steps of the path; by default the pilot run chooses, per row, as many as bring the standard
             deviation of the log weights down to `spread`.

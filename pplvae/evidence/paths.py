@@ -63,7 +63,9 @@ def annealer_of(
 
 
 def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentSpace | GaussianSpace:
-    """The latents of some rows: under Gaussians of the posterior's shape at its modes, or the guide if not Gaussian.
+    """The latents of some rows: under Gaussians of the posterior's shape at its modes, or under a guide that is none.
+
+    Where there are several modes, Gaussians at them replace guides of any family.
 
     Args:
         chunk: the rows.
@@ -72,10 +74,12 @@ def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentS
         particles: draws of each row.
     """
     own, encoded = chunk.own.gaussian, chunk.encoded
-    if own is not None and encoded is not None:
-        known = (chunk.modes if start == "guide" else None) or Modes.one(encoded.gaussians, encoded.curvature)
-        batch = chunk.batch.take(index).times(particles)
-        pair = chunk.own.model, chunk.own.layout, own.form.parts
-        return GaussianSpace(*pair, known.take(index), batch, own.density.dtype)
+    modes = chunk.modes if start == "guide" else None
+    if modes is None and own is not None and encoded is not None:
+        modes = Modes.one(encoded.gaussians, encoded.curvature)
+    search = chunk.own.posterior(chunk.batch)
+    if modes is not None and search is not None and (own is not None or modes.has_several(index)):
+        batch, density = chunk.batch.take(index).times(particles), search.density
+        return GaussianSpace(chunk.own.model, chunk.own.layout, density.parts, modes.take(index), batch, density.dtype)
     offsets = chunk.zeros if start == "prior" else chunk.optimum.offsets
     return chunk.guides(index, particles).space({key: offset[index] for key, offset in offsets.items()})

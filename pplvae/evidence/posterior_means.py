@@ -146,7 +146,7 @@ def _means_of(chunk: Chunk, index: Tensor, particles: int, draws: int) -> Column
     with torch.no_grad():
         u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
         of_guide = {site: value.mean(0) for site, value in space.values(u).items()}
-        if chunk.modes is not None and bool((chunk.modes.counts[index] > 1).all()):  # which a guide of one mode cannot weigh
+        if chunk.modes is not None and chunk.modes.has_several(index):  # which a guide of one mode cannot weigh
             space = space_of(chunk, index, "guide", particles)
             u, log_q = space.draw((chunk.own.seed, Stream.EVIDENCE))
         log_weights, pareto_k = smoothed_weights(widened(space.log_joint(u) - log_q))

@@ -3,8 +3,9 @@
 A factorised guide is a poor proposal where latents are correlated: its weights have a heavy tail, and an estimate that
 has missed the tail is too low, and looks precise. The search knows the mean curvature, and with it the shape of the
 posterior. The mixture has a Gaussian and a Student t of that shape at each mode, both guides, and the prior. A guide of
-another family is joined by a Student t with its moments, in coordinates on the whole space, and by the prior. No weight
-exceeds what a component alone would give it, over its share; and the prior reaches wide modes that no search has met.
+another family is joined by a Student t with its moments, in coordinates on the whole space, by one at each mode where
+there are several, and by the prior. No weight exceeds what a component alone would give it, over its share; and the
+prior reaches wide modes that no search has met.
 
 References:
     Safe and effective importance sampling (Owen and Zhou, 2000), for mixtures drawn in strata; Monte Carlo theory,
@@ -26,7 +27,7 @@ from pplvae.programs.noise import RowNoise
 from pplvae.programs.shapes import PerDraw, PerRow, Vectors
 from pplvae.programs.widening import widened
 from pplvae.search.density import Density
-from pplvae.search.gaussian import FullCovariance, Gaussians, inverse_of, times
+from pplvae.search.gaussian import FullCovariance, Gaussians, times
 
 _MOMENT_DRAWS = 400
 _DEGREES = 5  # of freedom, of the Student t: its variance exists, and its tails are heavier than an exponential's
@@ -116,25 +117,31 @@ def around_gaussians(
     ]
 
 
-def around_guide(space: Callable[[int], LatentSpace], batch: Batch, address: tuple[int, ...]) -> list[Component]:
-    """The mixture for guides of other families: the guide, a Student t with its moments, and the prior.
+def around_guide(
+    space: Callable[[int], LatentSpace], modes: Sequence[Gaussians], batch: Batch, address: tuple[int, ...]
+) -> list[Component]:
+    """The mixture for guides of other families: the guide, a Student t with its moments, more at modes, and the prior.
 
     Args:
         space: the latents of the rows as vectors, under each row's own guide, at a number of draws.
+        modes: Gaussians at the modes of every row, where there are several.
         batch: the rows.
         address: names the draws that show the moments; they are not used for anything else.
     """
     with torch.no_grad():
         drawn = space(_MOMENT_DRAWS).draw(address)[0]
-    u = widened(drawn)
-    mean, away = u.mean(0), u - u.mean(0)
-    covariance = torch.einsum("srk,srl->rkl", away, away) / len(u)
-    # A latent that the guide is sure of, and fewer draws than directions, leave no matrix to invert.
-    covariance = covariance + torch.diag_embed(1e-6 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-12)
-    shape = FullCovariance(mean, inverse_of(torch.linalg.cholesky_ex(covariance)[0]))
+    shape = FullCovariance.of_draws(widened(drawn))
+
+    def students(shape: Gaussians) -> Callable[[int, tuple[int, ...]], Vectors]:
+        return lambda count, where: _students(shape, batch)(count, where).to(drawn)
+
+    around = 0.4 if modes else 0.0
     return [
-        Component(0.5, lambda count, where: space(count).draw(where)[0], lambda u: space(len(u)).log_guide(u)),
-        Component(0.4, lambda count, where: _students(shape, batch)(count, where).to(drawn), _student(shape)),
+        Component(
+            0.5 - around / 2, lambda count, where: space(count).draw(where)[0], lambda u: space(len(u)).log_guide(u)
+        ),
+        Component(0.4 - around / 2, students(shape), _student(shape)),
+        *(Component(around / len(modes), students(mode), _student(mode)) for mode in modes),
         Component(
             0.1,
             lambda count, where: space(count).draw_prior(where),

@@ -71,6 +71,13 @@ class LatentSpace:
         used = torch.cat([site.used for site in self._sites], 1)
         return used.unflatten(0, (self._batch.particles, -1))[0]
 
+    @property
+    def shapes(self) -> dict[str, torch.Size] | None:
+        """The shape of a row's value at each site, in the order of u; None where u is not made of just these values."""
+        if not all(site.is_real for site in self._sites):
+            return None
+        return {site.name: site.shape for site in self._sites}
+
     def draw(self, address: tuple[int, ...], kind: Any = "independent") -> tuple[Vectors, PerDraw]:
         """Draws of the guide, with their log-density."""
         sites = run_guide(self._guide, self._batch, self._layout.guide, address, kind)
@@ -153,10 +160,11 @@ class _Site:
         axis = len(fn.batch_shape) + dim
         value = self._transform.inv(site["value"])  # pyright: ignore[reportOptionalMemberAccess]
         self._axis = axis
-        self._shape = value.movedim(axis, 0).shape[1:]  # type: ignore[union-attr]
-        self.size = self._shape.numel()
+        self.shape: torch.Size = value.movedim(axis, 0).shape[1:]  # type: ignore[union-attr]
+        self.size = self.shape.numel()
         self._counted = counted(site, value.shape)  # type: ignore[union-attr]
         self.used = self.flat(self._counted)
+        self.is_real = _base(self._support) is constraints.real and bool(self._counted.all())
 
     def flat(self, value: Tensor) -> Tensor:
         return value.movedim(self._axis, 0).reshape(value.shape[self._axis], -1)
@@ -165,7 +173,7 @@ class _Site:
         return self.flat(self._transform.inv(value))  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
 
     def value(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        u = vector.reshape(-1, *self._shape).movedim(0, self._axis)
+        u = vector.reshape(-1, *self.shape).movedim(0, self._axis)
         value: Tensor = self._transform(u)  # type: ignore[assignment]
         log_det = self._transform.log_abs_det_jacobian(u, value)
         # One number for each event: it is left out where the program counts none of the event's elements.
@@ -184,6 +192,10 @@ class _Site:
 
 
 def _bounds(support: Any) -> list[Any]:
+    return [value for value in vars(_base(support)).values() if isinstance(value, Tensor | float | int)]
+
+
+def _base(support: Any) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return [value for value in vars(support).values() if isinstance(value, Tensor | float | int)]
+    return support

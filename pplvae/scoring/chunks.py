@@ -74,11 +74,8 @@ class Chunk:
 
     @cached_property
     def modes(self) -> Modes | None:
-        """Each row's modes, where its own guide is Gaussian."""
-        optimum = self.optimum
-        if self.own.gaussian is None or optimum.gaussians is None or optimum.curvature is None:
-            return None
-        return self.own.gaussian.modes(optimum, self.batch)
+        """Each row's modes, where latents are vectors of real numbers."""
+        return self.own.modes(self.batch, self.optimum)
 
     @cached_property
     def own_lambda(self) -> Lambda:

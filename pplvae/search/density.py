@@ -60,10 +60,14 @@ class Density:
         layout: of the pair.
         parts: the latents, in the order in which they stand in a vector.
         dtype: of the latents in the model.
+
+    Attributes:
+        parts: see above.
+        dtype: see above.
     """
 
     def __init__(self, model: Program, layout: Layout, parts: Sequence[Part], dtype: torch.dtype) -> None:
-        self._model, self._layout, self._parts, self.dtype = model, layout, parts, dtype
+        self._model, self._layout, self.parts, self.dtype = model, layout, parts, dtype
         self._value, self._slope = Replayed(self._value_of), Replayed(self._slope_of)
 
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
@@ -81,7 +85,7 @@ class Density:
             here = batch.take(rows).times(count)
             with torch.no_grad():
                 values = values_of(run_guide(self._model, here, self._layout.model, address))
-            found.append(vectors_of(self._parts, values).unflatten(0, (count, len(rows))))
+            found.append(vectors_of(self.parts, values).unflatten(0, (count, len(rows))))
         return widened(torch.cat(found, 1))
 
     def slope(self, u: Vectors, batch: Batch) -> Vectors:
@@ -104,7 +108,7 @@ class Density:
         return widened(torch.cat(found, 1))
 
     def _log_joint(self, u: Tensor, batch: Batch) -> Tensor:
-        return log_model(self._model, batch, values_at(self._parts, u), self._layout)[0]
+        return log_model(self._model, batch, values_at(self.parts, u), self._layout)[0]
 
     def _value_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
@@ -112,7 +116,7 @@ class Density:
 
     def _prior_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
-            sites = run_prior(self._model, Batch.without_keys(tensors, positions), values_at(self._parts, u))
+            sites = run_prior(self._model, Batch.without_keys(tensors, positions), values_at(self.parts, u))
             latent = {name: site for name, site in sites.items() if not site["is_observed"]}
             return [sum_sites(latent, self._layout.model)]
 

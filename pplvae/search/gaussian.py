@@ -184,6 +184,15 @@ class Factorised(Gaussians):
 class FullCovariance(Gaussians):
     """Gaussians with a full covariance matrix: the precision is a matrix."""
 
+    @classmethod
+    def of_draws(cls, u: Vectors) -> "FullCovariance":
+        """Those with the means and covariances of draws."""
+        mean, away = u.mean(0), u - u.mean(0)
+        covariance = torch.einsum("srk,srl->rkl", away, away) / len(u)
+        # A latent that is known for sure, and fewer draws than directions, leave no matrix to invert.
+        covariance = covariance + torch.diag_embed(1e-6 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-12)
+        return cls(mean, inverse_of(root_of(covariance)))
+
     def deviations(self, noise: Vectors) -> Vectors:
         """L z, with L L' the covariance, as the guide itself draws."""
         return times(_scale_tril(self.precision), noise)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
@@ -49,13 +49,19 @@ class Modes:
         """That of a guide alone."""
         rows = torch.arange(len(own.mean))
         gaussians = FullCovariance(own.mean, curvature)
-        return cls(gaussians, rows.unsqueeze(1).repeat(1, 2), torch.ones_like(rows), torch.zeros(len(rows), dtype=torch.bool))
+        return cls(
+            gaussians, rows.unsqueeze(1).repeat(1, 2), torch.ones_like(rows), torch.zeros(len(rows), dtype=torch.bool)
+        )
 
     def alike(self, index: Tensor) -> Iterator[Tensor]:
         """Positions of rows in groups that have one mode, two, up to four, up to eight: fewer cost less."""
         doublings = self.counts[index].log2().ceil()
         for some in doublings.unique():
             yield index[doublings == some]
+
+    def has_several(self, index: Tensor) -> bool:
+        """Whether all of some rows have several modes."""
+        return bool((self.counts[index] > 1).all())
 
     def take(self, index: Tensor) -> list[Gaussians]:
         """The Gaussians of some rows, as many for each of them: its own guide's stands again where a row has fewer.
@@ -109,13 +115,45 @@ def modes_of(search: SecondOrder, own: Gaussians, curvature: Matrices, batch: Ba
         some = torch.nonzero(is_there.cpu()).flatten()
         if len(some):
             index = rows[some]
-            ended, known, gain, stderr, _ = search.gain_elsewhere(own.take(index), place[some], batch.take(index), attempt)
+            ended, known, gain, stderr, _ = search.gain_elsewhere(
+                own.take(index), place[some], batch.take(index), attempt
+            )
             shape = FullCovariance(ended.mean, known)
             new = torch.nonzero((modes.lack(index, shape, gain) & (stderr < _WORTH)).cpu()).flatten()
             modes.add(index[new], shape.take(new))
             in_vain[index[new]] = 0
         modes.ended = in_vain >= _IN_VAIN + _IN_VAIN_PER_MODE * modes.counts
     return modes
+
+
+def modes_near(search: SecondOrder, around: Gaussians, batch: Batch) -> Modes:
+    """The same for guides that are not Gaussian, of which only Gaussians like them are known."""
+    ended, known, gain, stderr, _ = search.gain_elsewhere(around, around.mean, batch, ELSEWHERE + 2)
+    own, curvature = around.copy(), around.precision_matrices().clone()
+    better = torch.nonzero((gain >= -3 * stderr) & FullCovariance(ended.mean, known).is_proper()).flatten()
+    own.put(better, ended.take(better))
+    curvature[better] = known[better]
+    return modes_of(search, own, curvature, batch)
+
+
+def lying_elsewhere(
+    search: SecondOrder, own: Gaussians, latents: Float[Tensor, "row element"], batch: Batch, modes: Modes
+) -> tuple[PerRow, PerRow, Bool[Tensor, " row"]]:
+    """What a search that begins at known latents wins over each row's own guide, and whether it finds another mode.
+
+    Args:
+        search: of the pair.
+        own: each row's own guide.
+        latents: of every row.
+        batch: the rows.
+        modes: those that are known.
+
+    Returns:
+        The gain of ELBO in nats, its standard error, and which rows end in a mode that is not known.
+    """
+    ended, known, gain, stderr, _ = search.gain_elsewhere(own, latents, batch, -1)
+    everyone, there = torch.arange(len(batch)), FullCovariance(ended.mean, known)
+    return gain, stderr, modes.lack(everyone, there, gain)
 
 
 def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, attempt: int) -> tuple[Tensor, Tensor]:

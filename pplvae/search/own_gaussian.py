@@ -14,12 +14,12 @@ from pplvae.programs.shapes import Lambda, Matrices
 from pplvae.programs.widening import widened
 from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density, vectors_of
-from pplvae.search.gaussian import FullCovariance, Gaussians
+from pplvae.search.gaussian import Gaussians
 from pplvae.search.gaussian_form import GaussianForm
 from pplvae.search.judging import Found
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.optimum import FIRST_ORDER, SECOND_ORDER, Optimum, Schedule, Status
-from pplvae.search.other_modes import Modes, modes_of
+from pplvae.search.other_modes import Modes, lying_elsewhere, modes_of
 from pplvae.search.refinement import per_row
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
@@ -31,8 +31,7 @@ class Missed(NamedTuple):
 
     Attributes:
         better: rows whose search ends clearly lower than one that begins at the latents.
-        unseen: rows whose latents lie in a mode that estimates of log p(v) do not start from; None where these do not
-            look for modes.
+        unseen: rows whose latents lie in a mode that estimates of log p(v) do not know; None where these look for none.
     """
 
     better: Bool[Tensor, " row"]
@@ -73,6 +72,7 @@ class OwnGaussians:
     Attributes:
         form: see above.
         density: log p(v_i, u).
+        search: over it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class OwnGaussians:
     ) -> None:
         self.form, self._dtype, self._schedule = form, dtype, schedule
         self.density, curvature = Density(model, layout, form.parts, dtype), Curvature(model, layout, form.parts)
-        self._search = SecondOrder(self.density, curvature, schedule.tolerance, schedule.max_steps, seed)
+        self.search = SecondOrder(self.density, curvature, schedule.tolerance, schedule.max_steps, seed)
 
     def try_on(self, lam: Lambda, batch: Batch) -> None:
         """Run everything that the search will run, on a row.
@@ -89,14 +89,14 @@ class OwnGaussians:
             Exception: whatever a program raises that torch.func cannot follow.
         """
         mean = self.form.gaussians(lam).mean
-        self._search.curvature_at(mean, batch)
+        self.search.curvature_at(mean, batch)
         self.density.slope(mean.unsqueeze(0), batch)
 
     def encoded(self, guides: LocalGuides) -> Encoded:
         """The encoder's guides of a batch."""
         lam = guides.lam()
         gaussians = self.form.gaussians(lam)
-        return Encoded(lam, gaussians, self._search.curvature_at(gaussians.mean, guides.batch))
+        return Encoded(lam, gaussians, self.search.curvature_at(gaussians.mean, guides.batch))
 
     def __call__(
         self, encoded: Encoded, batch: Batch, first_order: FirstOrder, earlier: Lambda | None = None
@@ -126,16 +126,15 @@ class OwnGaussians:
         optimum = self(encoded, batch, first_order)
         assert optimum.gaussians is not None
         truth = widened(vectors_of(self.form.parts, latents))
-        ended, known, gain, stderr, _ = self._search.gain_elsewhere(optimum.gaussians, truth, batch, -1)
-        better = gain > self._schedule.tolerance + 3 * stderr
-        everyone, there = torch.arange(len(batch)), FullCovariance(ended.mean, known)
-        return Missed(better, self.modes(optimum, batch).lack(everyone, there, gain))
+        modes = self.modes(optimum, batch)
+        gain, stderr, unseen = lying_elsewhere(self.search, optimum.gaussians, truth, batch, modes)
+        return Missed(gain > self._schedule.tolerance + 3 * stderr, unseen)
 
     def modes(self, optimum: Optimum, batch: Batch) -> Modes:
         """Each row's modes, beginning with that of its own guide."""
         assert optimum.gaussians is not None
         assert optimum.curvature is not None
-        return modes_of(self._search, optimum.gaussians, optimum.curvature, batch)
+        return modes_of(self.search, optimum.gaussians, optimum.curvature, batch)
 
     def _fill(
         self,
@@ -147,7 +146,7 @@ class OwnGaussians:
         earlier: Gaussians | None,
     ) -> None:
         """Write what is found of some rows into the optimum of all."""
-        search = self._search
+        search = self.search
         found = search(start.gaussians, start.curvature, batch, earlier)
         by_first_order = self._polished(found, start, batch, first_order)
         kept = search.judge.is_settled(found) | (found.gain > 2 * found.stderr)
@@ -180,7 +179,7 @@ class OwnGaussians:
 
     def _polished(self, found: Found, start: Encoded, batch: Batch, first_order: FirstOrder) -> Tensor:
         """Go on by first order, in place, with rows that are not at their optimum; which rows are better for it."""
-        search = self._search
+        search = self.search
         served = torch.zeros_like(found.gain, dtype=torch.bool)
         left = torch.nonzero(~search.judge.is_settled(found) & found.gain.isfinite()).flatten()
         steps = self._schedule.max_steps - search.steps_of_all  # the same for every row, whatever the others took

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from pplvae.errors import PplvaeWarning
@@ -21,8 +20,11 @@ from pplvae.search.further import prove, untested
 from pplvae.search.known_latents import offsets_at
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.optimum import Optimum, Schedule, Status, joined
+from pplvae.search.other_modes import Modes
 from pplvae.search.own_gaussian import Encoded, Missed, OwnGaussians
+from pplvae.search.posterior import Posterior
 from pplvae.search.refinement import per_row
+from pplvae.search.second_order import SecondOrder
 
 _DRAWS = 512  # by which two ends of a search are compared
 _LOOKS = 4  # draws, at which float32 is held against float64
@@ -59,6 +61,7 @@ class OwnGuides:
         self.schedule, self.seed, self.progress = schedule, seed, progress or Progress()
         self.reason = "" if schedule.second_order else "it was not asked for"
         self.gaussian: OwnGaussians | None = None
+        self._posterior: Posterior | None = None
 
     @property
     def is_decided(self) -> bool:
@@ -75,6 +78,22 @@ class OwnGuides:
         if not self.is_decided:
             self._choose(guides)
         return self.gaussian.encoded(guides) if self.gaussian is not None else None
+
+    def posterior(self, batch: Batch) -> SecondOrder | None:
+        """A search over log p(v_i, u), whatever the guide; None where the latents are not vectors of real numbers."""
+        return self.gaussian.search if self.gaussian is not None else self._posterior_of(batch).search
+
+    def modes(self, batch: Batch, optimum: Optimum) -> Modes | None:
+        """Each row's modes, beginning with that of its own guide; None where they cannot be looked for."""
+        if self.gaussian is not None and optimum.gaussians is not None:
+            return self.gaussian.modes(optimum, batch)
+        return self._posterior_of(batch).modes(batch, optimum.offsets)
+
+    def _posterior_of(self, batch: Batch) -> Posterior:
+        if self._posterior is None:
+            row = batch.take(slice(1))
+            self._posterior = Posterior(self.model, self.guide, self.layout, self.schedule, self.seed, row)
+        return self._posterior
 
     def __call__(self, batch: Batch, encoded: Encoded | None, earlier: Lambda | None = None) -> Optimum:
         """The optimum of every row.
@@ -122,9 +141,9 @@ class OwnGuides:
         encoded = self.encoded(batch)
         if self.gaussian is not None and encoded is not None:
             return self.gaussian.missed(encoded, latents, batch, self._by_first_order)
-        return Missed(self._missed_by_first_order(batch, latents))
+        return self._missed_by_first_order(batch, latents)
 
-    def _missed_by_first_order(self, batch: Batch, latents: Mapping[str, Tensor]) -> Bool[Tensor, " row"]:
+    def _missed_by_first_order(self, batch: Batch, latents: Mapping[str, Tensor]) -> Missed:
         make = partial(self.guides, batch)
         rows_first = {name: latents[name].movedim(axis, 0) for name, axis in self.layout.axes.items()}
         begin = offsets_at(self.model, self.guide, self.layout, batch, rows_first, self.schedule, self.seed)
@@ -138,7 +157,8 @@ class OwnGuides:
         with torch.no_grad():
             ours, theirs = (guides.log_weights(end, (self.seed, Stream.SELECT, 3)) for end in ends)
         gain, stderr = mean_and_stderr(theirs - ours)
-        return gain > _CLEARLY * self.schedule.tolerance + 3 * stderr
+        unseen = self._posterior_of(batch).unseen(batch, ends[0], latents)
+        return Missed(gain > _CLEARLY * self.schedule.tolerance + 3 * stderr, unseen)
 
     def _choose(self, guides: LocalGuides) -> None:
         """Find out, on one row, whether the second-order method applies to the pair."""
