@@ -1,4 +1,4 @@
-"""The claims of the comparison against the truth: two tables, which are written into docs/measurements.md."""
+"""The claims of the comparison against the truth: tables, which are written into docs/measurements.md."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import calibration, convergence, machine
+from benchmarks import calibration, convergence, machine, truth_modes
 from benchmarks.calibration import Errors
 from benchmarks.convergence import Ends
 from benchmarks.table import console
@@ -46,7 +46,12 @@ def main(*, quick: bool, threads: int) -> None:
     began = time.process_time()
     errors = calibration.measure(calibration.QUICK if quick else calibration.CASES, _show)
     ends = convergence.measure(convergence.QUICK if quick else convergence.PROBLEMS)
-    tables = {"calibration": calibration_table(errors), "convergence": convergence_table(ends)}
+    modes = truth_modes.measure(*([truth_modes.QUICK] if quick else []), with_networks=not quick)
+    tables = {
+        "calibration": calibration_table(errors),
+        "convergence": convergence_table(ends),
+        "modes": as_markdown(truth_modes.HEAD, [truth_modes.line(some) for some in modes]),
+    }
     for text in tables.values():
         console.print(text, soft_wrap=True)
     console.print(f"{time.process_time() - began:.0f} s of processor time")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pplvae
-from benchmarks import calibration, convergence, truth, truth_models
+from benchmarks import calibration, convergence, truth, truth_models, truth_modes
 from benchmarks.calibration import Errors
 from benchmarks.truth_networks import gained, long_search, network
 from benchmarks.truth_searches import climbed, funnel_pair, steep_pair
@@ -101,12 +101,28 @@ def test_ends_of_a_small_run(quick):
         assert ends.missed() == ("" if ends.beyond < 0.05 else "beyond")
 
 
-def test_a_page_takes_up_both_tables(quick):
+@pytest.mark.parametrize("problem", [*truth_modes.PROBLEMS[2:4], truth_modes.PROBLEMS[6], truth_modes.network(1)])
+def test_log_evidence_of_several_modes_is_what_draws_of_the_prior_say(problem):
+    v = problem.drawn()[:5]
+    h = torch.randn(400_000, problem.latents, generator=torch.Generator().manual_seed(0))
+    mean = problem.seen(h)
+    weights = torch.stack([torch.distributions.Normal(mean, problem.noise).log_prob(row).sum(-1) for row in v])
+    share = (weights - weights.max(1, keepdim=True)[0]).exp()
+    relative = (share.std(1) / share.mean(1) / len(h) ** 0.5).numpy()
+    error = weights.logsumexp(1).numpy() - np.log(len(h)) - problem.log_evidence(v)
+    sure = relative < 0.1
+    assert sure.any()
+    assert (abs(error[sure]) < 5 * relative[sure]).all()
+
+
+def test_a_page_takes_up_all_tables(quick):
+    modes = [truth_modes.line(found) for found in truth_modes.measure(truth_modes.QUICK, with_networks=False)]
     tables = {
         "calibration": truth.calibration_table(quick[0]),
         "convergence": truth.convergence_table(quick[1]),
+        "modes": truth.as_markdown(truth_modes.HEAD, modes),
     }
-    for text, count in zip(tables.values(), (len(quick[0]), len(quick[1]) + 1), strict=True):
+    for text, count in zip(tables.values(), (len(quick[0]), len(quick[1]) + 1, 2), strict=True):
         lines = text.splitlines()
         assert len(lines) == count + 2
         assert len({line.count("|") for line in lines}) == 1
@@ -116,11 +132,11 @@ def test_a_page_takes_up_both_tables(quick):
         page += f"<!-- {name} -->\nold\n<!-- end of {name} -->\nbetween\n"
     found = truth.written(page, tables)
     assert all(text in found for text in tables.values())
-    assert (found.count("before"), found.count("between"), found.count("old")) == (1, 2, 0)
+    assert (found.count("before"), found.count("between"), found.count("old")) == (1, 3, 0)
     assert truth.written(found, tables) == found
     with pytest.raises(ValueError, match="end of calibration"):
         truth.written("nothing", tables)
-    truth.written(truth.PAGE.read_text(), tables)  # the page has both places
+    truth.written(truth.PAGE.read_text(), tables)  # the page has a place for each
 
 
 def test_what_is_missed_is_said():
