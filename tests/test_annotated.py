@@ -1,5 +1,6 @@
 """AnnData: what a file or an object says of cells and genes is kept, and results go back into it by name."""
 
+import importlib
 import json
 import pickle
 import shutil
@@ -100,6 +101,13 @@ def test_an_object_is_read_as_its_file_is(anndata, folder):
                     np.testing.assert_array_equal(mine.ids, other.ids)
                     np.testing.assert_array_equal(mine.columns, other.columns)
                     assert np.array_equal(mine.labels, other.labels)
+
+
+def test_a_file_that_is_open_is_not_held_whole(anndata, folder, monkeypatch):
+    given = anndata.read_h5ad(folder / "0.12_rows.h5ad", backed="r")
+    dataset = importlib.import_module("anndata._core.sparse_dataset").BaseCompressedSparseDataset
+    monkeypatch.setattr(dataset, "to_memory", None)  # which would hold it whole
+    np.testing.assert_array_equal(as_rows(given).values, X)
 
 
 def test_an_object_without_x_or_with_one_name_for_two_cells(anndata):

@@ -6,16 +6,19 @@ from contextlib import contextmanager
 
 import h5py
 import numpy as np
+import pandas
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from oracles import bad_pair
+from pyarrow.parquet import ParquetFile
 from scipy import sparse
 
 import pplvae
 from pplvae.data import as_rows, limits
-from pplvae.errors import DataError, ProgramError
+from pplvae.data import packed as packed_rows
+from pplvae.errors import DataError, PplvaeWarning, ProgramError
 from pplvae.programs.memory import bytes_of, rows_in
 from pplvae.scoring.chunks import Chunk
 
@@ -41,10 +44,10 @@ def file_at(address):
     """The file, if any, that this process has mapped where a tensor lies."""
     with open("/proc/self/maps") as maps:
         for line in maps:
-            span, *_, name = line.rstrip("\n").split(maxsplit=5)
+            span, *others = line.rstrip("\n").split(maxsplit=5)
             start, end = (int(bound, 16) for bound in span.split("-"))
             if start <= address < end:
-                return name
+                return others[4] if len(others) == 5 else None
     return None
 
 
@@ -122,6 +125,85 @@ def test_an_array_in_chunks_is_not_held_whole(tmp_path, path, monkeypatch):
     rows = as_rows(array).values
     assert max(part.stop - part.start for part in asked) * COLUMNS * 8 <= 2**24
     np.testing.assert_array_equal(rows[::999].numpy(), given[::999])
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Files of one table: float64, of which single precision tells the first column badly; an index in .parquet."""
+    folder = tmp_path_factory.mktemp("packed")
+    table = np.random.default_rng(0).normal(size=(5000, 30))
+    table[:, 0] = 1e6 + 1e-3 * table[:, 0]
+    frame = pandas.DataFrame(table, columns=[f"c{i}" for i in range(30)], index=[f"r{i}" for i in range(5000)])
+    frame.to_parquet(folder / "named.parquet", row_group_size=700)
+    frame.reset_index(drop=True).to_parquet(folder / "plain.parquet", row_group_size=700)
+    with h5py.File(folder / "rows.h5", "w") as file:
+        file.create_dataset("X", data=table, chunks=(100, 30))
+    return folder, table
+
+
+def opened(folder, name):
+    return ParquetFile(folder / name) if name.endswith(".parquet") else h5py.File(folder / name)["X"]
+
+
+@pytest.mark.parametrize("name", ["named.parquet", "plain.parquet", "rows.h5"])
+def test_what_a_user_has_opened_is_read_some_rows_at_a_time(packed, name, monkeypatch):
+    folder, table = packed
+    monkeypatch.setattr(packed_rows, "_BYTES_AT_ONCE", 30 * 8 * 1000)
+    asked, in_a_file = [], packed_rows.in_a_file
+    monkeypatch.setattr(
+        packed_rows,
+        "in_a_file",
+        lambda shape, dtype, pieces: in_a_file(shape, dtype, (asked.append(len(some)) or some for some in pieces)),
+    )
+    rows = as_rows(opened(folder, name))
+    np.testing.assert_array_equal(rows.values, table)
+    assert max(asked) == (1000 if name == "rows.h5" else 700)
+    assert file_at(rows.values.data_ptr()) is not None
+    assert rows.columns is None if name == "rows.h5" else rows.columns.tolist() == [f"c{i}" for i in range(30)]
+    assert rows.ids[:3].tolist() == (["r0", "r1", "r2"] if name == "named.parquet" else [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["plain.parquet", "rows.h5"])
+@pytest.mark.usefixtures("single_precision")
+def test_what_is_unpacked_has_the_default_dtype_at_once(packed, name):
+    folder, table = packed
+    with pytest.warns(PplvaeWarning, match="single precision has fewer"):
+        rows = as_rows(opened(folder, name))
+    assert file_at(rows.values.data_ptr()) is not None  # not copied on the way to another dtype
+    np.testing.assert_array_equal(rows.values, table.astype(np.float32))
+
+
+def test_integers_and_what_is_missing_in_an_open_parquet(tmp_path):
+    frame = pandas.DataFrame({"a": [1, 2, 3], "b": [True, False, True]})
+    frame.to_parquet(tmp_path / "whole.parquet")
+    whole = as_rows(ParquetFile(tmp_path / "whole.parquet")).values
+    assert (whole.dtype, whole.tolist()) == (torch.int64, [[1, 1], [2, 0], [3, 1]])
+    frame.astype({"a": "Int64"}).replace({"a": {2: pandas.NA}}).to_parquet(tmp_path / "gaps.parquet")
+    with pytest.raises(DataError, match=r"rows 1 .counted from 0. hold NaN"):
+        as_rows(ParquetFile(tmp_path / "gaps.parquet"))
+    frame.assign(sex=["f", "m", "f"]).to_parquet(tmp_path / "text.parquet")
+    with pytest.raises(DataError, match=r"column 'sex' of the \.parquet file holds (large_)?string"):
+        as_rows(ParquetFile(tmp_path / "text.parquet"))
+    pandas.DataFrame({"a": [1.0, 2.0]}, index=["x", "x"]).to_parquet(tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match=r"'x' stands in it more than once"):
+        as_rows(ParquetFile(tmp_path / "twice.parquet"))
+
+
+def test_a_full_disk_is_said(packed, monkeypatch):
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def write(self, _):
+            raise OSError(28, "No space left on device")
+
+    folder, _ = packed
+    monkeypatch.setattr(packed_rows.tempfile, "TemporaryFile", Full)
+    with pytest.raises(DataError, match=r"temporary file of 1 MiB, and .* would not take it .*TMPDIR"):
+        as_rows(opened(folder, "rows.h5"))
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(10, 30), slice(0, 40, 2)])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pplvae.data.given import Given, is_a
+from pplvae.data.packed import is_in_chunks
 from pplvae.errors import DataError, UnknownNameError
 
 
@@ -16,7 +17,7 @@ class Annotated:
 
     Attributes:
         called: what messages call it.
-        matrix: of shape (row, column), an array or a sparse matrix of SciPy's.
+        matrix: of shape (row, column), an array or a sparse matrix of SciPy's, or one of them that lies in a file.
         columns: names of the columns, or None.
         names: of the rows.
         beside: names of the columns of `obs`.
@@ -37,14 +38,15 @@ def is_annotated(given: Any) -> bool:
 
 
 def from_anndata(given: Any, argument: str) -> Given:
-    """The matrix X with the names of its rows and columns.
+    """The matrix X with the names of its rows and columns; one that lies in a file stays there.
 
     Raises:
         DataError: no X, or two rows of one name.
     """
     found = of_memory(given, None, f"`{argument}`")
     check_distinct(found.names, found.called, "Call `adata.obs_names_make_unique()` first.")
-    return Given((found.matrix,), found.names, columns=found.columns)
+    matrix = found.matrix if is_in_chunks(found.matrix) else held(found.matrix)
+    return Given((matrix,), found.names, columns=found.columns)
 
 
 def of_memory(given: Any, layer: str | None, called: str) -> Annotated:
@@ -71,7 +73,7 @@ def of_memory(given: Any, layer: str | None, called: str) -> Annotated:
     obs = given.obs
     names = np.array(given.obs_names, dtype=str)
     columns = None if columns is None else np.array(columns, dtype=str)
-    return Annotated(called, _held(matrix), columns, names, [str(name) for name in obs.columns], obs.__getitem__)
+    return Annotated(called, matrix, columns, names, [str(name) for name in obs.columns], obs.__getitem__)
 
 
 def place_of(layer: str | None, layers: Sequence[str], obsm: Sequence[str], raw: bool, called: str) -> tuple[str, str]:
@@ -120,7 +122,7 @@ def check_distinct(names: np.ndarray, called: str, cure: str) -> None:
         )
 
 
-def _held(matrix: Any) -> Any:
+def held(matrix: Any) -> Any:
     """A matrix that lies in a file or is yet to be computed, in memory."""
     for how in ("to_memory", "compute"):  # of anndata's files, of dask
         if hasattr(matrix, how):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pplvae.data.annotated import Annotated, check_distinct, no_x, place_of
+from pplvae.data.annotated import Annotated, check_distinct, held, no_x, place_of
 from pplvae.data.beside import further_of
 from pplvae.data.hdf5 import read_hdf5
 from pplvae.data.limits import SPARSE, check_fits
@@ -100,7 +100,8 @@ def table_of_annotated(found: Annotated, choice: Choice) -> Table:
     for kind, name in [*asked.items(), *((f"column of the {role}", name) for role, name in choice.further.items())]:
         if name is not None and name not in found.beside:
             raise UnknownNameError(f"{kind} of {found.called}", name, found.beside)
-    matrix = found.matrix.tocsr() if hasattr(found.matrix, "tocsr") else np.asarray(found.matrix)
+    matrix = held(found.matrix)
+    matrix = matrix.tocsr() if hasattr(matrix, "tocsr") else np.asarray(matrix)
     if hasattr(matrix, "toarray"):
         check_fits(matrix.shape, matrix.dtype.itemsize, f"The matrix of {found.called}")
     label = choice.labels or next((name for name in LABELS if name in found.beside), None)

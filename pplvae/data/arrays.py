@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import PackedSequence
 from pplvae.data.digits import warn_of_lost_digits
 from pplvae.data.given import is_a
 from pplvae.data.limits import check_fits
-from pplvae.data.mapped import is_in_chunks, unpacked, writable
+from pplvae.data.mapped import writable
+from pplvae.data.packed import is_in_chunks, unpacked_rows
 from pplvae.errors import DataError, ShapeError
 
 # torch computes little or nothing with these; the next wider kind holds the same numbers.
@@ -121,7 +122,7 @@ def _frame(part: Any, argument: str) -> Any:
 def _ids_of_first_axis(part: Any, argument: str) -> np.ndarray | None:
     """The index of an xarray array's rows, which pandas has no table for."""
     named = part.ndim > 0 and part.dims[0] in part.indexes
-    return _ids_of(part.indexes[part.dims[0]], argument) if named else None
+    return ids_of(part.indexes[part.dims[0]], argument) if named else None
 
 
 def fields_of(array: np.ndarray) -> dict[str, np.ndarray]:
@@ -142,7 +143,7 @@ def _is_flat(array: np.ndarray, argument: str) -> bool:
 
 def _taken_apart(frame: Any, argument: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Numbers, index and names of a pandas object; what is missing becomes NaN."""
-    ids = _ids_of(frame.index, argument)
+    ids = ids_of(frame.index, argument)
     if frame.ndim == 1:
         return _numbers_of(frame.to_frame(), argument)[:, 0], ids, None
     counted = type(frame.columns).__name__ == "RangeIndex"
@@ -185,7 +186,8 @@ def _kind_of(dtype: Any) -> str:
     return kind if kind == "b" or (isinstance(kind, str) and getattr(dtype, "_is_numeric", True)) else "O"
 
 
-def _ids_of(index: Any, argument: str) -> np.ndarray:
+def ids_of(index: Any, argument: str) -> np.ndarray:
+    """What names the rows: the entries of an index of pandas, which must differ."""
     values = index.to_numpy()
     if values.dtype.kind not in "iuM":
         values = np.array([_name_of(value) for value in index], dtype=str)
@@ -205,7 +207,7 @@ def _name_of(value: Any) -> str:
 
 def _array(part: Any, argument: str, masked: bool) -> np.ndarray:
     if is_in_chunks(part):
-        return unpacked(part)
+        return unpacked_rows(part, argument)
     if isinstance(part, np.ma.MaskedArray):
         return _unmasked(part, argument, masked)
     if hasattr(part, "toarray") and hasattr(part, "nnz"):  # SciPy's sparse matrices and arrays

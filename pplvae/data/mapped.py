@@ -1,11 +1,6 @@
 """Rows that lie in a file and not in memory: looked at through the file, some at a time, and never copied whole."""
 
-import tempfile
-from typing import Any
-
 import numpy as np
-
-_BYTES_AT_ONCE = 2**24
 
 
 def writable(array: np.ndarray) -> np.ndarray:
@@ -26,19 +21,3 @@ def writable(array: np.ndarray) -> np.ndarray:
     address = [each.__array_interface__["data"][0] for each in (whole, array)]
     offset = whole.offset + address[1] - address[0]  # of some rows: those before them
     return np.memmap(whole.filename, array.dtype, "c", offset, array.shape)
-
-
-def is_in_chunks(part: Any) -> bool:
-    """Whether something is an array that is read from a store chunk by chunk, as those of zarr are."""
-    return type(part).__module__.partition(".")[0] == "zarr" and hasattr(part, "chunks") and hasattr(part, "shape")
-
-
-def unpacked(part: Any) -> np.ndarray:
-    """An array in chunks, whose numbers are packed, as a memory map of a file that is gone when the map is."""
-    with tempfile.TemporaryFile() as file:
-        found = np.memmap(file, part.dtype, "w+", 0, part.shape)
-    row = max(1, found.nbytes // max(1, len(found)))
-    step = max(1, _BYTES_AT_ONCE // row)
-    for start in range(0, len(found), step):
-        found[start : start + step] = part[start : start + step]
-    return found

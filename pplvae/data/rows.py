@@ -14,6 +14,7 @@ from pplvae.data.annotated import from_anndata, is_annotated
 from pplvae.data.arrays import Labelled, labelled
 from pplvae.data.given import Given, is_a, is_named
 from pplvae.data.huggingface import from_huggingface, is_huggingface
+from pplvae.data.row_groups import from_parquet, is_open_parquet
 from pplvae.data.scaling import Scaling
 from pplvae.data.torch_sets import from_torch
 from pplvae.errors import DataError, ShapeError
@@ -187,6 +188,8 @@ def _given(rows: Any, argument: str) -> Given:
         return from_huggingface(rows, argument)
     if is_annotated(rows):
         return from_anndata(rows, argument)
+    if is_open_parquet(rows):
+        return from_parquet(rows, argument)
     if isinstance(rows, Dataset | DataLoader):
         return from_torch(rows, argument)
     if is_a(rows, "xarray", "Dataset"):

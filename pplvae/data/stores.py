@@ -9,7 +9,7 @@ import numpy as np
 from pplvae.data.annotated_files import INDEX, of_tree, table_of_annotated
 from pplvae.data.archives import table_of_arrays
 from pplvae.data.limits import ARRAYS
-from pplvae.data.mapped import unpacked
+from pplvae.data.packed import unpacked
 from pplvae.data.table import Choice, Table
 from pplvae.data.tree import Tree
 from pplvae.errors import DataError
