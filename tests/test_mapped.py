@@ -47,7 +47,7 @@ def file_at(address):
             span, *others = line.rstrip("\n").split(maxsplit=5)
             start, end = (int(bound, 16) for bound in span.split("-"))
             if start <= address < end:
-                return others[4] if len(others) == 5 else None
+                return next((name for name in others[4:] if name.startswith("/")), None)  # not "[heap]"
     return None
 
 
