@@ -77,8 +77,9 @@ def space_of(chunk: Chunk, index: Tensor, start: str, particles: int) -> LatentS
     modes = chunk.modes if start == "guide" else None
     if modes is None and own is not None and encoded is not None:
         modes = Modes.one(encoded.gaussians, encoded.curvature)
-    search = chunk.own.posterior(chunk.batch)
-    if modes is not None and search is not None and (own is not None or modes.has_several(index)):
+    if modes is not None and (own is not None or modes.has_several(index)):
+        search = chunk.own.posterior(chunk.batch)
+        assert search is not None  # which has found the modes
         batch, density = chunk.batch.take(index).times(particles), search.density
         return GaussianSpace(chunk.own.model, chunk.own.layout, density.parts, modes.take(index), batch, density.dtype)
     offsets = chunk.zeros if start == "prior" else chunk.optimum.offsets
