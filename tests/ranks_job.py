@@ -141,6 +141,7 @@ FITS = {
     "importance weighted": lambda: fitted(programs.pair_of_modules, objective="IWAE"),
     "guide alone": lambda: fitted(programs.pair_of_modules, train="guide", clip=0.5),
     "stopped": lambda: fitted(programs.pair_of_modules, on_epoch=lambda epoch, _: epoch == 1),
+    "looked at": lambda: fitted(programs.pair_of_modules, compare_every=2, compare_rows=3),
 }
 REFUSED = {
     "rows mixed": lambda: fitted(that_mixes_rows),
@@ -170,6 +171,8 @@ def fitted(program, **options):
     except (pplvae.errors.PplvaeError, ValueError) as error:
         return {"refused": f"{type(error).__name__}: {error}"}
     found = {name: fit.history[name].values for name in ("objective", "elbo_validation", "elbo_validation_stderr")}
+    gaps = [name for name in fit.history.data_vars if "_gap" in str(name)]
+    found |= {f"look {name}": fit.history[name].values for name in gaps}
     with pyro.get_param_store().scope({kind: dict(values) for kind, values in fit.model.store.items()}):
         weights = Weights((fit.model, fit.guide), []).all()
     found |= {f"weight {name}": value.detach().numpy().copy() for name, value in weights.items()}
