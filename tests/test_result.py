@@ -142,6 +142,15 @@ def test_pareto_k_recovers_the_tail(k):
     assert_within(found.mean() - k, found.std() / 50**0.5, low=-0.05, high=0.05, degrees=49)
 
 
+@pytest.mark.parametrize("draws", [1000, 20_000])
+def test_pareto_k_where_one_weight_is_all_there_is(draws):
+    """All other weights are 0 in float64, and a fit to them would find a light tail."""
+    spread = torch.randn(draws, 4, generator=torch.Generator().manual_seed(0))
+    assert (pareto_k(100 * spread) > 10).all()
+    for scale in (1e3, 1e4, 1e5):
+        assert np.isposinf(pareto_k(scale * spread)).all()
+
+
 def test_pareto_k_of_constant_weights():
     assert pareto_k(torch.full((100, 3), -7.0)).tolist() == [-np.inf] * 3
 

@@ -17,6 +17,7 @@ from pplvae.isolate import unwarned
 from pplvae.netcdf import without_slashes
 
 _FEWEST_DRAWS = 25  # below, a tail has fewer than 5 of them
+_VANISHES = 500  # nats below the largest weight
 
 
 def to_arviz(groups: dict[str, xr.Dataset]) -> Any:
@@ -55,7 +56,8 @@ def smoothed_weights(
     k = np.full(len(weights), np.nan)
     k[finite] = -np.inf
     tailed = finite.copy()
-    tailed[finite] = _tail_quartile(weights[finite]) > 1e-6
+    above, below = _tail_quartile(weights[finite])
+    tailed[finite] = above > 1e-6
     if weights.shape[1] < _FEWEST_DRAWS:
         k[tailed] = np.nan
         return log_weights, k
@@ -64,14 +66,16 @@ def smoothed_weights(
         # ArviZ takes log-likelihoods here, whose negatives are the log weights of leave-one-out.
         with np.errstate(all="ignore"):
             smoothed[tailed], fitted = array_stats.psislw(-weights[tailed], axis=-1)
-        # NaN: next to the largest weight all others vanish in float64.
-        k[tailed] = np.where(np.isnan(fitted), np.inf, fitted)
+        # Next to the largest weight all others vanish in float64: there is no tail that could be fitted.
+        alone = np.isnan(fitted) | (below[tailed[finite]] > _VANISHES)
+        k[tailed] = np.where(alone, np.inf, fitted)
     return torch.from_numpy(smoothed).T.to(log_weights), k
 
 
-def _tail_quartile(log_weights: np.ndarray) -> np.ndarray:
-    """How far the lower quartile of the tail that is fitted lies above its threshold; the fit divides by it."""
+def _tail_quartile(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far the lower quartile of the tail lies above its threshold, by which the fit divides; and below its end."""
     draws = log_weights.shape[1]
     tail = int(3 * np.sqrt(draws)) if draws > 225 else draws // 5  # as many as Vehtari et al. fit
     ordered = np.sort(log_weights, axis=1)
-    return ordered[:, -tail + max(0, int(tail / 4 + 0.5) - 1)] - ordered[:, max(0, draws - tail - 1)]
+    quartile = ordered[:, -tail + max(0, int(tail / 4 + 0.5) - 1)]
+    return quartile - ordered[:, max(0, draws - tail - 1)], ordered[:, -1] - quartile

@@ -18,13 +18,17 @@ from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
 from pplvae.search.gaussian import FullCovariance, Gaussians, times
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
-# A row has no further mode once so many tries in a row have found none: were there one more, as easily met as each that
-# is known, they would all miss it in 3 to 5 cases of 100.
-_IN_VAIN, _IN_VAIN_PER_MODE = 2, 3
-_TRIES = 150  # of which each may find one mode; at most
-_DRAWS = 64  # from the prior, of which one is climbed from
+# A row has no further mode once so many tries in a row have found none: were there one more, to which one try in seven
+# leads, all of them would miss it in 4 cases of 100.
+_IN_VAIN, _IN_VAIN_PER_MODE = 16, 4
+_TRIES = 250  # of which each may find one mode; at most
+# Of so many draws from the prior a try begins at the likeliest; the next try has the next number. The likeliest of many
+# lies in a wide and flat mode again and again, a single one anywhere.
+_DRAWS = (64, 1, 4, 1)
+_WIDE_EVERY, _WIDER = 3, 0.8  # tries; of the difference of two draws, which makes them lie 1.5 times as far apart
 _UNEXPLAINED = 4  # nats: by so much a place is likelier than a Gaussian around a known mode has it
 _WORTH = 10  # nats of ELBO: a mode that is lower by more has too small a share of p(v)
+_FIRST = ELSEWHERE + 3  # names the draws of the first try
 _APART = 4  # nats of Jeffreys' divergence: Gaussians that are nearer belong to one mode
 
 
@@ -105,23 +109,26 @@ def modes_of(search: SecondOrder, own: Gaussians, curvature: Matrices, batch: Ba
         batch: the rows.
     """
     modes, in_vain = Modes.one(own, curvature), torch.zeros(len(batch), dtype=torch.int64)
+    under_way, last = torch.zeros(len(batch), dtype=torch.bool), own.mean.clone()
     for k in range(_TRIES):
         rows = torch.nonzero(~modes.ended).flatten()
         if len(rows) == 0:
             break
+        place, is_there = _unexplained(search, modes.take(rows), batch.take(rows), k)
+        last[rows] = torch.where(under_way[rows].to(place.device).unsqueeze(1), last[rows], place)
+        some = rows[is_there.cpu() | under_way[rows]]
         in_vain[rows] += 1
-        attempt = ELSEWHERE + 3 + k
-        place, is_there = _unexplained(search, modes.take(rows), batch.take(rows), attempt)
-        some = torch.nonzero(is_there.cpu()).flatten()
         if len(some):
-            index = rows[some]
-            ended, known, gain, stderr, _ = search.gain_elsewhere(
-                own.take(index), place[some], batch.take(index), attempt
-            )
+            here = batch.take(some)
+            ended, known, gain, stderr, _ = search.gain_elsewhere(own.take(some), last[some], here, _FIRST + k)
             shape = FullCovariance(ended.mean, known)
-            new = torch.nonzero((modes.lack(index, shape, gain) & (stderr < _WORTH)).cpu()).flatten()
-            modes.add(index[new], shape.take(new))
-            in_vain[index[new]] = 0
+            new = torch.nonzero((modes.lack(some, shape, gain) & (stderr < _WORTH)).cpu()).flatten()
+            modes.add(some[new], shape.take(new))
+            in_vain[some[new]] = 0
+            # A climb that has not arrived says nothing: the next try goes on from there.
+            under_way[some] = ((gain < -_WORTH) & ~search.has_arrived(shape, here)).cpu()
+            in_vain[some[under_way[some]]] -= 1
+            last[some] = ended.mean
         modes.ended = in_vain >= _IN_VAIN + _IN_VAIN_PER_MODE * modes.counts
     return modes
 
@@ -156,10 +163,14 @@ def lying_elsewhere(
     return gain, stderr, modes.lack(everyone, there, gain)
 
 
-def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, attempt: int) -> tuple[Tensor, Tensor]:
-    """Of draws from the prior the likeliest that no known mode explains, and whether there is one."""
-    density = search.density
-    draws = density.draw_prior(batch, _DRAWS, (search.seed, Stream.STEP, attempt))
+def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, k: int) -> tuple[Tensor, Tensor]:
+    """Of some draws from the prior the likeliest that no known mode explains, and whether there is one."""
+    density, count, address = search.density, _DRAWS[k % len(_DRAWS)], (search.seed, Stream.STEP, _FIRST + k)
+    if k % _WIDE_EVERY == _WIDE_EVERY - 1:
+        one, other, another = density.draw_prior(batch, 3 * count, address).chunk(3)
+        draws = one + _WIDER * (other - another)
+    else:
+        draws = density.draw_prior(batch, count, address)
     value = density.value(draws, batch).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
     tops = density.value(torch.stack([mode.mean for mode in known]), batch)
     explained = torch.stack([top - _distance(mode, draws) for mode, top in zip(known, tops, strict=True)]).amax(0)
