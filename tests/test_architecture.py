@@ -141,6 +141,7 @@ ROOMS = {
             "known_latents",
             "own_gaussian",
             "own_guides",
+            "kinds",
             "missed",
         ),
         "richer_families",

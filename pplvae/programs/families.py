@@ -154,7 +154,21 @@ def bijection(constraint: constraints.Constraint) -> Transform:
     """
     if constraint is constraints.lower_cholesky:
         return td.transforms.LowerCholeskyTransform()  # torch registers it with transform_to only
-    return td.biject_to(constraint)
+    return td.biject_to(of_one_component(constraint))
+
+
+def of_one_component(constraint: constraints.Constraint) -> constraints.Constraint:
+    """The support of a mixture as that of its components, where these share one; any other as it is."""
+    if isinstance(constraint, constraints.independent):
+        base, ours = constraint.base_constraint, of_one_component(constraint.base_constraint)
+        return constraint if ours is base else constraints.independent(ours, constraint.reinterpreted_batch_ndims)
+    if not isinstance(constraint, constraints.MixtureSameFamilyConstraint):
+        return constraint
+    found = base = constraint.base_constraint
+    while isinstance(base, constraints.independent):
+        base = base.base_constraint
+    # Bounds that are tensors may differ from component to component.
+    return constraint if any(isinstance(bound, Tensor) for bound in vars(base).values()) else found
 
 
 def unconstrained(parameter: Parameter) -> Tensor:

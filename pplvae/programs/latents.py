@@ -14,10 +14,30 @@ from torch.distributions import constraints
 
 from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
-from pplvae.programs.families import bijection, family_name
+from pplvae.programs.families import bijection, family_name, of_one_component
 from pplvae.programs.reading import Given, Layout, Program, log_guide, log_model, run_guide, run_model
 from pplvae.programs.shapes import PerDraw, Vectors
-from pplvae.programs.sites import counted, values_of
+from pplvae.programs.sites import counted, latents_of, values_of
+
+
+def whole_rows(model: Program, guide: Program, layout: Layout, batch: Batch) -> Bool[Tensor, " row"]:
+    """Which rows have latents that all count: neither program masks any of them.
+
+    Args:
+        model: p(v, h; theta).
+        guide: q(h; lambda_phi(v)).
+        layout: of the pair.
+        batch: the rows.
+    """
+    found, batch = torch.ones(len(batch), dtype=torch.bool), batch.times(1)
+    with torch.no_grad():
+        drawn = run_guide(guide, batch, layout.guide, (0,))
+        sites = [*drawn.items(), *latents_of(run_model(model, batch, values_of(drawn))).items()]
+    for name, site in sites:
+        if name in layout.axes:
+            kept = counted(site).movedim(layout.axes[name], 0)
+            found &= kept.reshape(len(batch), -1).all(1).cpu()
+    return found
 
 
 class LatentSpace:
@@ -45,7 +65,7 @@ class LatentSpace:
             first, other = (self._latent_sites(address) for address in ((0,), (1,)))
         self._sites = [_Site(name, site, layout.model[name]) for name, site in first.items()]
         for site in self._sites:
-            site.check_same_support(other[site.name]["fn"].support)
+            site.check_same_support(of_one_component(other[site.name]["fn"].support))
 
     def _latent_sites(self, address: tuple[int, ...]) -> dict[str, Any]:
         """The model's latent sites, at draws of the guide."""
@@ -149,7 +169,7 @@ class _Site:
     def __init__(self, name: str, site: Any, dim: int) -> None:
         fn = site["fn"]
         self.name = name
-        self._support = fn.support
+        self._support = of_one_component(fn.support)
         try:
             self._transform = bijection(self._support)
         except NotImplementedError as error:

@@ -33,6 +33,7 @@ from pplvae.scoring.scores import GaussianScores, Scored, Scores, block_of, bloc
 from pplvae.scoring.tables import Columns, as_dataset, merged
 from pplvae.scoring.together import Together, Work, keeping_together
 from pplvae.search.first_order import MakeGuides
+from pplvae.search.kinds import by_kind, decide
 from pplvae.search.local_guides import LocalGuides
 from pplvae.search.missed import look_for_missed
 from pplvae.search.optimum import Optimum, Schedule
@@ -224,7 +225,7 @@ def over_chunks(
     @contextmanager
     def at_work(place: int) -> Iterator[Work]:
         with opened_part(place) as (own, whole):
-            own.encoded(whole.take(slice(1)))  # the first row decides on the method, whoever measures what
+            decide(own, whole)  # one row for all, whoever measures what
             look = {} if place or not simulated else {f"missed-{simulated}": partial(_looked, own, whole, simulated)}
             yield Work(lambda start: _measured(measure, own, whole.take(slice(start, start + size))), look)
 
@@ -241,7 +242,7 @@ def over_chunks(
                     rows = slice(start, start + size)
                     columns = kept.columns(place, start, partial(_measured, measure, own, whole.take(rows)))
                     if not own.is_decided:  # the first rows, which are there, decide for those that are not
-                        own.encoded(whole.take(slice(1)))
+                        decide(own, whole)
                     found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
                     bar.update(len(whole.keys[rows]))
                 if simulated and not looked:  # once: the model is the same for all parts
@@ -266,7 +267,10 @@ def _rows_at_once(here: Ranks, chunk_size: int, memory: int | str | None, parts:
 def _measured(measure: Callable[[Chunk], Columns], own: OwnGuides, batch: Batch) -> Columns:
     try:
         with in_users_words("pair of model and guide", batch.tensors):
-            return measure(Chunk(own, batch))
+            groups = by_kind(own, batch)
+            if len(groups) == 1:
+                return measure(Chunk(groups[0][1], batch))
+            return merged([(index, measure(Chunk(of, batch.take(index)))) for index, of in groups], len(batch))
     except (MemoryError, torch.OutOfMemoryError, ProgramError) as error:
         if not _is_of_memory(error) or len(batch) == 1:
             raise

@@ -13,6 +13,7 @@ from pplvae.errors import ProgramError
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
 from pplvae.programs.simulation import simulate, told_apart
+from pplvae.search.kinds import by_kind, decide
 from pplvae.search.own_guides import OwnGuides
 
 _SHARE = 4  # of the rows, one in so many is simulated at most where the search is by first order
@@ -33,7 +34,9 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
     """
     if own.layout.points or own.layout.held:
         return _found(0, 0, "the guide has point masses, or latents of all rows")
-    own.encoded(batch.take(slice(1)))  # which settles the method
+    index, own = by_kind(own, batch)[0]
+    batch = batch.take(index)
+    decide(own, batch)
     if own.gaussian is None:  # two searches of each row, and not quick ones
         count = min(count, max(1, len(batch) // _SHARE))
     templates = told_apart(batch.take(torch.arange(len(batch)).repeat(-(-count // len(batch)))[:count]))

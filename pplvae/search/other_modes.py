@@ -15,7 +15,7 @@ from torch import Tensor
 from pplvae.programs.batch import Batch
 from pplvae.programs.noise import Stream
 from pplvae.programs.shapes import Matrices, PerDraw, PerRow, Vectors
-from pplvae.search.gaussian import FullCovariance, Gaussians, times
+from pplvae.search.gaussian import FullCovariance, Gaussians, inverse_of, root_of, times
 from pplvae.search.second_order import ELSEWHERE, SecondOrder
 
 # A row has no further mode once so many tries in a row have found none: were there one more, to which one try in seven
@@ -29,6 +29,7 @@ _WIDE_EVERY, _WIDER = 3, 0.8  # tries; of the difference of two draws, which mak
 _UNEXPLAINED = 4  # nats: by so much a place is likelier than a Gaussian around a known mode has it
 _WORTH = 10  # nats of ELBO: a mode that is lower by more has too small a share of p(v)
 _FIRST = ELSEWHERE + 3  # names the draws of the first try
+_NEAR = 1  # nats
 _APART = 4  # nats of Jeffreys' divergence: Gaussians that are nearer belong to one mode
 
 
@@ -126,7 +127,7 @@ def modes_of(search: SecondOrder, own: Gaussians, curvature: Matrices, batch: Ba
             modes.add(some[new], shape.take(new))
             in_vain[some[new]] = 0
             # A climb that has not arrived says nothing: the next try goes on from there.
-            under_way[some] = ((gain < -_WORTH) & ~search.has_arrived(shape, here)).cpu()
+            under_way[some] = ((gain < -_WORTH) & ~_has_arrived(search, shape, here)).cpu()
             in_vain[some[under_way[some]]] -= 1
             last[some] = ended.mean
         modes.ended = in_vain >= _IN_VAIN + _IN_VAIN_PER_MODE * modes.counts
@@ -161,6 +162,13 @@ def lying_elsewhere(
     ended, known, gain, stderr, _ = search.gain_elsewhere(own, latents, batch, -1)
     everyone, there = torch.arange(len(batch)), FullCovariance(ended.mean, known)
     return gain, stderr, modes.lack(everyone, there, gain)
+
+
+def _has_arrived(search: SecondOrder, gaussians: Gaussians, batch: Batch) -> Bool[Tensor, " row"]:
+    """Whether the means are so near to a mode of log p(v_i, u) that a Newton step would win next to nothing."""
+    slope = search.density.slope(gaussians.mean.unsqueeze(0), batch)
+    step = times(inverse_of(root_of(gaussians.precision_matrices())), slope)
+    return 0.5 * (step * slope).sum(-1)[0] < _NEAR  # NaN is not
 
 
 def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, k: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -78,6 +79,12 @@ class OwnGuides:
         if not self.is_decided:
             self._choose(guides)
         return self.gaussian.encoded(guides) if self.gaussian is not None else None
+
+    @cached_property
+    def of_masked(self) -> "OwnGuides":
+        """The search for rows with masked latents, for which a method for whole vectors is none."""
+        schedule = replace(self.schedule, second_order=False)
+        return OwnGuides(self.model, self.guide, self.layout, schedule, self.seed, progress=self.progress)
 
     def posterior(self, batch: Batch) -> SecondOrder | None:
         """A search over log p(v_i, u), whatever the guide; None where the latents are not vectors of real numbers."""

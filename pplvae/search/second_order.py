@@ -6,7 +6,7 @@ prior is tried as a start: the encoder may know the lesser of two modes only.
 """
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from pplvae.programs.batch import Batch
@@ -16,7 +16,7 @@ from pplvae.programs.widening import widened
 from pplvae.search.climb import climb
 from pplvae.search.curvature import Curvature
 from pplvae.search.density import Density
-from pplvae.search.gaussian import Gaussians, inverse_of, root_of, times
+from pplvae.search.gaussian import Gaussians, inverse_of, times
 from pplvae.search.judging import TEST_DRAWS, Found, Judge
 from pplvae.search.nodes import nodes_of, pieces_of
 from pplvae.search.refinement import Refinement, per_row, slope_and_curvature
@@ -25,7 +25,6 @@ _REFINED = 0.5  # of the tolerance: what refinements may leave, so that the test
 _HALVINGS = 6  # of a Newton step that does not rise
 _MOST_REFINEMENTS = 200
 _BRIEFLY, _PRIOR_DRAWS = 20, 32  # refinements from elsewhere; draws of which the likeliest is such a place
-_NEAR = 1  # nats
 _SAME = 1  # nats: Gaussians that differ by less belong to one mode
 _LIKELY = 10  # nats, and one for each latent: what such a place may be less likely than the mean of a row's own guide
 # What is tried with the rows that are left, one after the other: whether they begin at the encoder's mean, moved by a
@@ -113,12 +112,6 @@ class SecondOrder:
             ours, theirs, here = found.take(elsewhere), other.take(elsewhere), batch.take(elsewhere)
             gain[elsewhere], stderr[elsewhere] = self.judge.gained(ours, theirs, here, attempt)
         return other, known, gain, stderr, steps
-
-    def has_arrived(self, gaussians: Gaussians, batch: Batch) -> Bool[Tensor, " row"]:
-        """Whether the means are so near to a mode of log p(v_i, u) that a Newton step would win less than a nat."""
-        slope = self.density.slope(gaussians.mean.unsqueeze(0), batch)
-        step = times(inverse_of(root_of(gaussians.precision_matrices())), slope)
-        return 0.5 * (step * slope).sum(-1)[0] < _NEAR  # NaN is not
 
     def _from_the_prior(self, start: Gaussians, found: Found, batch: Batch) -> Found:
         """Where another mode is clearly better than that of the encoder, go there.
