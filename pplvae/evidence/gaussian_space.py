@@ -17,7 +17,7 @@ from pplvae.programs.noise import RowNoise
 from pplvae.programs.reading import Layout, Program, log_model, run_guide
 from pplvae.programs.shapes import PerDraw, Vectors
 from pplvae.programs.sites import values_of
-from pplvae.search.density import Part, values_at, vectors_of
+from pplvae.search.density import Part, log_det_at, values_at, vectors_of
 from pplvae.search.gaussian import Gaussians, root_of
 
 
@@ -72,8 +72,9 @@ class GaussianSpace:
 
     def values(self, u: Vectors) -> dict[str, Float[Tensor, "particle row _"]]:
         """The latents by site, the elements of each in one axis."""
-        pieces = u.split([part.shape.numel() for part in self._parts], dim=-1)
-        return {part.name: piece for part, piece in zip(self._parts, pieces, strict=True)}
+        values = values_at(self._parts, u.flatten(0, 1))
+        rows_first = {part.name: values[part.name].movedim(part.axis, 0) for part in self._parts}
+        return {name: value.reshape(*u.shape[:2], -1) for name, value in rows_first.items()}
 
     def scale(self, u: Vectors) -> Float[Tensor, "row element"]:
         """Standard deviations within a mode, the mean over modes."""
@@ -103,5 +104,7 @@ class GaussianSpace:
         return vectors_of(self._parts, values).unflatten(0, (self._batch.particles, len(self._batch)))
 
     def _both(self, u: Vectors) -> tuple[PerDraw, PerDraw]:
-        joint, prior = log_model(self._model, self._batch, values_at(self._parts, u.flatten(0, 1)), self._layout)
-        return joint.reshape(u.shape[:2]), prior.reshape(u.shape[:2])
+        tiled = u.flatten(0, 1)
+        joint, prior = log_model(self._model, self._batch, values_at(self._parts, tiled), self._layout)
+        log_det = log_det_at(self._parts, tiled)
+        return (joint + log_det).reshape(u.shape[:2]), (prior + log_det).reshape(u.shape[:2])

@@ -121,10 +121,10 @@ def log_evidence(
 
     Returns:
         An `Evidence`. Both methods give a lower bound in expectation: low by about half the squared standard error
-        (`log_evidence_bias`) while k-hat is below 0.7, and by more than that above. Where the guide is Gaussian, or the
-        latents are at most 200 real numbers, other modes are looked for beforehand, from draws of the prior. Where
-        150 tries did not come to an end of new ones, k-hat is infinite. Neither method sees a mode that was not found,
-        nor does its standard error.
+        (`log_evidence_bias`) while k-hat is below 0.7, and by more than that above. Other modes are looked for
+        beforehand, from draws of the prior, unless latents are discrete, masked or, where the guide is not Gaussian,
+        more than 200. Where 250 tries did not come to an end of new ones, k-hat is infinite. Neither method sees a mode
+        that was not found, nor does its standard error.
 
     Raises:
         UnknownNameError: an unknown method.

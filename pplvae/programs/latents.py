@@ -92,11 +92,9 @@ class LatentSpace:
         return used.unflatten(0, (self._batch.particles, -1))[0]
 
     @property
-    def shapes(self) -> dict[str, torch.Size] | None:
-        """The shape of a row's value at each site, in the order of u; None where u is not made of just these values."""
-        if not all(site.is_real for site in self._sites):
-            return None
-        return {site.name: site.shape for site in self._sites}
+    def pieces(self) -> dict[str, tuple[torch.Size, Any]]:
+        """The shape of each site's piece of u, in order, and the map from there to its support; None if that is all."""
+        return {site.name: (site.shape, None if site.is_real else site.transform) for site in self._sites}
 
     def draw(self, address: tuple[int, ...], kind: Any = "independent") -> tuple[Vectors, PerDraw]:
         """Draws of the guide, with their log-density."""
@@ -171,31 +169,31 @@ class _Site:
         self.name = name
         self._support = of_one_component(fn.support)
         try:
-            self._transform = bijection(self._support)
+            self.transform = bijection(self._support)
         except NotImplementedError as error:
             raise ProgramError(
                 f"There is no smooth map from real numbers onto the support of the latent {name!r} "
                 f"({family_name(fn)}: {self._support}), which annealing and richer families need."
             ) from error
         axis = len(fn.batch_shape) + dim
-        value = self._transform.inv(site["value"])  # pyright: ignore[reportOptionalMemberAccess]
+        value = self.transform.inv(site["value"])  # pyright: ignore[reportOptionalMemberAccess]
         self._axis = axis
         self.shape: torch.Size = value.movedim(axis, 0).shape[1:]  # type: ignore[union-attr]
         self.size = self.shape.numel()
         self._counted = counted(site, value.shape)  # type: ignore[union-attr]
         self.used = self.flat(self._counted)
-        self.is_real = _base(self._support) is constraints.real and bool(self._counted.all())
+        self.is_real = _base(self._support) is constraints.real
 
     def flat(self, value: Tensor) -> Tensor:
         return value.movedim(self._axis, 0).reshape(value.shape[self._axis], -1)
 
     def vector(self, value: Tensor) -> Tensor:
-        return self.flat(self._transform.inv(value))  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
+        return self.flat(self.transform.inv(value))  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
 
     def value(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         u = vector.reshape(-1, *self.shape).movedim(0, self._axis)
-        value: Tensor = self._transform(u)  # type: ignore[assignment]
-        log_det = self._transform.log_abs_det_jacobian(u, value)
+        value: Tensor = self.transform(u)  # type: ignore[assignment]
+        log_det = self.transform.log_abs_det_jacobian(u, value)
         # One number for each event: it is left out where the program counts none of the event's elements.
         events = self._counted.reshape(*log_det.shape, -1).any(-1)
         log_det = torch.where(events, log_det, 0.0).movedim(self._axis, 0)

@@ -25,7 +25,7 @@ from pplvae.programs.reading import Layout, Program, run_model, run_prior
 from pplvae.programs.shapes import Matrices
 from pplvae.programs.sites import sum_sites
 from pplvae.programs.transforms import Parameter
-from pplvae.search.density import Part, values_at
+from pplvae.search.density import Part, log_det_at, values_at
 
 Etas = tuple[Float[Tensor, "row _"], ...]  # each of its own width
 
@@ -102,7 +102,8 @@ class Curvature:
 
     def _log_prior(self, u: Tensor, batch: Batch) -> Tensor:
         sites = run_prior(self._model, batch, values_at(self._parts, u))
-        return sum_sites({name: site for name, site in sites.items() if not site["is_observed"]}, self._layout.model)
+        prior = sum_sites({name: site for name, site in sites.items() if not site["is_observed"]}, self._layout.model)
+        return prior + log_det_at(self._parts, u)
 
     def _observed(self, u: Tensor, batch: Batch) -> dict[str, Any]:
         sites = run_model(self._model, batch, values_at(self._parts, u))

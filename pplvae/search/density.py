@@ -1,7 +1,8 @@
 """Log p(v_i, h) of every row, and its slope, for latents given as vectors of real numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,33 +21,59 @@ _MOST_AT_ONCE = 4096  # tiled rows: more are no faster, and pieces that are alik
 
 @dataclass(frozen=True)
 class Part:
-    """One latent site on the whole space, as a piece of a row's vector.
+    """One latent site as a piece of a row's vector.
 
     Attributes:
         name: of the site.
         axis: of the rows in its value.
-        shape: of a row's value.
+        shape: of a row's piece.
+        transform: from the whole space to the site's support, if that is another one.
     """
 
     name: str
     axis: int
     shape: torch.Size
+    transform: Any = None
 
     def value(self, piece: Float[Tensor, "batch element"]) -> Tensor:
         """The site's value for tiled rows."""
+        free = self._shaped(piece)
+        return free if self.transform is None else self.transform(free)
+
+    def piece(self, value: Tensor) -> Float[Tensor, "batch element"]:
+        """The inverse of `value`."""
+        free = value if self.transform is None else self.transform.inv(value)
+        free = free.movedim(self.axis, 0)
+        return free.reshape(len(free), -1)
+
+    def log_det(self, piece: Float[Tensor, "batch element"]) -> Float[Tensor, " batch"]:
+        """By how much the log-density of the piece is above that of the site's value."""
+        free = self._shaped(piece)
+        found = self.transform.log_abs_det_jacobian(free, self.transform(free)).movedim(self.axis, 0)
+        return found.reshape(len(found), -1).sum(1)
+
+    def _shaped(self, piece: Float[Tensor, "batch element"]) -> Tensor:
         return piece.reshape(-1, *self.shape).movedim(0, self.axis)
 
 
 def values_at(parts: Sequence[Part], u: Float[Tensor, "batch element"]) -> dict[str, Tensor]:
     """Latents by site, for tiled rows."""
-    pieces = u.split([part.shape.numel() for part in parts], dim=1)
-    return {part.name: part.value(piece) for part, piece in zip(parts, pieces, strict=True)}
+    return {part.name: part.value(piece) for part, piece in _pieces(parts, u)}
+
+
+def log_det_at(parts: Sequence[Part], u: Float[Tensor, "batch element"]) -> Float[Tensor, " batch"]:
+    """By how much the log-density of vectors is above that of the latents that they stand for."""
+    found = [part.log_det(piece) for part, piece in _pieces(parts, u) if part.transform is not None]
+    return torch.stack(found).sum(0) if found else u.new_zeros(len(u))
 
 
 def vectors_of(parts: Sequence[Part], values: Mapping[str, Tensor]) -> Float[Tensor, "batch element"]:
     """The inverse of `values_at`."""
-    pieces = [values[part.name].movedim(part.axis, 0) for part in parts]
-    return torch.cat([piece.reshape(len(piece), -1) for piece in pieces], 1)
+    return torch.cat([part.piece(values[part.name]) for part in parts], 1)
+
+
+def _pieces(parts: Sequence[Part], u: Float[Tensor, "batch element"]) -> Iterator[tuple[Part, Tensor]]:
+    return zip(parts, u.split([part.shape.numel() for part in parts], dim=1), strict=True)
 
 
 class Density:
@@ -68,6 +95,7 @@ class Density:
 
     def __init__(self, model: Program, layout: Layout, parts: Sequence[Part], dtype: torch.dtype) -> None:
         self._model, self._layout, self.parts, self.dtype = model, layout, parts, dtype
+        self._is_bent = any(part.transform is not None for part in parts)
         self._value, self._slope = Replayed(self._value_of), Replayed(self._slope_of)
 
     def value(self, u: Vectors, batch: Batch) -> PerDraw:
@@ -108,7 +136,8 @@ class Density:
         return widened(torch.cat(found, 1))
 
     def _log_joint(self, u: Tensor, batch: Batch) -> Tensor:
-        return log_model(self._model, batch, values_at(self.parts, u), self._layout)[0]
+        joint = log_model(self._model, batch, values_at(self.parts, u), self._layout)[0]
+        return joint + log_det_at(self.parts, u) if self._is_bent else joint
 
     def _value_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
@@ -118,7 +147,7 @@ class Density:
         with torch.no_grad():
             sites = run_prior(self._model, Batch.without_keys(tensors, positions), values_at(self.parts, u))
             latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-            return [sum_sites(latent, self._layout.model)]
+            return [sum_sites(latent, self._layout.model) + log_det_at(self.parts, u)]
 
     def _slope_of(self, u: Tensor, positions: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
         batch = Batch.without_keys(tensors, positions)

@@ -29,8 +29,8 @@ def look_for_missed(own: OwnGuides, batch: Batch, count: int) -> dict[str, Any]:
 
     Returns:
         `simulated`, how many rows that were, and `missed`, in how many the search from the encoder ended lower;
-        `unseen`, where the latents are vectors of real numbers: in how many they lay in a mode that no estimate of log
-        p(v) starts from; `not_simulated_because`, why it could not be tried, in a clause, empty where it could.
+        `unseen`, where estimates of log p(v) look for modes: in how many the latents lay in one that they did not
+        find; `not_simulated_because`, why it could not be tried, in a clause, empty where it could.
     """
     if own.layout.points or own.layout.held:
         return _found(0, 0, "the guide has point masses, or latents of all rows")

@@ -46,16 +46,15 @@ class Posterior:
 
     @cached_property
     def search(self) -> SecondOrder | None:
-        """A search over u; None where latents are no real numbers, too many, or torch.func cannot follow the model."""
+        """A search over u; None where latents are discrete, masked or too many, or torch.func cannot follow a model."""
         guides = self._guides(self._row, 2)
         try:
             space = guides.space(guides.zeros())
         except ProgramError:
             return None
-        shapes = None if self._layout.summed or space.elements > MOST_ELEMENTS else space.shapes
-        if not shapes:
+        if self._layout.summed or space.elements > MOST_ELEMENTS or not bool(space.used.all()):
             return None
-        parts = [Part(name, self._layout.axes[name], shape) for name, shape in shapes.items()]
+        parts = [Part(name, self._layout.axes[name], *piece) for name, piece in space.pieces.items()]
         with torch.no_grad():
             u, _ = space.draw((self._seed, Stream.SELECT))
         density = Density(self._model, self._layout, parts, u.dtype)

@@ -58,8 +58,8 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     "PV109": (
         "Rows were simulated from the model, so that their latents are known. On each the search began once at the "
         "encoder's guide, as on your rows, and once at the known latents. Where the second ends clearly higher, the "
-        "first has missed a mode. Estimates of log p(v) look for further modes, where latents are real numbers, and it "
-        "is counted how often none that they found is that of the known latents.",
+        "first has missed a mode. Estimates of log p(v) look for further modes, unless latents are discrete, and it is "
+        "counted how often none that they found is that of the known latents.",
         "If modes were missed: gaps and log p(v) of your rows may be too low by about as much. A mixture family or an "
         "encoder that knows both modes helps. If none was missed, nothing needs to be done.",
     ),
