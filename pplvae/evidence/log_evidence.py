@@ -124,7 +124,8 @@ def log_evidence(
         (`log_evidence_bias`) while k-hat is below 0.7, and by more than that above. Other modes are looked for
         beforehand, from draws of the prior, unless latents are discrete, masked or, where the guide is not Gaussian,
         more than 200. Where 250 tries did not come to an end of new ones, k-hat is infinite. Neither method sees a mode
-        that was not found, nor does its standard error.
+        that was not found, nor does its standard error. Rounding decides whether a move of a chain is accepted, and
+        differs with the size of a chunk: by annealing, `chunk_size` changes numbers within their standard errors.
 
     Raises:
         UnknownNameError: an unknown method.

@@ -241,8 +241,8 @@ def over_chunks(
                 for start in range(0, len(part), size):
                     rows = slice(start, start + size)
                     columns = kept.columns(place, start, partial(_measured, measure, own, whole.take(rows)))
-                    if not own.is_decided:  # the first rows, which are there, decide for those that are not
-                        decide(own, whole)
+                    if not own.is_decided:  # rows that are there decide for those that are not
+                        decide(own, whole.take(rows))
                     found.append(as_dataset(columns, part[rows], whole.keys[rows], labelled=labelled))
                     bar.update(len(whole.keys[rows]))
                 if simulated and not looked:  # once: the model is the same for all parts
