@@ -175,6 +175,28 @@ def test_modes_are_seen_on_any_support(prior, guide_of, seen, noise, method):
         assert away[sure].mean() < 0.1
 
 
+@pytest.mark.statistical
+def test_a_guide_that_is_no_gaussian_is_joined_by_the_posteriors_shape():
+    """Of 15 correlated latents, the weights of a Laplace guide and of a Student t like it have a heavy tail."""
+    torch.manual_seed(0)
+    factors, prior = torch.randn(15, 20), dist.Normal(torch.zeros(15), 1.0).to_event(1)
+
+    def model(v):
+        with pyro.plate("data", len(v)):
+            h = pyro.sample("h", prior)
+            pyro.sample("v", dist.Normal(h @ factors, 1.0).to_event(1), obs=v)
+
+    def guide(v):
+        with pyro.plate("data", len(v)):
+            pyro.sample("h", dist.Laplace(v.new_zeros(len(v), 15), 0.5).to_event(1))
+
+    v = torch.randn(20, 15) @ factors + torch.randn(20, 20)
+    exact = dist.MultivariateNormal(torch.zeros(20), factors.T @ factors + torch.eye(20)).log_prob(v).numpy()
+    rows = pplvae.log_evidence(model, guide, v, max_steps=50).rows
+    assert (rows["pareto_k"] < 0.7).all()
+    assert_within((rows["log_evidence"].values - exact).mean(), of_mean(rows["log_evidence_stderr"].values))
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_masked_row_does_not_choose_the_method_for_others(first):
     """Both signs of a are seen by whole rows, in whatever company; a masked one is measured as it would be alone."""

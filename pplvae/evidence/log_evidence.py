@@ -246,8 +246,8 @@ def _around_guide(chunk: Chunk, modes: Modes | None) -> Weigh | None:
 
     def draw(particles: int, index: Tensor, stream: Stream) -> Drawn:
         batch, spaces = chunk.batch.take(index), cache(partial(space, index))
-        several = modes.take(index) if modes is not None and modes.has_several(index) else []
-        components = around_guide(spaces, several, batch, (chunk.own.seed, Stream.PILOT, 2))
+        known = [] if modes is None else modes.take(index)
+        components = around_guide(spaces, known, batch, (chunk.own.seed, Stream.PILOT, 2))
         weights = Proposal(components, lambda u: spaces(len(u)).log_joint(u), chunk.own.seed)(particles, stream)
         return weights.log_weights, weights.estimate()
 

@@ -3,8 +3,8 @@
 A factorised guide is a poor proposal where latents are correlated: its weights have a heavy tail, and an estimate that
 has missed the tail is too low, and looks precise. The search knows the mean curvature, and with it the shape of the
 posterior. The mixture has a Gaussian and a Student t of that shape at each mode, both guides, and the prior. A guide of
-another family is joined by a Student t with its moments, in coordinates on the whole space, by one at each mode where
-there are several, and by the prior. No weight exceeds what a component alone would give it, over its share; and the
+another family is joined by a Student t with its moments, in coordinates on the whole space, by one of the posterior's
+shape at each mode that is known, and by the prior. No weight exceeds what a component alone would give it, over its share; and the
 prior reaches wide modes that no search has met.
 
 References:
@@ -124,7 +124,7 @@ def around_guide(
 
     Args:
         space: the latents of the rows as vectors, under each row's own guide, at a number of draws.
-        modes: Gaussians at the modes of every row, where there are several.
+        modes: Gaussians of the posterior's shape at the modes of every row, as far as they are known.
         batch: the rows.
         address: names the draws that show the moments; they are not used for anything else.
     """
