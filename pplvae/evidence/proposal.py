@@ -4,8 +4,8 @@ A factorised guide is a poor proposal where latents are correlated: its weights 
 has missed the tail is too low, and looks precise. The search knows the mean curvature, and with it the shape of the
 posterior. The mixture has a Gaussian and a Student t of that shape at each mode, both guides, and the prior. A guide of
 another family is joined by a Student t with its moments, in coordinates on the whole space, by one of the posterior's
-shape at each mode that is known, and by the prior. No weight exceeds what a component alone would give it, over its share; and the
-prior reaches wide modes that no search has met.
+shape at each mode that is known, and by the prior. No weight exceeds what a component alone would give it, over its
+share; and the prior reaches wide modes that no search has met.
 
 References:
     Safe and effective importance sampling (Owen and Zhou, 2000), for mixtures drawn in strata; Monte Carlo theory,
