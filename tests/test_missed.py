@@ -62,7 +62,7 @@ def test_modes_that_no_estimate_of_the_evidence_starts_from_are_counted(monkeypa
     about = found()
     assert about["missed"] == 0  # both modes are equally good
     assert about["unseen"] <= 3
-    monkeypatch.setattr(other_modes, "_TRIES", 0)
+    monkeypatch.setattr(other_modes, "_ROUNDS", 0)
     # Half of the rows come from the other mode; close to zero there is but one.
     assert_frequency(found()["unseen"], 300, 0.5 - (stats.norm.cdf(0.25) - 0.5), 0.5)
 

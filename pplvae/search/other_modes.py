@@ -21,11 +21,12 @@ from pplvae.search.second_order import ELSEWHERE, SecondOrder
 # A row has no further mode once so many tries in a row have found none: were there one more, to which one try in seven
 # leads, all of them would miss it in 4 cases of 100.
 _IN_VAIN, _IN_VAIN_PER_MODE = 16, 4
-_TRIES = 250  # of which each may find one mode; at most
-# Of so many draws from the prior a try begins at the likeliest; the next try has the next number. The likeliest of many
-# lies in a wide and flat mode again and again, a single one anywhere.
-_DRAWS = (64, 1, 4, 1)
-_WIDE_EVERY, _WIDER = 3, 0.8  # tries; of the difference of two draws, which makes them lie 1.5 times as far apart
+# Of five tries at once, one begins at the likeliest of many draws from the prior, which lies in a wide and flat mode
+# again and again; two at single draws, which lie anywhere; and two further out.
+_MANY, _SINGLE, _WIDE = 64, 2, 2
+_TRIES = 1 + _SINGLE + _WIDE
+_WIDER = 0.8  # of the difference of two draws: added to a third, it makes draws lie 1.5 times as far apart
+_ROUNDS = 50  # at most
 _UNEXPLAINED = 4  # nats: by so much a place is likelier than a Gaussian around a known mode has it
 _WORTH = 10  # nats of ELBO: a mode that is lower by more has too small a share of p(v)
 _FIRST = ELSEWHERE + 3  # names the draws of the first try
@@ -76,7 +77,7 @@ class Modes:
         most = 2 ** int(self.counts[index].log2().ceil().max())
         return [self.gaussians.take(self.places[index, min(k, self.places.shape[1] - 1)]) for k in range(most)]
 
-    def incomplete(self, most: int = _TRIES + 1) -> Bool[Tensor, " row"]:
+    def incomplete(self, most: int = _ROUNDS * _TRIES + 1) -> Bool[Tensor, " row"]:
         """Which rows may have further modes than so many of those that are known."""
         return ~self.ended | (self.counts > most)
 
@@ -110,26 +111,29 @@ def modes_of(search: SecondOrder, own: Gaussians, curvature: Matrices, batch: Ba
         batch: the rows.
     """
     modes, in_vain = Modes.one(own, curvature), torch.zeros(len(batch), dtype=torch.int64)
-    under_way, last = torch.zeros(len(batch), dtype=torch.bool), own.mean.clone()
-    for k in range(_TRIES):
+    under_way, last = torch.zeros(_TRIES, len(batch), dtype=torch.bool), own.mean.repeat(_TRIES, 1, 1)
+    for k in range(_ROUNDS):
         rows = torch.nonzero(~modes.ended).flatten()
         if len(rows) == 0:
             break
         place, is_there = _unexplained(search, modes.take(rows), batch.take(rows), k)
-        last[rows] = torch.where(under_way[rows].to(place.device).unsqueeze(1), last[rows], place)
-        some = rows[is_there.cpu() | under_way[rows]]
-        in_vain[rows] += 1
+        going_on = under_way[:, rows]
+        last[:, rows] = torch.where(going_on.to(place.device).unsqueeze(-1), last[:, rows], place)
+        tries, at = torch.nonzero(is_there.cpu() | going_on, as_tuple=True)
+        some, before = rows[at], modes.counts.clone()
         if len(some):
             here = batch.take(some)
-            ended, known, gain, stderr, _ = search.gain_elsewhere(own.take(some), last[some], here, _FIRST + k)
+            ended, known, gain, stderr, _ = search.gain_elsewhere(own.take(some), last[tries, some], here, _FIRST + k)
             shape = FullCovariance(ended.mean, known)
-            new = torch.nonzero((modes.lack(some, shape, gain) & (stderr < _WORTH)).cpu()).flatten()
-            modes.add(some[new], shape.take(new))
-            in_vain[some[new]] = 0
+            for which in tries.unique():  # one after the other, since two may have found the same mode
+                ours = torch.nonzero(tries == which).flatten()
+                new = modes.lack(some[ours], shape.take(ours), gain[ours]) & (stderr[ours] < _WORTH)
+                modes.add(some[ours][new.cpu()], shape.take(ours[new.cpu()]))
             # A climb that has not arrived says nothing: the next try goes on from there.
-            under_way[some] = ((gain < -_WORTH) & ~_has_arrived(search, shape, here)).cpu()
-            in_vain[some[under_way[some]]] -= 1
-            last[some] = ended.mean
+            under_way[tries, some] = ((gain < -_WORTH) & ~_has_arrived(search, shape, here)).cpu()
+            last[tries, some] = ended.mean
+        in_vain[rows] += _TRIES - under_way[:, rows].sum(0)
+        in_vain[modes.counts > before] = 0
         modes.ended = in_vain >= _IN_VAIN + _IN_VAIN_PER_MODE * modes.counts
     return modes
 
@@ -171,19 +175,22 @@ def _has_arrived(search: SecondOrder, gaussians: Gaussians, batch: Batch) -> Boo
     return 0.5 * (step * slope).sum(-1)[0] < _NEAR  # NaN is not
 
 
-def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, k: int) -> tuple[Tensor, Tensor]:
-    """Of some draws from the prior the likeliest that no known mode explains, and whether there is one."""
-    density, count, address = search.density, _DRAWS[k % len(_DRAWS)], (search.seed, Stream.STEP, _FIRST + k)
-    if k % _WIDE_EVERY == _WIDE_EVERY - 1:
-        one, other, another = density.draw_prior(batch, 3 * count, address).chunk(3)
-        draws = one + _WIDER * (other - another)
-    else:
-        draws = density.draw_prior(batch, count, address)
+def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, k: int) -> tuple[Vectors, PerDraw]:
+    """Where tries begin, drawn from the prior, and whether it is a place that no known mode explains."""
+    density = search.density
+    draws = density.draw_prior(batch, _MANY + _SINGLE + 3 * _WIDE, (search.seed, Stream.STEP, _FIRST + k))
+    near, wide = draws[: _MANY + _SINGLE], draws[_MANY + _SINGLE :].unflatten(0, (3, _WIDE))
+    draws = torch.cat([near, wide[0] + _WIDER * (wide[1] - wide[2])])
     value = density.value(draws, batch).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
     tops = density.value(torch.stack([mode.mean for mode in known]), batch)
     explained = torch.stack([top - _distance(mode, draws) for mode, top in zip(known, tops, strict=True)]).amax(0)
-    best, at = torch.where(value > explained + _UNEXPLAINED, value, -torch.inf).max(0)
-    return draws[at, torch.arange(len(at), device=at.device)], best.isfinite()
+    value = torch.where(value > explained + _UNEXPLAINED, value, -torch.inf)
+    likeliest = value[:_MANY].argmax(0, keepdim=True)
+    at = torch.cat(
+        [likeliest, torch.arange(_MANY, len(draws), device=value.device).unsqueeze(1).expand(-1, len(batch))]
+    )
+    places = draws.gather(0, at.unsqueeze(-1).expand(-1, -1, draws.shape[-1]))
+    return places, value.gather(0, at).isfinite()
 
 
 def _distance(mode: Gaussians, u: Vectors) -> PerDraw:
