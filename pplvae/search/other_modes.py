@@ -175,7 +175,9 @@ def _has_arrived(search: SecondOrder, gaussians: Gaussians, batch: Batch) -> Boo
     return 0.5 * (step * slope).sum(-1)[0] < _NEAR  # NaN is not
 
 
-def _unexplained(search: SecondOrder, known: Sequence[Gaussians], batch: Batch, k: int) -> tuple[Vectors, PerDraw]:
+def _unexplained(
+    search: SecondOrder, known: Sequence[Gaussians], batch: Batch, k: int
+) -> tuple[Vectors, Bool[Tensor, "particle row"]]:
     """Where tries begin, drawn from the prior, and whether it is a place that no known mode explains."""
     density = search.density
     draws = density.draw_prior(batch, _MANY + _SINGLE + 3 * _WIDE, (search.seed, Stream.STEP, _FIRST + k))
