@@ -109,10 +109,10 @@ def test_a_row_says_what_so_many_draws_of_it_say():
 
 def test_evidence_takes_as_many_draws_as_it_needs():
     model, guide, _, v = too_wide(9, rows=10)
-    rows = pplvae.log_evidence(model.model, guide, v, stderr=0.02, max_steps=25).rows
+    rows = pplvae.log_evidence(model.model, guide, v, stderr=0.008, max_steps=25).rows
     counts = np.unique(rows["draws"].values)
     assert len(counts) > 1
-    compared = pplvae.compare(model.model, guide, v, stderr=0.02, max_steps=25, simulated=0).rows
+    compared = pplvae.compare(model.model, guide, v, stderr=0.008, max_steps=25, simulated=0).rows
     for count in counts.tolist():
         some = rows["draws"].values == count
         at_once = pplvae.log_evidence(model.model, guide, v, particles=count, max_steps=25).rows
@@ -212,7 +212,7 @@ def test_rows_that_a_screen_skips_are_precise_too():
 @pytest.mark.statistical
 def test_evidence_from_a_rows_own_guide_to_a_standard_error():
     model, guide, _, v = too_wide(9, rows=160, most=0.3)
-    rows = pplvae.log_evidence(model.model, guide, v, stderr=0.02, max_steps=25).rows
+    rows = pplvae.log_evidence(model.model, guide, v, stderr=0.008, max_steps=25).rows
     assert len(np.unique(rows["draws"])) > 1
     error, stderr = (
         rows["log_evidence"].values - model.log_evidence(v).detach().numpy(),
