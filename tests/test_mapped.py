@@ -18,7 +18,7 @@ from scipy import sparse
 import pplvae
 from pplvae.data import as_rows, limits
 from pplvae.data import packed as packed_rows
-from pplvae.errors import DataError, PplvaeWarning, ProgramError
+from pplvae.errors import DataError, PplvaeWarning, ProgramError, ShapeError
 from pplvae.programs.memory import bytes_of, rows_in
 from pplvae.scoring.chunks import Chunk
 
@@ -187,6 +187,18 @@ def test_integers_and_what_is_missing_in_an_open_parquet(tmp_path):
     pandas.DataFrame({"a": [1.0, 2.0]}, index=["x", "x"]).to_parquet(tmp_path / "twice.parquet")
     with pytest.raises(DataError, match=r"'x' stands in it more than once"):
         as_rows(ParquetFile(tmp_path / "twice.parquet"))
+
+
+def test_what_is_no_array_of_numbers_in_a_file_is_refused_in_words(tmp_path):
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file["text"], file["one"], file["complex"] = ["a", "b"], 3.0, np.ones((2, 2), complex)
+        file["rows"] = np.ones((2, 2))
+        for name, words in (("text", "hold numbers"), ("one", "a single number"), ("complex", "real and imaginary")):
+            with pytest.raises((DataError, ShapeError), match=words):
+                as_rows(file[name])
+        closed = file["rows"]
+    with pytest.raises(DataError, match="HDF5 file that is closed"):
+        as_rows(closed)
 
 
 def test_a_full_disk_is_said(packed, monkeypatch):

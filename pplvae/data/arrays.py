@@ -206,6 +206,8 @@ def _name_of(value: Any) -> str:
 
 
 def _array(part: Any, argument: str, masked: bool) -> np.ndarray:
+    if is_a(part, "h5py", "Dataset") and not part:
+        raise DataError(f"`{argument}` is a dataset of an HDF5 file that is closed. Use it while the file is open.")
     if is_in_chunks(part):
         return unpacked_rows(part, argument)
     if isinstance(part, np.ma.MaskedArray):

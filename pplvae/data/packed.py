@@ -15,10 +15,11 @@ _BYTES_AT_ONCE = 2**24
 
 
 def is_in_chunks(part: Any) -> bool:
-    """Whether something is an array that is read from a file some rows at a time: of zarr, of h5py, of anndata."""
-    if type(part).__module__.partition(".")[0] == "zarr":
-        return hasattr(part, "chunks") and hasattr(part, "shape")
-    return is_a(part, "h5py", "Dataset") or _is_sparse_by_rows(part)
+    """Whether something is an array of numbers that is read from a file some rows at a time: of zarr, h5py, anndata."""
+    of_zarr = type(part).__module__.partition(".")[0] == "zarr" and hasattr(part, "chunks") and hasattr(part, "shape")
+    if not (of_zarr or (is_a(part, "h5py", "Dataset") and part) or _is_sparse_by_rows(part)):
+        return False
+    return len(part.shape) > 0 and part.dtype.kind in "biuf"
 
 
 def _is_sparse_by_rows(part: Any) -> bool:

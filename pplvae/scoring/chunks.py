@@ -75,7 +75,7 @@ class Chunk:
 
     @cached_property
     def modes(self) -> Modes | None:
-        """Each row's modes, where latents are vectors of real numbers."""
+        """Each row's modes; None where they cannot be looked for."""
         return self.own.modes(self.batch, self.optimum)
 
     @cached_property

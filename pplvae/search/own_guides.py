@@ -87,7 +87,7 @@ class OwnGuides:
         return OwnGuides(self.model, self.guide, self.layout, schedule, self.seed, progress=self.progress)
 
     def posterior(self, batch: Batch) -> SecondOrder | None:
-        """A search over log p(v_i, u), whatever the guide; None where the latents are not vectors of real numbers."""
+        """A search over log p(v_i, u), whatever the guide; see `Posterior.search` for where there is none."""
         return self.gaussian.search if self.gaussian is not None else self._posterior_of(batch).search
 
     def modes(self, batch: Batch, optimum: Optimum) -> Modes | None:

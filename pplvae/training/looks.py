@@ -98,8 +98,9 @@ class Looks:
         """Measure the gap of all chosen rows, under the weights that the programs have now."""
         began, found = time.perf_counter(), Look()
         with self._undisturbed(), WholePlates(self._layout.whole):
-            own = OwnGuides(self._model, self._guide, self._layout, self._schedule, self._seed)
             for part, batch in self._batches.items():
+                # Of its own for each part, since masked rows decide on the method.
+                own = OwnGuides(self._model, self._guide, self._layout, self._schedule, self._seed)
                 chunk = Chunk(own, batch, self.own.get(part))
                 found.line.update(_line_of(part, self._measured(chunk, self._rows[part])))
                 found.own[part] = chunk.own_lambda
